@@ -1,0 +1,304 @@
+//! From what was written to what holds: the highest level wins, then types, ranges and rules between keys.
+
+use std::collections::BTreeMap;
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use cutwater_core::MaxParallelism;
+
+use crate::keys::{Key, Kind, Support, keys};
+use crate::source::{Found, Layer};
+use crate::value;
+use crate::{
+    BackendKind, CheckpointStorage, Checkpointing, CheckpointingMode, ConfigError, Conflict, Origin, Resolved,
+    RestartSettings, Warning,
+};
+
+mod restart;
+
+#[cfg(test)]
+mod tests;
+
+/// Flink's way of writing "without limit".
+pub(crate) const UNLIMITED: u32 = i32::MAX as u32;
+
+/// The least interval and timeout that mean anything.
+const LEAST: Duration = Duration::from_millis(10);
+
+/// The least first delay and reset threshold of the exponential strategy.
+const MIN_STEP: Duration = Duration::from_millis(1);
+
+const YEAR: Duration = Duration::from_secs(365 * 86_400);
+
+const INTERVAL: &str = "execution.checkpointing.interval";
+const MIN_PAUSE: &str = "execution.checkpointing.min-pause";
+const STORAGE: &str = "execution.checkpointing.storage";
+const DIR: &str = "execution.checkpointing.dir";
+const PARALLELISM: &str = "parallelism.default";
+const MAX_PARALLELISM: &str = "pipeline.max-parallelism";
+
+/// `layers` from the weakest to the strongest.
+pub(crate) fn resolve(layers: Vec<Layer>, warnings: Vec<Warning>) -> Result<Resolved, ConfigError> {
+    let (strategy, strategy_warnings) = restart::select(&layers);
+    let mut values = Values { found: BTreeMap::new(), warnings };
+    values.warnings.extend(strategy_warnings);
+    for layer in layers {
+        values.found.extend(layer.into_iter().filter(|(name, _)| !name.starts_with(restart::FAMILY)));
+    }
+    values.found.extend(strategy);
+    values.check_not_built()?;
+    let checkpointing = values.checkpointing()?;
+    let checkpoint_dir = match &checkpointing.storage {
+        CheckpointStorage::Folder(folder) => Some(folder.clone()),
+        CheckpointStorage::Memory => None,
+    };
+    Ok(Resolved {
+        restart: values.restart()?,
+        backend: values.backend()?,
+        parallelism: values.parallelism()?,
+        max_parallelism: values.max_parallelism()?,
+        name: values.text("pipeline.name")?.map(str::to_owned),
+        origins: values.found.iter().map(|(name, found)| (*name, found.entry.origin.clone())).collect(),
+        warnings: values.warnings,
+        checkpointing,
+        checkpoint_dir,
+    })
+}
+
+/// What holds of each key, and how to read it. A key that is not set is read from its default.
+struct Values {
+    found: Layer,
+    warnings: Vec<Warning>,
+}
+
+impl Values {
+    fn check_not_built(&self) -> Result<(), ConfigError> {
+        for found in self.found.values() {
+            let Support::NotBuilt { inert } = found.key.support else { continue };
+            let value = found.text()?;
+            let same = match inert {
+                Some(inert) => found.key.kind.same(value, inert),
+                None => found.key.kind.same(value, value).map(|_| false),
+            };
+            match same {
+                Some(true) => {}
+                Some(false) => {
+                    let only = |inert| format!("leave it out or set it to `{inert}`");
+                    return Err(found.not_built(inert.map_or_else(|| "leave it out".to_owned(), only)));
+                }
+                None => return Err(found.invalid(found.key.kind.accepted())),
+            }
+        }
+        Ok(())
+    }
+
+    fn checkpointing(&mut self) -> Result<Checkpointing, ConfigError> {
+        let interval = self.duration(INTERVAL, "give at least 10 ms, or 0 for no checkpoints", |interval| {
+            interval.is_zero() || interval >= LEAST
+        })?;
+        let timeout = self.duration_or_default("execution.checkpointing.timeout", "give at least 10 ms", LEAST)?;
+        let mut min_pause = self.duration_or_default(MIN_PAUSE, "give at least 0", Duration::ZERO)?;
+        if min_pause > YEAR {
+            min_pause = YEAR;
+            self.adjusted(MIN_PAUSE, "is longer than a year, a year is taken");
+        }
+        let mut interval = interval.filter(|interval| !interval.is_zero());
+        if interval.is_some_and(|interval| interval < min_pause) {
+            interval = Some(min_pause);
+            self.adjusted(INTERVAL, "is shorter than `execution.checkpointing.min-pause`, which is taken instead");
+        }
+        Ok(Checkpointing {
+            interval,
+            mode: self.mode()?,
+            timeout,
+            min_pause,
+            max_concurrent: self.max_concurrent()?,
+            tolerable_failures: self.number("execution.checkpointing.tolerable-failed-checkpoints", 0)?,
+            num_retained: self.positive("execution.checkpointing.num-retained")?,
+            after_tasks_finish: self.boolean("execution.checkpointing.checkpoints-after-tasks-finish")?,
+            storage: self.storage()?,
+        })
+    }
+
+    fn mode(&self) -> Result<CheckpointingMode, ConfigError> {
+        let choice = self.choice("execution.checkpointing.mode")?;
+        Ok(if choice == Some("AT_LEAST_ONCE") {
+            CheckpointingMode::AtLeastOnce
+        } else {
+            CheckpointingMode::ExactlyOnce
+        })
+    }
+
+    fn max_concurrent(&self) -> Result<NonZeroU32, ConfigError> {
+        const KEY: &str = "execution.checkpointing.max-concurrent-checkpoints";
+        let number = self.positive(KEY)?;
+        match self.found.get(KEY) {
+            Some(found) if number.get() > 1 => Err(found.not_built("only 1 is".to_owned())),
+            Some(_) | None => Ok(number),
+        }
+    }
+
+    fn storage(&mut self) -> Result<CheckpointStorage, ConfigError> {
+        let folder = self.text(DIR)?.map(str::to_owned);
+        match (self.choice(STORAGE)?, folder) {
+            (Some("filesystem"), None) => {
+                Err(self.refused(STORAGE, "set `execution.checkpointing.dir` too".to_owned()))
+            }
+            (Some("filesystem") | None, Some(folder)) => Ok(CheckpointStorage::Folder(folder)),
+            (None, None) => Ok(CheckpointStorage::Memory),
+            (Some(_), folder) => {
+                if folder.is_some() {
+                    self.adjusted(DIR, "is not read, `execution.checkpointing.storage` is `jobmanager`");
+                }
+                Ok(CheckpointStorage::Memory)
+            }
+        }
+    }
+
+    fn backend(&self) -> Result<BackendKind, ConfigError> {
+        let Some(found) = self.found.get("state.backend.type") else { return Ok(BackendKind::default()) };
+        match found.text()?.to_ascii_lowercase().as_str() {
+            "hashmap" | "memory" => Ok(BackendKind::Hashmap),
+            _ => Err(found.not_built("only `hashmap` (or `memory`) is".to_owned())),
+        }
+    }
+
+    fn parallelism(&self) -> Result<Option<NonZeroU32>, ConfigError> {
+        let Some(found) = self.found.get(PARALLELISM) else { return Ok(None) };
+        let parallelism = self.positive(PARALLELISM)?;
+        if MaxParallelism::new(parallelism.get()).is_err() {
+            return Err(found.invalid("give 1 to 32768".to_owned()));
+        }
+        match self.max_parallelism()? {
+            Some(max) if parallelism.get() > max.count() => {
+                Err(self.conflict(PARALLELISM, MAX_PARALLELISM, "the parallelism can't be above the maximum"))
+            }
+            Some(_) | None => Ok(Some(parallelism)),
+        }
+    }
+
+    fn max_parallelism(&self) -> Result<Option<MaxParallelism>, ConfigError> {
+        let number = self.int(MAX_PARALLELISM)?;
+        if number == -1 {
+            return Ok(None);
+        }
+        let valid = u32::try_from(number).ok().and_then(|count| MaxParallelism::new(count).ok());
+        valid.map(Some).ok_or_else(|| self.refused(MAX_PARALLELISM, "give 1 to 32768, or -1 for none".to_owned()))
+    }
+
+    /// Two values that contradict each other; either may be a default.
+    fn conflict(&self, key: &'static str, other_key: &'static str, rule: &'static str) -> ConfigError {
+        let ((value, origin), (other_value, other_origin)) = (self.written(key), self.written(other_key));
+        let conflict = Conflict { key, value, origin, other_key, other_value, other_origin, rule };
+        ConfigError::Conflict(Box::new(conflict))
+    }
+
+    fn written(&self, name: &str) -> (String, Origin) {
+        match self.found.get(name) {
+            Some(found) => (found.entry.value.clone(), found.entry.origin.clone()),
+            None => (key(name).default.unwrap_or_default().to_owned(), Origin::Default),
+        }
+    }
+
+    fn adjusted(&mut self, key: &'static str, how: &'static str) {
+        let origin = self.found.get(key).map_or(Origin::Default, |found| found.entry.origin.clone());
+        self.warnings.push(Warning::Adjusted { key, origin, how });
+    }
+
+    fn boolean(&self, name: &str) -> Result<bool, ConfigError> {
+        self.read(name, value::boolean)
+    }
+
+    fn int(&self, name: &str) -> Result<i32, ConfigError> {
+        self.read(name, value::int)
+    }
+
+    fn double(&self, name: &str) -> Result<f64, ConfigError> {
+        self.read(name, value::double)
+    }
+
+    /// A whole number from `least` to 2147483647.
+    fn number(&self, name: &str, least: u32) -> Result<u32, ConfigError> {
+        let number = u32::try_from(self.int(name)?).ok().filter(|number| *number >= least);
+        number.ok_or_else(|| self.refused(name, format!("give {least} to {UNLIMITED}")))
+    }
+
+    fn positive(&self, name: &str) -> Result<NonZeroU32, ConfigError> {
+        Ok(NonZeroU32::new(self.number(name, 1)?).expect("at least 1 by the line before"))
+    }
+
+    /// A duration that may be unset.
+    fn duration(
+        &self,
+        name: &str,
+        accepted: &str,
+        fits: impl Fn(Duration) -> bool,
+    ) -> Result<Option<Duration>, ConfigError> {
+        let Some(found) = self.found.get(name) else { return Ok(None) };
+        let duration = found.parse(value::duration)?;
+        if fits(duration) { Ok(Some(duration)) } else { Err(found.invalid(accepted.to_owned())) }
+    }
+
+    fn duration_or_default(&self, name: &str, accepted: &str, least: Duration) -> Result<Duration, ConfigError> {
+        let set = self.duration(name, accepted, |duration| duration >= least)?;
+        set.map_or_else(|| self.read(name, value::duration), Ok)
+    }
+
+    fn text(&self, name: &str) -> Result<Option<&str>, ConfigError> {
+        self.found.get(name).map(Found::text).transpose()
+    }
+
+    /// The name out of the list of the key, spelled as there.
+    fn choice(&self, name: &str) -> Result<Option<&'static str>, ConfigError> {
+        let Some(found) = self.found.get(name) else { return Ok(key(name).default) };
+        let Kind::Choice(names) = found.key.kind else { unreachable!("`{name}` is no choice in the table of keys") };
+        let text = found.text()?;
+        let chosen = names.iter().find(|known| known.eq_ignore_ascii_case(text));
+        chosen.map(|name| Some(*name)).ok_or_else(|| found.invalid(found.key.kind.accepted()))
+    }
+
+    /// The value as set, else the default.
+    fn read<T>(&self, name: &str, parse: impl Fn(&str) -> Option<T>) -> Result<T, ConfigError> {
+        match self.found.get(name) {
+            Some(found) => found.parse(parse),
+            None => {
+                let default = key(name).default.and_then(parse);
+                Ok(default.expect("a test of the table of keys reads every default"))
+            }
+        }
+    }
+
+    /// The error for a value that was read and does not fit.
+    fn refused(&self, name: &str, accepted: String) -> ConfigError {
+        let found = self.found.get(name).expect("a default always fits, so the key is set");
+        found.invalid(accepted)
+    }
+}
+
+impl Found {
+    /// The value without the space around it.
+    fn text(&self) -> Result<&str, ConfigError> {
+        match self.entry.problem {
+            Some(problem) => Err(self.invalid(problem.to_owned())),
+            None => Ok(self.entry.value.trim()),
+        }
+    }
+
+    fn parse<T>(&self, parse: impl Fn(&str) -> Option<T>) -> Result<T, ConfigError> {
+        parse(self.text()?).ok_or_else(|| self.invalid(self.key.kind.accepted()))
+    }
+
+    fn invalid(&self, accepted: String) -> ConfigError {
+        let entry = self.entry.clone();
+        ConfigError::Invalid { key: entry.key, value: entry.value, origin: entry.origin, accepted }
+    }
+
+    fn not_built(&self, accepted: String) -> ConfigError {
+        let entry = self.entry.clone();
+        ConfigError::NotBuilt { key: entry.key, value: entry.value, origin: entry.origin, accepted }
+    }
+}
+
+fn key(name: &str) -> &'static Key {
+    keys().iter().find(|key| key.name == name).expect("the names in this file are in the table of keys")
+}

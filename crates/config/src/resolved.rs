@@ -1,0 +1,145 @@
+use std::collections::BTreeMap;
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use cutwater_core::MaxParallelism;
+
+use crate::{Origin, Warning};
+
+/// All that configuration says, checked. Made by [`Config::resolve`](crate::Config::resolve).
+#[derive(Clone, Debug, PartialEq)]
+pub struct Resolved {
+    /// When and how checkpoints are taken.
+    pub checkpointing: Checkpointing,
+    /// The restart strategy; `None` if nobody chose one, which leaves it to whether checkpointing is on.
+    pub restart: Option<RestartSettings>,
+    /// Where keyed state lives.
+    pub backend: BackendKind,
+    /// The folder of [`CheckpointStorage::Folder`], as written: a path or a URI.
+    pub checkpoint_dir: Option<String>,
+    /// The number of subtasks of each operator, if someone said; at most [`Self::max_parallelism`] if that is set.
+    pub parallelism: Option<NonZeroU32>,
+    /// The number of key groups, if someone said.
+    pub max_parallelism: Option<MaxParallelism>,
+    /// The name of the job, if someone said.
+    pub name: Option<String>,
+    /// What the author of the configuration should know; to be shown once.
+    pub warnings: Vec<Warning>,
+    /// Where each key was found that was set and read, by its name of today.
+    pub origins: BTreeMap<&'static str, Origin>,
+}
+
+impl Resolved {
+    /// Where the value of a key comes from: [`Origin::Default`] if nobody set it.
+    #[must_use]
+    pub fn origin(&self, key: &str) -> Origin {
+        self.origins.get(key).cloned().unwrap_or(Origin::Default)
+    }
+}
+
+/// When and how checkpoints are taken. One made by [`Config::resolve`](crate::Config::resolve) or [`Default`] is
+/// always consistent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Checkpointing {
+    /// From the start of one to the start of the next, at least 10 ms and at least `min_pause`; `None`, the default,
+    /// is off.
+    pub interval: Option<Duration>,
+    /// Exactly once by default.
+    pub mode: CheckpointingMode,
+    /// A checkpoint that takes longer is given up; at least 10 ms; 10 min by default.
+    pub timeout: Duration,
+    /// From the end of one to the start of the next, at most 365 days; 0 by default.
+    pub min_pause: Duration,
+    /// How many at once: 1.
+    pub max_concurrent: NonZeroU32,
+    /// How many failures in a row the job bears; 0 by default, 2147483647 is as good as unlimited.
+    pub tolerable_failures: u32,
+    /// How many completed ones are kept; 1 by default.
+    pub num_retained: NonZeroU32,
+    /// Whether they go on when some subtasks have ended; true by default.
+    pub after_tasks_finish: bool,
+    /// Where they are written; memory by default.
+    pub storage: CheckpointStorage,
+}
+
+impl Default for Checkpointing {
+    fn default() -> Self {
+        Self {
+            interval: None,
+            mode: CheckpointingMode::ExactlyOnce,
+            timeout: Duration::from_secs(600),
+            min_pause: Duration::ZERO,
+            max_concurrent: NonZeroU32::MIN,
+            tolerable_failures: 0,
+            num_retained: NonZeroU32::MIN,
+            after_tasks_finish: true,
+            storage: CheckpointStorage::Memory,
+        }
+    }
+}
+
+/// What a restart may do to the count of a record.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CheckpointingMode {
+    /// Each record counts once: channels wait for each other at a barrier.
+    #[default]
+    ExactlyOnce,
+    /// Each record counts, some twice after a restart; no channel ever waits.
+    AtLeastOnce,
+}
+
+/// Where checkpoints are written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CheckpointStorage {
+    /// Into the memory of the process: they outlive a restart of the job, not of the process. Flink's `jobmanager`.
+    Memory,
+    /// Below this path or URI, as written. Flink's `filesystem`.
+    Folder(String),
+}
+
+/// Where keyed state lives.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum BackendKind {
+    /// In memory. Flink's `hashmap`.
+    #[default]
+    Hashmap,
+}
+
+/// The restart strategy someone chose. The rules behind the numbers are those of `cutwater-restart`; all numbers are in
+/// their ranges.
+#[derive(Clone, Debug, PartialEq)]
+pub enum RestartSettings {
+    /// The first failure ends the job.
+    None,
+    /// A number of restarts, each after the same delay.
+    FixedDelay {
+        /// How many failures are forgiven; 1 by default.
+        attempts: u32,
+        /// 1 s by default.
+        delay: Duration,
+    },
+    /// Restarts as long as failures stay rare.
+    FailureRate {
+        /// How many failures an interval may hold; at least 1, which is the default.
+        max_failures_per_interval: u32,
+        /// Above zero; 1 min by default.
+        interval: Duration,
+        /// 1 s by default.
+        delay: Duration,
+    },
+    /// Delays that grow.
+    ExponentialDelay {
+        /// The first delay; at least 1 ms; 1 s by default.
+        initial_backoff: Duration,
+        /// The longest; at least the first; 1 min by default.
+        max_backoff: Duration,
+        /// Above 1; 1.5 by default.
+        backoff_multiplier: f64,
+        /// At least 1 ms; 1 h by default.
+        reset_backoff_threshold: Duration,
+        /// From 0 to 1; 0.1 by default.
+        jitter_factor: f64,
+        /// At least 1; 2147483647, as good as unlimited, by default.
+        attempts_before_reset_backoff: u32,
+    },
+}
