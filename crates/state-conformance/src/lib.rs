@@ -1,0 +1,68 @@
+//! The contract of a state backend as a test suite, for anyone's backend.
+//!
+//! Each sentence of the contract on [`StateBackend`](cutwater_state::StateBackend) is a function of [`contract`], named
+//! like the sentence; [`suite!`] makes a `#[test]` of each, so that a failure names the sentence that was broken. The whole
+//! test file of a backend:
+//!
+//! ```
+//! # use cutwater_state::{Capabilities, StateBackend};
+//! # #[derive(Debug, Default)]
+//! # struct MyBackend;
+//! # impl StateBackend for MyBackend {
+//! #     fn name(&self) -> &'static str { "mine" }
+//! #     fn capabilities(&self) -> Capabilities { Capabilities::default() }
+//! # }
+//! cutwater_state_conformance::suite!(MyBackend::default);
+//! ```
+//!
+//! A new sentence enters the suite first, and then holds for all backends.
+
+pub mod contract;
+mod harness;
+
+/// Makes a test of every sentence of the contract, against the backends that the argument makes: a function or closure
+/// without arguments.
+#[macro_export]
+macro_rules! suite {
+    ($make:expr) => {
+        $crate::suite! { @tests $make;
+            a_read_sees_earlier_writes
+            a_removed_key_is_gone
+            keys_do_not_disturb_each_other
+            every_kind_of_type_can_be_key_and_value
+            a_cut_is_the_state_at_the_call
+            inserts_during_the_sweep_are_left_out
+            changes_during_the_sweep_do_not_show
+            removals_during_the_sweep_do_not_show
+            growth_during_the_sweep_does_not_show
+            a_cut_takes_no_time_that_grows_with_the_state
+            a_second_cut_waits_for_the_end_of_the_sweep
+            a_sweep_without_a_cut_emits_nothing
+            blocks_come_in_key_group_order
+            a_sweep_keeps_near_its_budget
+            the_cost_of_changes_is_seen
+            an_abort_leaves_the_state_as_it_is
+            a_snapshot_restores_into_any_parallelism
+            a_restore_takes_only_the_groups_asked_for
+            a_restore_during_a_sweep_is_refused
+            a_damaged_block_is_refused
+            the_same_block_twice_is_refused
+            timers_fire_in_order_of_time_and_key
+            a_timer_fires_once_however_often_registered
+            a_deleted_timer_does_not_fire
+            a_timer_set_while_firing_takes_its_place
+            a_snapshot_holds_the_timers_set_at_the_cut
+            timers_restore_into_any_parallelism
+            the_header_tells_types_apart
+            undeclared_capabilities_are_absent
+        }
+    };
+    (@tests $make:expr; $($sentence:ident)*) => {
+        $(
+            #[test]
+            fn $sentence() {
+                $crate::contract::$sentence($make);
+            }
+        )*
+    };
+}

@@ -1,0 +1,53 @@
+use std::fmt;
+
+use crate::{Data, Key, Table, TableSpec, Timers};
+
+/// What a state backend can do beyond what every backend does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Capabilities {
+    /// Whether entries can live in a tier below the table, so that state may be larger than memory.
+    pub cold_tier: bool,
+}
+
+/// Where keyed state lives.
+///
+/// Operators always work on a [`Table`] or on [`Timers`], whatever the backend; a backend is the *cold tier* below them.
+/// The memory backend has none. What a cold tier must do comes to this trait with the first backend that has one.
+///
+/// The contract, of which `cutwater-state-conformance` has a test for each sentence:
+///
+/// - A read sees every earlier write of the same subtask, a removed key is gone, and keys do not disturb each other.
+/// - A cut fixes what the snapshot holds: the state at the call. Later inserts, changes and removals, before, between
+///   and after the steps of the sweep, do not change it.
+/// - A cut takes no time that grows with the state.
+/// - A second cut comes only after the sweep of the first has ended or was aborted.
+/// - A sweep emits its blocks in key-group order, each entry once, and keeps near the budget of each step.
+/// - Whoever drives the sweep sees in `undo_bytes` what changes since the cut cost; it is 0 again after the sweep.
+/// - An abort leaves the state as it is, and another cut can follow.
+/// - A snapshot restores into any parallelism from 1 to the maximum: each key comes to the one subtask that owns it.
+/// - A restore during a sweep, of a damaged block or of the same block twice is an error.
+/// - Timers fire in the order of (time, encoded key), once, and not before the watermark; deleted ones do not.
+/// - A snapshot of timers holds those that were set at the cut.
+/// - What is declared in [`Self::capabilities`] works, what is not fails cleanly.
+pub trait StateBackend: Send + Sync + fmt::Debug {
+    /// The name by which the configuration asks for this backend, such as `hashmap`.
+    fn name(&self) -> &'static str;
+
+    /// What this backend can do beyond the contract.
+    fn capabilities(&self) -> Capabilities;
+}
+
+/// How operators get their state from any backend.
+pub trait StateBackendExt: StateBackend {
+    /// An empty table.
+    fn table<K: Key, V: Data>(&self, spec: TableSpec) -> Table<K, V> {
+        Table::new(spec)
+    }
+
+    /// No timers yet.
+    fn timers<K: Key>(&self, spec: TableSpec) -> Timers<K> {
+        Timers::new(spec)
+    }
+}
+
+impl<B: StateBackend + ?Sized> StateBackendExt for B {}

@@ -1,0 +1,132 @@
+//! Magic numbers and fixed-size parts. All integers of the file are little-endian.
+
+use cutwater_core::{KeyGroup, KeyGroupRange};
+
+use super::BlockInfo;
+use crate::StateError;
+
+/// The version of the snapshot format that this release writes, and the newest that it reads.
+pub const VERSION: u32 = 1;
+
+/// The line break shows a transfer in text mode, the byte above 127 one that is not 8-bit clean.
+pub(super) const MAGIC: [u8; 8] = *b"\x89CUTW\r\n\x1a";
+pub(super) const FOOTER_MAGIC: [u8; 8] = *b"\x1a\nWTUC\x89\0";
+
+/// Magic, version, length of the header.
+pub(super) const PREFIX: usize = 8 + 4 + 4;
+pub(super) const FRAME: usize = 24;
+pub(super) const INDEX_ENTRY: usize = 24;
+pub(super) const FOOTER: usize = 8 + 8 + 4 + 4 + 8;
+pub(super) const CHECKSUM: usize = 4;
+
+/// The payload of a block and the header are at most so large: an entry has at most 1 GiB each of key and value.
+pub(super) const MAX_BLOCK: u32 = u32::MAX - FRAME as u32 - CHECKSUM as u32;
+/// Room that is made on the word of the file; beyond it, room grows with what is really there.
+pub(super) const TRUSTED_BYTES: u32 = 16 << 20;
+
+pub(super) const STORED: u16 = 0;
+pub(super) const ZSTD: u16 = 1;
+
+/// What stands before the bytes of a block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Frame {
+    pub(super) state: u16,
+    pub(super) groups: KeyGroupRange,
+    pub(super) compression: u16,
+    pub(super) entries: u32,
+    /// Bytes of the payload as it is in memory, and as it is stored.
+    pub(super) raw: u32,
+    pub(super) stored: u32,
+}
+
+impl Frame {
+    pub(super) fn to_bytes(self) -> [u8; FRAME] {
+        let mut bytes = [0; FRAME];
+        let groups = self.groups;
+        for (at, short) in [self.state, groups.first.0, groups.last.0, self.compression].into_iter().enumerate() {
+            bytes[at * 2..at * 2 + 2].copy_from_slice(&short.to_le_bytes());
+        }
+        for (at, word) in [self.entries, self.raw, self.stored].into_iter().enumerate() {
+            bytes[8 + at * 4..12 + at * 4].copy_from_slice(&word.to_le_bytes());
+        }
+        bytes
+    }
+
+    pub(super) fn from_bytes(bytes: &[u8; FRAME]) -> Self {
+        Self {
+            state: u16_at(bytes, 0),
+            groups: KeyGroupRange { first: KeyGroup(u16_at(bytes, 2)), last: KeyGroup(u16_at(bytes, 4)) },
+            compression: u16_at(bytes, 6),
+            entries: u32_at(bytes, 8),
+            raw: u32_at(bytes, 12),
+            stored: u32_at(bytes, 16),
+        }
+    }
+}
+
+impl BlockInfo {
+    pub(super) fn to_bytes(self) -> [u8; INDEX_ENTRY] {
+        let mut bytes = [0; INDEX_ENTRY];
+        bytes[..8].copy_from_slice(&self.offset.to_le_bytes());
+        bytes[8..12].copy_from_slice(&self.length.to_le_bytes());
+        bytes[12..16].copy_from_slice(&self.entries.to_le_bytes());
+        for (at, short) in [self.state, self.groups.first.0, self.groups.last.0].into_iter().enumerate() {
+            bytes[16 + at * 2..18 + at * 2].copy_from_slice(&short.to_le_bytes());
+        }
+        bytes
+    }
+
+    pub(super) fn from_bytes(bytes: &[u8; INDEX_ENTRY]) -> Self {
+        Self {
+            offset: u64_at(bytes, 0),
+            length: u32_at(bytes, 8),
+            entries: u32_at(bytes, 12),
+            state: u16_at(bytes, 16),
+            groups: KeyGroupRange { first: KeyGroup(u16_at(bytes, 18)), last: KeyGroup(u16_at(bytes, 20)) },
+        }
+    }
+}
+
+/// The end of the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Footer {
+    pub(super) index: u64,
+    pub(super) total: u64,
+    pub(super) blocks: u32,
+}
+
+impl Footer {
+    pub(super) fn to_bytes(self) -> [u8; FOOTER] {
+        let mut bytes = [0; FOOTER];
+        bytes[..8].copy_from_slice(&self.index.to_le_bytes());
+        bytes[8..16].copy_from_slice(&self.total.to_le_bytes());
+        bytes[16..20].copy_from_slice(&self.blocks.to_le_bytes());
+        let checksum = crc32c::crc32c(&bytes[..20]);
+        bytes[20..24].copy_from_slice(&checksum.to_le_bytes());
+        bytes[24..].copy_from_slice(&FOOTER_MAGIC);
+        bytes
+    }
+
+    /// `None` if these are not the bytes of a footer.
+    pub(super) fn from_bytes(bytes: &[u8; FOOTER]) -> Option<Self> {
+        let sound = bytes[24..] == FOOTER_MAGIC && u32_at(bytes, 20) == crc32c::crc32c(&bytes[..20]);
+        sound.then(|| Self { index: u64_at(bytes, 0), total: u64_at(bytes, 8), blocks: u32_at(bytes, 16) })
+    }
+}
+
+fn u16_at(bytes: &[u8], at: usize) -> u16 {
+    u16::from_le_bytes([bytes[at], bytes[at + 1]])
+}
+
+pub(super) fn u32_at(bytes: &[u8], at: usize) -> u32 {
+    u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+}
+
+fn u64_at(bytes: &[u8], at: usize) -> u64 {
+    u64::from(u32_at(bytes, at)) | u64::from(u32_at(bytes, at + 4)) << 32
+}
+
+#[cold]
+pub(super) fn damaged(part: &'static str, offset: u64, reason: &str) -> StateError {
+    StateError::Damaged { part, offset, reason: reason.into() }
+}

@@ -1,0 +1,135 @@
+use cutwater_core::{KeyGroupRange, MaxParallelism, OperatorUid};
+use serde::{Deserialize, Serialize};
+
+use crate::{Block, CodecId, Schema, SchemaMismatch, StateError};
+
+/// What a table or a set of timers is made from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TableSpec {
+    /// The operator that owns the state.
+    pub operator: OperatorUid,
+    /// The name of the state within the operator.
+    pub name: String,
+    /// Into how many key groups keys fall.
+    pub max_parallelism: MaxParallelism,
+    /// The key groups of this subtask; a key of another group must not be put here.
+    pub key_groups: KeyGroupRange,
+}
+
+/// What kind of state a header describes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum StateKind {
+    /// One value for each key.
+    Value,
+    /// Event-time timers: the value is the time in milliseconds, a key may have several.
+    Timers,
+}
+
+/// Describes one state in a snapshot, enough to tell whether the program that restores it can read it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StateHeader {
+    /// The operator that owns the state.
+    pub operator: OperatorUid,
+    /// The name of the state within the operator.
+    pub name: String,
+    /// What kind of state it is.
+    pub kind: StateKind,
+    /// How keys are encoded.
+    pub key_codec: CodecId,
+    /// What a key is made of.
+    pub key_schema: Schema,
+    /// How values are encoded.
+    pub value_codec: CodecId,
+    /// What a value is made of.
+    pub value_schema: Schema,
+    /// Into how many key groups keys fall.
+    pub max_parallelism: MaxParallelism,
+}
+
+impl StateHeader {
+    /// Whether what was `written` can be restored into this state.
+    ///
+    /// # Errors
+    ///
+    /// [`StateError::Schema`] with every difference if kind, codecs, schemas or maximum parallelism differ.
+    pub fn check(&self, written: &Self) -> Result<(), StateError> {
+        let mut differences = Vec::new();
+        let mut differ = |what: &str, now: String, was: String| {
+            if now != was {
+                differences.push(format!("{what}: written as {was}, now {now}"));
+            }
+        };
+        differ("kind", format!("{:?}", self.kind), format!("{:?}", written.kind));
+        differ("key codec", self.key_codec.name().to_owned(), written.key_codec.name().to_owned());
+        differ("value codec", self.value_codec.name().to_owned(), written.value_codec.name().to_owned());
+        let max = |header: &Self| header.max_parallelism.count().to_string();
+        differ("max parallelism", max(self), max(written));
+        self.key_schema.differences(&written.key_schema, "key", &mut differences);
+        self.value_schema.differences(&written.value_schema, "value", &mut differences);
+        if differences.is_empty() {
+            return Ok(());
+        }
+        Err(StateError::Schema {
+            operator: self.operator.as_str().into(),
+            state: self.name.as_str().into(),
+            mismatch: SchemaMismatch { differences },
+        })
+    }
+}
+
+/// Whether a sweep has more to emit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SweepProgress {
+    /// Call again.
+    More,
+    /// All blocks of this cut were emitted.
+    Done,
+}
+
+/// State that can be cut, swept and restored, whatever its types: what the task core sees of tables and timers.
+pub trait Snapshotable: Send {
+    /// Describes the state, for the header of the snapshot file.
+    fn header(&self) -> StateHeader;
+    /// Fixes what the snapshot holds: the state at this call, in O(1). Later changes do not change it.
+    ///
+    /// # Panics
+    ///
+    /// If the sweep of the cut before has neither ended nor been aborted.
+    fn cut(&mut self);
+    /// Emits about `budget_bytes` of the snapshot, at least one entry, as blocks in key-group order.
+    ///
+    /// Without a cut to sweep it emits nothing and returns [`SweepProgress::Done`].
+    ///
+    /// # Errors
+    ///
+    /// [`StateError::Encode`] or [`StateError::TooLarge`] if an entry can't be encoded. The sweep can then only be
+    /// aborted.
+    fn sweep(&mut self, budget_bytes: usize, out: &mut dyn FnMut(Block)) -> Result<SweepProgress, StateError>;
+    /// Gives the running sweep up and frees what was kept for it; the state itself stays as it is.
+    fn abort(&mut self);
+    /// Whether a cut has not been swept to its end or aborted.
+    fn sweeping(&self) -> bool;
+    /// How many bytes are kept for the sweep because entries changed after the cut. Whoever drives the sweep sets the
+    /// limit.
+    fn undo_bytes(&self) -> u64;
+    /// Makes room for about so many entries before they are restored, which makes the restore faster.
+    fn reserve(&mut self, entries: u64);
+    /// Puts the entries of the block whose key groups are in `groups` and in this subtask's own range into the state.
+    /// Returns how many.
+    ///
+    /// # Errors
+    ///
+    /// [`StateError::Damaged`] or [`StateError::Decode`] if the payload is not what a sweep of such a state emits, or
+    /// repeats a key; [`StateError::Sweeping`] during a sweep. The state may then hold a part of the block and should
+    /// be dropped.
+    fn restore(&mut self, block: &Block, groups: KeyGroupRange) -> Result<u64, StateError>;
+    /// How many entries there are.
+    fn len(&self) -> u64;
+    /// Whether there is no entry.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+    /// Memory held by the table in bytes, without what keys and values own on the heap.
+    fn memory_bytes(&self) -> u64;
+}

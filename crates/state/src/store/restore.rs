@@ -1,0 +1,77 @@
+use cutwater_core::{KeyGroup, KeyGroupRange, KeyHash};
+
+use super::shard::{Entry, Shard};
+use super::{FULL_SLOTS, Store};
+use crate::block::read_entries;
+use crate::{Block, StateError, codec_of};
+
+/// A shard made beforehand gets so many entries on average, so that hardly one has to split.
+const RESERVED_ENTRIES: u64 = FULL_SLOTS as u64 / 2;
+/// No more shards than this are made beforehand: the number of entries comes from a file.
+const MAX_RESERVED_DEPTH: u32 = 18;
+
+impl<E: Entry> Store<E> {
+    /// Makes the shards that so many entries will need. Without effect on a store that has any entry.
+    pub(crate) fn reserve(&mut self, entries: u64) {
+        if self.entries > 0 || self.shards.len() > 1 || self.sweeping() || entries < RESERVED_ENTRIES {
+            return;
+        }
+        // The groups fill between half and all of the normalized hashes.
+        let share = f64::from(self.spec.key_groups.count()) / f64::from(self.spec.max_parallelism.count());
+        let wanted = entries as f64 / (share * 2_f64.powi(self.free as i32)).clamp(0.5, 1.0);
+        let mut depth = 1;
+        while depth < MAX_RESERVED_DEPTH && wanted > RESERVED_ENTRIES as f64 * f64::from(1_u32 << depth) {
+            depth += 1;
+        }
+        let each = (wanted / f64::from(1_u32 << depth)) as usize;
+        // Room for a little more than the average; it is taken when the shard gets its first entry.
+        self.reserved = (each + each / 16).min(FULL_SLOTS / 2);
+        self.depth = depth;
+        self.directory = (0..1 << depth).collect();
+        self.shards = (0..1 << depth).map(|_| Shard::with_capacity(0, self.cuts)).collect();
+        self.depths = vec![depth; 1 << depth];
+    }
+
+    pub(crate) fn restore(
+        &mut self,
+        block: &Block,
+        groups: KeyGroupRange,
+        mut added: impl FnMut(&E, KeyHash),
+    ) -> Result<u64, StateError> {
+        if self.sweeping() {
+            return Err(StateError::Sweeping {
+                operator: self.spec.operator.as_str().into(),
+                state: self.spec.name.as_str().into(),
+            });
+        }
+        let own = self.spec.key_groups;
+        let range = KeyGroupRange { first: groups.first.max(own.first), last: groups.last.min(own.last) };
+        read_entries(block, (codec_of::<E::Key>(), codec_of::<E::Value>()), range, |group, key, value| {
+            let hash = KeyHash::of(key);
+            let entry = E::decode(key, value)?;
+            added(&entry, hash);
+            self.adopt(group, hash, entry)
+        })
+    }
+
+    fn adopt(&mut self, group: KeyGroup, hash: KeyHash, entry: E) -> Result<(), StateError> {
+        if hash.group(self.spec.max_parallelism) != group {
+            return Err(damaged(group, "the key belongs to another group"));
+        }
+        let spread = entry.spread(hash);
+        let shard = self.shard_of(hash);
+        if self.reserved > 0 && self.shards[shard].len() == 0 {
+            self.shards[shard] = Shard::with_capacity(self.reserved, self.cuts);
+        }
+        if self.shards[shard].find(spread, |there| there.same(&entry)).is_some() {
+            return Err(damaged(group, "the key is there already"));
+        }
+        self.push(hash, spread, entry)?;
+        Ok(())
+    }
+}
+
+#[cold]
+fn damaged(group: KeyGroup, reason: &str) -> StateError {
+    StateError::Damaged { part: "entry of a block", offset: 0, reason: format!("{group}: {reason}").into() }
+}

@@ -1,0 +1,202 @@
+use cutwater_core::{KeyGroup, KeyHash};
+
+use super::Store;
+use super::pending::Pending;
+use super::shard::{Entry, Shard};
+use crate::block::{BLOCK_BYTES, BlockBuilder};
+use crate::{Block, StateError, SweepProgress};
+
+/// So many places are loaded ahead. More would push each other out of the first cache.
+const WARM_PLACES: usize = 32;
+
+/// How far the sweep of the running cut has come.
+#[derive(Default)]
+pub(crate) struct Sweep {
+    /// The smallest normalized hash of the shard to sweep next, or to go on with; `None` if all are swept. It stays
+    /// right when the directory grows.
+    cursor: Option<u64>,
+    plan: Option<Plan>,
+    block: BlockBuilder,
+}
+
+impl Sweep {
+    pub(super) fn forget_plan(&mut self) {
+        self.plan = None;
+    }
+}
+
+/// How to go through one shard, group by group. While there is a plan the shard is pinned.
+struct Plan {
+    /// Frozen entries with their groups, in the order of the groups; `None` if all are of the group `current`.
+    order: Option<Vec<(KeyGroup, u32)>>,
+    /// How far it was followed: an index into `order`, or a place.
+    at: usize,
+    current: KeyGroup,
+}
+
+impl<E: Entry> Store<E> {
+    pub(crate) fn cut(&mut self) {
+        assert!(!self.sweeping(), "a cut before the sweep of the last one has ended or been aborted");
+        self.cuts += 1;
+        self.active = self.cuts;
+        self.sweep.cursor = Some(0);
+    }
+
+    pub(crate) fn sweeping(&self) -> bool {
+        self.active != 0
+    }
+
+    pub(crate) fn abort(&mut self) {
+        self.active = 0;
+        self.sweep = Sweep::default();
+        self.undo_bytes = 0;
+        for shard in &mut self.shards {
+            shard.pending = None;
+        }
+    }
+
+    pub(crate) fn sweep(&mut self, budget: usize, out: &mut dyn FnMut(Block)) -> Result<SweepProgress, StateError> {
+        if !self.sweeping() {
+            return Ok(SweepProgress::Done);
+        }
+        let mut left = budget.max(1);
+        while let Some(cursor) = self.sweep.cursor {
+            if left == 0 {
+                return Ok(SweepProgress::More);
+            }
+            let before = self.sweep.block.bytes();
+            let room = BLOCK_BYTES.saturating_sub(before);
+            let done = self.sweep_shard(cursor, before + room.min(left))?;
+            left = left.saturating_sub(self.sweep.block.bytes().saturating_sub(before));
+            if self.sweep.block.bytes() >= BLOCK_BYTES
+                && let Some(block) = self.sweep.block.take()
+            {
+                out(block);
+            }
+            if done {
+                self.settle(cursor);
+            }
+        }
+        if let Some(block) = self.sweep.block.take() {
+            out(block);
+        }
+        self.active = 0;
+        Ok(SweepProgress::Done)
+    }
+
+    /// The shard at the cursor is swept: the next one.
+    fn settle(&mut self, cursor: u64) {
+        let shard = self.shard_at(cursor);
+        self.shards[shard].pending = None;
+        self.shards[shard].settled = self.active;
+        self.sweep.plan = None;
+        let width = 1_u64.checked_shl(64 - self.depths[shard]);
+        self.sweep.cursor = width.and_then(|width| cursor.checked_add(width));
+    }
+
+    fn shard_at(&self, normalized: u64) -> usize {
+        self.directory[(normalized >> (64 - self.depth)) as usize] as usize
+    }
+
+    /// Emits from the shard at the cursor until the block has `stop` bytes; true if the shard is done.
+    fn sweep_shard(&mut self, cursor: u64, stop: usize) -> Result<bool, StateError> {
+        let shard = self.shard_at(cursor);
+        let mut plan = match self.sweep.plan.take() {
+            Some(plan) => plan,
+            None if self.shards[shard].len() == 0 && self.shards[shard].pending.is_none() => return Ok(true),
+            None => self.make_plan(cursor),
+        };
+        let done = self.follow(&mut plan, shard, stop);
+        self.sweep.plan = Some(plan);
+        done
+    }
+
+    fn make_plan(&mut self, cursor: u64) -> Plan {
+        let shard = self.shard_at(cursor);
+        self.pending(shard).pinned = true;
+        let max = self.spec.max_parallelism;
+        let group = |normalized: u64| KeyHash(self.base.saturating_add(normalized >> self.free)).group(max);
+        let end = cursor | 1_u64.checked_shl(64 - self.depths[shard]).map_or(u64::MAX, |width| width - 1);
+        let current = group(cursor);
+        if current == group(end) {
+            return Plan { order: None, at: 0, current };
+        }
+        let Self { shards, scratch, .. } = self;
+        let shard = &shards[shard];
+        let mut order = Vec::new();
+        if let Some(pending) = &shard.pending {
+            let mut place = 0;
+            while let Some(frozen) = pending.next_frozen(place) {
+                if let Some(entry) = shard.get(frozen) {
+                    order.push((entry.hash(scratch).group(max), frozen as u32));
+                }
+                place = frozen + 1;
+            }
+        }
+        order.sort_unstable();
+        Plan { order: Some(order), at: 0, current }
+    }
+
+    fn follow(&mut self, plan: &mut Plan, shard: usize, stop: usize) -> Result<bool, StateError> {
+        let shard = &mut self.shards[shard];
+        // Out of the shard for a while, so that both can be borrowed.
+        let mut kept = shard.pending.take();
+        let pending = kept.as_mut().expect("made with the plan");
+        let done = Self::emit(plan, shard, pending, &mut self.sweep.block, &mut self.undo_bytes, stop);
+        shard.pending = kept;
+        done
+    }
+
+    fn emit(
+        plan: &mut Plan,
+        shard: &Shard<E>,
+        pending: &mut Pending,
+        block: &mut BlockBuilder,
+        undo_bytes: &mut u64,
+        stop: usize,
+    ) -> Result<bool, StateError> {
+        let mut warm = plan.at;
+        loop {
+            // Frozen entries of the current group first, since a change of one adds to what is kept of the group.
+            loop {
+                let place = match &plan.order {
+                    None => pending.next_frozen(plan.at),
+                    Some(order) => match order.get(plan.at) {
+                        Some(&(group, place)) if group == plan.current => Some(place as usize),
+                        _ => None,
+                    },
+                };
+                let Some(place) = place else { break };
+                if plan.order.is_none() && place >= warm {
+                    shard.warm(place..place + WARM_PLACES);
+                    warm = place + WARM_PLACES;
+                }
+                // In an order a place may have thawed since; otherwise it may be empty.
+                if let Some(entry) = shard.get(place).filter(|_| pending.is_frozen(place)) {
+                    block.open(plan.current);
+                    entry.encode(block.payload())?;
+                    block.added(1);
+                    pending.thaw(place);
+                }
+                plan.at = if plan.order.is_none() { place } else { plan.at } + 1;
+                if block.bytes() >= stop {
+                    return Ok(false);
+                }
+            }
+            while let Some(undo) = pending.take_undo(plan.current) {
+                block.open(plan.current);
+                block.payload().extend_from_slice(&undo.bytes);
+                block.added(undo.entries);
+                *undo_bytes = undo_bytes.saturating_sub(undo.bytes.len() as u64);
+                if block.bytes() >= stop {
+                    return Ok(false);
+                }
+            }
+            let next = plan.order.as_ref().and_then(|order| order.get(plan.at)).map(|&(group, _)| group);
+            match [next, pending.first_undo()].into_iter().flatten().min() {
+                Some(group) => plan.current = group,
+                None => return Ok(true),
+            }
+        }
+    }
+}
