@@ -1,0 +1,372 @@
+//! What task cores and hosts use of a built graph: elements, batches, outputs, chains. Users of streams don't need it.
+
+use std::any::Any;
+use std::collections::VecDeque;
+
+use cutwater_core::{
+    Attempt, Barrier, CheckpointId, EdgeId, Epoch, KeyHash, MaxParallelism, Moment, OperatorUid, SubtaskId, Timestamp,
+};
+use cutwater_state::{Data, Key, Snapshotable};
+
+use crate::UserError;
+use crate::sink::Prepared;
+
+/// How many records a batch holds, and a source reads in one quantum, at the most.
+pub const BATCH_RECORDS: usize = 1024;
+
+/// What travels on a channel.
+pub enum Element {
+    /// Records.
+    Batch(Box<dyn AnyBatch>),
+    /// No record at or before this time follows on the channel.
+    Watermark(Timestamp),
+    /// Everything before belongs to the checkpoint.
+    Barrier(Barrier),
+    /// The sender gave the checkpoint up.
+    CancelBarrier(CheckpointId),
+    /// The last element of the channel.
+    End,
+}
+
+impl std::fmt::Debug for Element {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Batch(batch) => write!(f, "Batch({} records)", batch.len()),
+            Self::Watermark(watermark) => write!(f, "Watermark({watermark})"),
+            Self::Barrier(barrier) => write!(f, "{barrier:?}"),
+            Self::CancelBarrier(checkpoint) => write!(f, "CancelBarrier({checkpoint})"),
+            Self::End => f.write_str("End"),
+        }
+    }
+}
+
+/// Records of one type, erased once per batch so that hosts need not know the type.
+pub trait AnyBatch: Send {
+    /// How many records are left in it.
+    fn len(&self) -> usize;
+
+    /// Whether no record is left.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// What the batch counts for in credits: its size in memory when it was made. What records hold on the heap is
+    /// taken from the encoded size of the first one.
+    fn bytes(&self) -> u64;
+
+    /// The way back to the type.
+    fn into_any(self: Box<Self>) -> Box<dyn Any>;
+}
+
+/// Which records of a source a batch was made of, for reports of failures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// The source subtask.
+    pub source: SubtaskId,
+    /// The first record, counted from 1 over all attempts of the job.
+    pub first: u64,
+    /// The last record, included.
+    pub last: u64,
+}
+
+/// Records with their keys, on the way to the subtask that owns the keys.
+pub struct KeyedBatch<K, T> {
+    pub(crate) hashes: Vec<KeyHash>,
+    pub(crate) keys: std::vec::IntoIter<K>,
+    pub(crate) records: std::vec::IntoIter<T>,
+    pub(crate) times: Vec<Timestamp>,
+    pub(crate) next: usize,
+    pub(crate) bytes: u64,
+    pub(crate) origin: Option<Origin>,
+    /// Whether each record stands for one source record, in order.
+    pub(crate) exact: bool,
+}
+
+impl<K: Key, T: Data> AnyBatch for KeyedBatch<K, T> {
+    fn len(&self) -> usize {
+        self.records.len()
+    }
+
+    fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    fn into_any(self: Box<Self>) -> Box<dyn Any> {
+        self
+    }
+}
+
+/// Names one output channel of a subtask.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct OutputChannel {
+    /// The edge.
+    pub edge: EdgeId,
+    /// The receiving subtask.
+    pub to: u32,
+}
+
+struct Channel {
+    waiting: VecDeque<Element>,
+    waiting_bytes: u64,
+    credit: i64,
+}
+
+/// The outputs of one subtask. A batch leaves while its channel has credit, else it waits; control elements wait only
+/// behind batches. Bytes under way on a channel are at most the window and one batch.
+pub struct Outbox {
+    edge: Option<EdgeId>,
+    channels: Vec<Channel>,
+    ready: VecDeque<(u32, Element)>,
+    blocked: usize,
+    window: u64,
+}
+
+impl Outbox {
+    /// Outputs to `receivers` subtasks over `edge`, each with a window of `window` bytes; `None` for a last task.
+    #[must_use]
+    pub fn new(edge: Option<EdgeId>, receivers: u32, window: u64) -> Self {
+        let credit = i64::try_from(window).unwrap_or(i64::MAX);
+        let channel = || Channel { waiting: VecDeque::new(), waiting_bytes: 0, credit };
+        let channels = if edge.is_some() { (0..receivers).map(|_| channel()).collect() } else { Vec::new() };
+        Self { edge, channels, ready: VecDeque::new(), blocked: 0, window }
+    }
+
+    /// How many receivers there are.
+    #[must_use]
+    pub fn receivers(&self) -> usize {
+        self.channels.len()
+    }
+
+    /// Whether a batch waits for credit: then no more input should be processed.
+    #[must_use]
+    #[inline]
+    pub fn is_blocked(&self) -> bool {
+        self.blocked > 0
+    }
+
+    /// Whether everything given has left.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.ready.is_empty() && self.channels.iter().all(|channel| channel.waiting.is_empty())
+    }
+
+    pub(crate) fn send(&mut self, to: u32, batch: Box<dyn AnyBatch>) {
+        let channel = &mut self.channels[to as usize];
+        let bytes = batch.bytes();
+        if channel.waiting.is_empty() && channel.credit > 0 {
+            channel.credit -= i64::try_from(bytes).unwrap_or(i64::MAX);
+            self.ready.push_back((to, Element::Batch(batch)));
+        } else {
+            if channel.waiting.is_empty() {
+                self.blocked += 1;
+            }
+            channel.waiting_bytes += bytes;
+            channel.waiting.push_back(Element::Batch(batch));
+        }
+    }
+
+    /// Sends a control element to all receivers, behind whatever waits.
+    pub fn broadcast(&mut self, make: impl Fn() -> Element) {
+        for (to, channel) in (0u32..).zip(&mut self.channels) {
+            if channel.waiting.is_empty() {
+                self.ready.push_back((to, make()));
+            } else {
+                channel.waiting.push_back(make());
+            }
+        }
+    }
+
+    /// A receiver has processed `bytes`: batches that waited for them leave.
+    pub fn credit(&mut self, to: u32, bytes: u64) {
+        let Some(channel) = self.channels.get_mut(to as usize) else { return };
+        let window = i64::try_from(self.window).unwrap_or(i64::MAX);
+        channel.credit = channel.credit.saturating_add(i64::try_from(bytes).unwrap_or(i64::MAX)).min(window);
+        let waited = !channel.waiting.is_empty();
+        while let Some(element) = channel.waiting.pop_front() {
+            if let Element::Batch(batch) = &element {
+                if channel.credit <= 0 {
+                    channel.waiting.push_front(element);
+                    break;
+                }
+                channel.credit -= i64::try_from(batch.bytes()).unwrap_or(i64::MAX);
+                channel.waiting_bytes -= batch.bytes();
+            }
+            self.ready.push_back((to, element));
+        }
+        if waited && channel.waiting.is_empty() {
+            self.blocked -= 1;
+        }
+    }
+
+    /// The next element that leaves.
+    pub fn pop(&mut self) -> Option<(OutputChannel, Element)> {
+        let (to, element) = self.ready.pop_front()?;
+        let edge = self.edge.expect("only an outbox with an edge has channels to send on");
+        Some((OutputChannel { edge, to }, element))
+    }
+
+    /// The bytes that wait for credit, over all channels.
+    #[must_use]
+    pub fn waiting_bytes(&self) -> u64 {
+        self.channels.iter().map(|channel| channel.waiting_bytes).sum()
+    }
+}
+
+/// What the stages of a chain share while they run.
+pub struct Exec {
+    /// Where the last stage sends to.
+    pub outbox: Outbox,
+    /// The moment of the quantum.
+    pub now: Moment,
+    /// Which operator of the chain runs, by its place: set before user code is called, for reports.
+    pub running: u16,
+    origin: Option<Origin>,
+    exact: bool,
+    /// Counts the changes from one source, or none, to another: what is gathered across one has no common range.
+    pub(crate) switches: u64,
+    /// Counts the times when a record became none or several: then records no longer stand for one source record each.
+    pub(crate) uneven: u64,
+    /// How many records of the current batch were begun, the one being processed included.
+    pub begun: u64,
+    /// How many records have been processed or read since the subtask was made.
+    pub records: u64,
+}
+
+impl Exec {
+    /// A context with these outputs.
+    #[must_use]
+    pub fn new(outbox: Outbox) -> Self {
+        Self {
+            outbox,
+            now: Moment::ZERO,
+            running: 0,
+            origin: None,
+            exact: false,
+            switches: 0,
+            uneven: 0,
+            begun: 0,
+            records: 0,
+        }
+    }
+
+    /// The source record that is being processed, if each record of the batch stands for one; else the batch's range.
+    #[must_use]
+    pub fn at(&self) -> Option<Origin> {
+        let origin = self.origin?;
+        if self.exact && self.begun > 0 {
+            let at = origin.first + self.begun - 1;
+            return Some(Origin { first: at, last: at, ..origin });
+        }
+        Some(origin)
+    }
+
+    /// Notes where the records come from that are processed next, `begun` of which were begun before. `exact`: each
+    /// stands for one record of the source, in order.
+    pub fn enter(&mut self, origin: Option<Origin>, exact: bool, begun: u64) {
+        let source = |origin: Option<Origin>| origin.map(|origin| origin.source);
+        self.switches += u64::from(source(origin) != source(self.origin));
+        self.exact = exact;
+        self.origin = origin;
+        self.begun = begun;
+    }
+}
+
+/// What [`Chain::read`] found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SourcePoll {
+    /// Ask again at once.
+    More,
+    /// Nothing before this moment.
+    WaitUntil(Moment),
+    /// All splits have ended.
+    End,
+}
+
+/// What an operator adds to a snapshot besides its tables.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct OperatorSnapshot {
+    /// The operator.
+    pub operator: OperatorUid,
+    /// What the payload is.
+    pub kind: SnapshotKind,
+    /// The operator's own encoding.
+    pub payload: Vec<u8>,
+}
+
+/// What the payload of an [`OperatorSnapshot`] is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub enum SnapshotKind {
+    /// The splits of a source subtask and their positions.
+    SourceSplits,
+    /// One handle of prepared output.
+    PreparedOutput,
+}
+
+/// Collects what the operators of a chain add to a snapshot.
+#[derive(Default)]
+pub struct ChainSnapshot {
+    /// Payloads of operators.
+    pub operators: Vec<OperatorSnapshot>,
+    /// Prepared output of sinks, with the blocking rest.
+    pub prepared: Vec<(OperatorUid, Prepared)>,
+}
+
+/// The fused operators of one subtask, erased: one dynamic call per batch.
+pub trait Chain: Send {
+    /// Reads a quantum from the source; an error if the chain does not begin with one.
+    ///
+    /// # Errors
+    ///
+    /// Of user code.
+    fn read(&mut self, exec: &mut Exec, limit: usize) -> Result<SourcePoll, UserError>;
+
+    /// Processes records of a batch until it is done or the outputs are blocked; gives back the rest.
+    ///
+    /// # Errors
+    ///
+    /// Of user code, or if the batch is of another type.
+    fn process(&mut self, exec: &mut Exec, batch: Box<dyn AnyBatch>) -> Result<Option<Box<dyn AnyBatch>>, UserError>;
+
+    /// Fires at most `limit` timers due at `watermark`. `true`: all have fired and the watermark went on.
+    ///
+    /// # Errors
+    ///
+    /// Of user code.
+    fn advance(&mut self, exec: &mut Exec, watermark: Timestamp, limit: usize) -> Result<bool, UserError>;
+
+    /// Sends partly filled batches.
+    fn flush(&mut self, exec: &mut Exec);
+
+    /// Adds positions and prepared output. Tables are cut by the caller.
+    ///
+    /// # Errors
+    ///
+    /// Of user code.
+    fn snapshot(&mut self, exec: &mut Exec, checkpoint: CheckpointId, out: &mut ChainSnapshot)
+    -> Result<(), UserError>;
+
+    /// The keyed states, in an order that never changes.
+    fn states(&mut self) -> Vec<&mut dyn Snapshotable>;
+}
+
+/// What a chain is built for.
+pub struct BuildContext<'a> {
+    /// The job.
+    pub job: &'a str,
+    /// The subtask.
+    pub subtask: SubtaskId,
+    /// How many subtasks the task has.
+    pub parallelism: u32,
+    /// How many key groups the job has.
+    pub max_parallelism: MaxParallelism,
+    /// How many subtasks receive the output.
+    pub receivers: u32,
+    /// The reign of the coordinator.
+    pub epoch: Epoch,
+    /// The run within the epoch.
+    pub attempt: Attempt,
+    /// The watermark that the restored checkpoint holds for the task; [`Timestamp::MIN`] at a fresh start.
+    pub watermark: Timestamp,
+    /// What the operators of this task, all subtasks, added to the restored checkpoint.
+    pub restored: &'a [OperatorSnapshot],
+}

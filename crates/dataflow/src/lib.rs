@@ -1,0 +1,99 @@
+//! Typed streams, operators, sources and sinks that build a [`JobGraph`].
+//!
+//! A job is written once and run by whoever takes its graph: the runtime on threads, the simulation from a seed.
+//!
+//! ```
+//! use cutwater_dataflow::{Collect, Job, generator};
+//!
+//! let out = Collect::<(u64, u64)>::default();
+//! let mut job = Job::new("counts");
+//! job.source("numbers", generator(1_000, |n| n))
+//!     .filter(|n| n % 2 == 0)
+//!     .key_by(|n| n % 10)
+//!     .fold("counts", 0u64, |count, _| *count += 1)
+//!     .sink("out", out.clone());
+//! let graph = job.build()?;
+//! assert_eq!(graph.tasks().len(), 2);
+//! # Ok::<(), cutwater_dataflow::GraphError>(())
+//! ```
+//!
+//! - [`Job`] begins streams; [`Stream`] has `map`, `filter`, `flat_map`, `key_by` and `sink`; [`KeyedStream`] has
+//!   `process`, `process_with_timers` and `fold`.
+//! - [`KeyedProcess`] is an operator of your own with state and event-time timers.
+//! - [`Source`] and [`Sink`] are what connectors implement; [`from_iter`], [`generator`], [`discard`] and [`Collect`]
+//!   need nothing outside the process.
+//! - The uid is an argument of whatever keeps something: state is found again by it.
+//! - [`exec`] is for those who run graphs.
+//!
+//! Consecutive operators without `key_by` between them run fused, without a call per record; records cross to another
+//! subtask in batches of [`exec::BATCH_RECORDS`].
+//!
+//! Not here yet: union, connect, side outputs, broadcast, windows, processing-time timers, list and map state.
+
+mod builtin;
+pub mod exec;
+mod graph;
+mod process;
+mod read;
+mod sink;
+mod source;
+mod stage;
+mod stream;
+
+use std::fmt;
+
+pub use builtin::{Collect, CollectWriter, Discard, FromIter, Generator, GeneratorReader, IterReader, discard};
+pub use builtin::{from_iter, generator};
+pub use graph::{BuildChain, GraphError, JobGraph, MakeCommitter, TaskSpec};
+pub use process::{FnProcess, Fold, KeyedHead, KeyedProcess, ProcessContext};
+pub use read::SourceHead;
+pub use sink::{CommitContext, CommitOutcome, Committer, Finish, Prepared, Sink, SinkContext, SinkWriter};
+pub use source::{ReadStatus, Source, SourceOutput, SplitReader};
+pub use stage::{Compose, Filter, FilterStage, FlatMap, FlatMapStage, Identity, Map, MapStage, Stage};
+pub use stream::{Head, Job, KeyedStream, OperatorKind, OperatorSpec, Stream};
+
+/// An error of user code or of a connector.
+pub type UserError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Marks an error that no retry can mend, such as a schema that can never match: the job fails without asking the
+/// restart strategy.
+///
+/// ```
+/// # use cutwater_dataflow::{NonRecoverable, UserError};
+/// let error: UserError = NonRecoverable::new("the input has no column dep_delay").into();
+/// assert!(NonRecoverable::is(&*error));
+/// ```
+#[derive(Debug)]
+pub struct NonRecoverable(UserError);
+
+impl NonRecoverable {
+    /// Marks the error.
+    pub fn new(error: impl Into<UserError>) -> Self {
+        Self(error.into())
+    }
+
+    /// Whether the error, or one that caused it, is marked.
+    #[must_use]
+    pub fn is(error: &(dyn std::error::Error + 'static)) -> bool {
+        let mut next = Some(error);
+        while let Some(error) = next {
+            if error.is::<Self>() {
+                return true;
+            }
+            next = error.source();
+        }
+        false
+    }
+}
+
+impl fmt::Display for NonRecoverable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+impl std::error::Error for NonRecoverable {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.0.source()
+    }
+}

@@ -1,0 +1,393 @@
+//! Keyed processing: the operator with state and timers at the head of a chain.
+
+use cutwater_core::{CheckpointId, KeyHash, OperatorUid, Timestamp};
+use cutwater_state::{Data, Key, Snapshotable, StateError, Table, TableSpec, Timers};
+
+use crate::UserError;
+use crate::exec::{AnyBatch, BuildContext, Chain, ChainSnapshot, Exec, KeyedBatch, SourcePoll};
+use crate::stage::Stage;
+use crate::stream::{Head, OperatorKind, OperatorSpec};
+
+/// An operator over a keyed stream, with a value of state per key and event-time timers.
+///
+/// Most jobs use closures (`process`, `process_with_timers`, `fold` on [`KeyedStream`](crate::KeyedStream)); implement
+/// this for an operator with fields of its own. Each subtask works on a clone. What is kept in `self` is not part of
+/// any snapshot: it must be a cache or a constant.
+pub trait KeyedProcess<K: Key, T>: Clone + Send + Sync + 'static {
+    /// What is kept per key.
+    type State: Data;
+    /// What it emits.
+    type Out: Send + 'static;
+
+    /// The state of a key that has none yet.
+    fn initial(&self) -> Self::State;
+
+    /// Takes a record.
+    ///
+    /// # Errors
+    ///
+    /// An error fails the attempt, and the restart strategy decides; see [`NonRecoverable`](crate::NonRecoverable).
+    fn process(&mut self, cx: &mut ProcessContext<'_, K, Self::State, Self::Out>, record: T) -> Result<(), UserError>;
+
+    /// A timer of the key fires: the watermark has passed `time`.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Self::process`].
+    fn on_timer(
+        &mut self,
+        cx: &mut ProcessContext<'_, K, Self::State, Self::Out>,
+        time: Timestamp,
+    ) -> Result<(), UserError> {
+        let _ = (cx, time);
+        Ok(())
+    }
+}
+
+/// What a [`KeyedProcess`] works with: the state and timers of the key at hand, and what it emits.
+pub struct ProcessContext<'a, K: Key, S: Data, O> {
+    key: &'a K,
+    hash: KeyHash,
+    time: Timestamp,
+    watermark: Timestamp,
+    table: &'a mut Table<K, S>,
+    timers: &'a mut Timers<K>,
+    initial: &'a dyn Fn() -> S,
+    out: &'a mut Vec<(Timestamp, O)>,
+}
+
+impl<K: Key, S: Data, O> ProcessContext<'_, K, S, O> {
+    /// The key of the record or timer.
+    #[must_use]
+    pub fn key(&self) -> &K {
+        self.key
+    }
+
+    /// The event time of the record, if it has one; of a timer, the time it was set for.
+    #[must_use]
+    pub fn timestamp(&self) -> Option<Timestamp> {
+        (self.time != Timestamp::MIN).then_some(self.time)
+    }
+
+    /// No record at or before this time is expected any more; [`Timestamp::MIN`] before the first watermark.
+    #[must_use]
+    pub fn watermark(&self) -> Timestamp {
+        self.watermark
+    }
+
+    /// The state of the key, to be changed; its initial value if there was none. During a snapshot the old value is
+    /// noted first, so use [`Self::peek`] where reading is enough.
+    ///
+    /// # Errors
+    ///
+    /// If the old value can't be encoded for a running snapshot, or the state can't be read.
+    #[inline]
+    pub fn state(&mut self) -> Result<&mut S, StateError> {
+        self.table.get_or_insert_with(self.hash, self.key, self.initial)
+    }
+
+    /// The state of the key, to be read; `None` if there is none yet.
+    ///
+    /// # Errors
+    ///
+    /// If the state can't be read.
+    pub fn peek(&self) -> Result<Option<&S>, StateError> {
+        Ok(self.table.get(self.hash, self.key))
+    }
+
+    /// Forgets the state of the key.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Self::state`].
+    pub fn clear(&mut self) -> Result<(), StateError> {
+        self.table.remove(self.hash, self.key)?;
+        Ok(())
+    }
+
+    /// Emits a record with the time of the one at hand.
+    #[inline]
+    pub fn emit(&mut self, record: O) {
+        self.out.push((self.time, record));
+    }
+
+    /// Emits a record that happened at `time`.
+    pub fn emit_at(&mut self, time: Timestamp, record: O) {
+        self.out.push((time, record));
+    }
+
+    /// Asks for [`KeyedProcess::on_timer`] once the watermark has reached `time`; at once with the next watermark if
+    /// it has already. A second timer of the same key and time changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Self::state`].
+    pub fn register_timer(&mut self, time: Timestamp) -> Result<(), StateError> {
+        self.timers.register(self.hash, self.key, time)?;
+        Ok(())
+    }
+
+    /// Takes a timer back. Nothing happens if there is none.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Self::state`].
+    pub fn delete_timer(&mut self, time: Timestamp) -> Result<(), StateError> {
+        self.timers.delete(self.hash, self.key, time)?;
+        Ok(())
+    }
+}
+
+/// `process` with closures.
+pub struct FnProcess<F, G, I, S, O> {
+    pub(crate) process: F,
+    pub(crate) on_timer: G,
+    pub(crate) initial: I,
+    pub(crate) types: std::marker::PhantomData<fn() -> (S, O)>,
+}
+
+impl<F: Clone, G: Clone, I: Clone, S, O> Clone for FnProcess<F, G, I, S, O> {
+    fn clone(&self) -> Self {
+        Self {
+            process: self.process.clone(),
+            on_timer: self.on_timer.clone(),
+            initial: self.initial.clone(),
+            types: std::marker::PhantomData,
+        }
+    }
+}
+
+impl<K, T, S, O, F, G, I> KeyedProcess<K, T> for FnProcess<F, G, I, S, O>
+where
+    K: Key,
+    S: Data,
+    O: Send + 'static,
+    F: Fn(&mut ProcessContext<'_, K, S, O>, T) -> Result<(), UserError> + Clone + Send + Sync + 'static,
+    G: Fn(&mut ProcessContext<'_, K, S, O>, Timestamp) -> Result<(), UserError> + Clone + Send + Sync + 'static,
+    I: Fn() -> S + Clone + Send + Sync + 'static,
+{
+    type State = S;
+    type Out = O;
+
+    fn initial(&self) -> S {
+        (self.initial)()
+    }
+
+    #[inline]
+    fn process(&mut self, cx: &mut ProcessContext<'_, K, S, O>, record: T) -> Result<(), UserError> {
+        (self.process)(cx, record)
+    }
+
+    fn on_timer(&mut self, cx: &mut ProcessContext<'_, K, S, O>, time: Timestamp) -> Result<(), UserError> {
+        (self.on_timer)(cx, time)
+    }
+}
+
+/// `fold` as an operator: emits the key with the new value at each record.
+pub struct Fold<F, A> {
+    pub(crate) initial: A,
+    pub(crate) f: F,
+}
+
+impl<F: Clone, A: Clone> Clone for Fold<F, A> {
+    fn clone(&self) -> Self {
+        Self { initial: self.initial.clone(), f: self.f.clone() }
+    }
+}
+
+impl<K, T, F, A> KeyedProcess<K, T> for Fold<F, A>
+where
+    K: Key,
+    A: Data + Clone + Sync,
+    F: Fn(&mut A, T) + Clone + Send + Sync + 'static,
+{
+    type State = A;
+    type Out = (K, A);
+
+    fn initial(&self) -> A {
+        self.initial.clone()
+    }
+
+    #[inline]
+    fn process(&mut self, cx: &mut ProcessContext<'_, K, A, (K, A)>, record: T) -> Result<(), UserError> {
+        let state = cx.state()?;
+        (self.f)(state, record);
+        let value = state.clone();
+        let key = cx.key().clone();
+        cx.emit((key, value));
+        Ok(())
+    }
+}
+
+/// A keyed operator as the head of a task.
+pub struct KeyedHead<K, T, P> {
+    pub(crate) uid: OperatorUid,
+    pub(crate) process: P,
+    pub(crate) name: &'static str,
+    pub(crate) types: std::marker::PhantomData<fn() -> (K, T)>,
+}
+
+impl<K, T, P: Clone> Clone for KeyedHead<K, T, P> {
+    fn clone(&self) -> Self {
+        Self { uid: self.uid.clone(), process: self.process.clone(), name: self.name, types: std::marker::PhantomData }
+    }
+}
+
+impl<K, T, P> Head for KeyedHead<K, T, P>
+where
+    K: Key,
+    T: Data,
+    P: KeyedProcess<K, T>,
+{
+    type Out = P::Out;
+
+    fn operator(&self) -> OperatorSpec {
+        OperatorSpec { kind: OperatorKind::Keyed, name: self.name, uid: Some(self.uid.clone()) }
+    }
+
+    fn build<N: Stage<P::Out>>(&self, next: N, context: &BuildContext<'_>) -> Result<Box<dyn Chain>, UserError> {
+        let spec = |name: &str| TableSpec {
+            operator: self.uid.clone(),
+            name: name.to_owned(),
+            max_parallelism: context.max_parallelism,
+            key_groups: context.max_parallelism.range_of(context.subtask.index, context.parallelism),
+        };
+        Ok(Box::new(KeyedChain {
+            process: self.process.clone(),
+            maker: self.process.clone(),
+            table: Table::new(spec("value")),
+            timers: Timers::new(spec("timers")),
+            watermark: context.watermark,
+            out: Vec::new(),
+            next,
+            types: std::marker::PhantomData::<fn(T)>,
+        }))
+    }
+
+    fn parallelism_limit(&self) -> u32 {
+        u32::MAX
+    }
+}
+
+struct KeyedChain<K: Key, T, P: KeyedProcess<K, T>, N> {
+    process: P,
+    /// A second clone, which makes initial values while the first one is borrowed.
+    maker: P,
+    table: Table<K, P::State>,
+    timers: Timers<K>,
+    watermark: Timestamp,
+    out: Vec<(Timestamp, P::Out)>,
+    next: N,
+    types: std::marker::PhantomData<fn(T)>,
+}
+
+impl<K, T, P, N> KeyedChain<K, T, P, N>
+where
+    K: Key,
+    T: Data,
+    P: KeyedProcess<K, T>,
+    N: Stage<P::Out>,
+{
+    /// Calls user code with a context for the key, then pushes on what it emitted.
+    #[inline]
+    fn call(
+        &mut self,
+        exec: &mut Exec,
+        hash: KeyHash,
+        key: &K,
+        time: Timestamp,
+        user: impl FnOnce(&mut P, &mut ProcessContext<'_, K, P::State, P::Out>) -> Result<(), UserError>,
+    ) -> Result<(), UserError> {
+        exec.running = 0;
+        let maker = &self.maker;
+        let initial = || maker.initial();
+        let mut cx = ProcessContext {
+            key,
+            hash,
+            time,
+            watermark: self.watermark,
+            table: &mut self.table,
+            timers: &mut self.timers,
+            initial: &initial,
+            out: &mut self.out,
+        };
+        user(&mut self.process, &mut cx)?;
+        // One out of one in is what most operators do, and a drain costs as much as the rest of this call.
+        if self.out.len() == 1
+            && let Some((time, record)) = self.out.pop()
+        {
+            return self.next.push(exec, time, record);
+        }
+        for (time, record) in self.out.drain(..) {
+            self.next.push(exec, time, record)?;
+        }
+        exec.uneven += 1;
+        Ok(())
+    }
+}
+
+impl<K, T, P, N> Chain for KeyedChain<K, T, P, N>
+where
+    K: Key,
+    T: Data,
+    P: KeyedProcess<K, T>,
+    N: Stage<P::Out>,
+{
+    fn read(&mut self, _: &mut Exec, _: usize) -> Result<SourcePoll, UserError> {
+        Err("this chain does not begin with a source".into())
+    }
+
+    fn process(&mut self, exec: &mut Exec, batch: Box<dyn AnyBatch>) -> Result<Option<Box<dyn AnyBatch>>, UserError> {
+        let mut batch = batch
+            .into_any()
+            .downcast::<KeyedBatch<K, T>>()
+            .map_err(|_| UserError::from("a batch of another type came in: the edge and the chain disagree"))?;
+        exec.enter(batch.origin, batch.exact, batch.next as u64);
+        self.table.prefetch(&batch.hashes[batch.next..]);
+        while let (Some(key), Some(record)) = (batch.keys.next(), batch.records.next()) {
+            let at = batch.next;
+            batch.next += 1;
+            exec.begun += 1;
+            exec.records += 1;
+            let time = batch.times.get(at).copied().unwrap_or(Timestamp::MIN);
+            self.call(exec, batch.hashes[at], &key, time, |process, cx| process.process(cx, record))?;
+            if exec.outbox.is_blocked() && batch.records.len() > 0 {
+                return Ok(Some(batch));
+            }
+        }
+        Ok(None)
+    }
+
+    fn advance(&mut self, exec: &mut Exec, watermark: Timestamp, limit: usize) -> Result<bool, UserError> {
+        self.watermark = watermark;
+        for _ in 0..limit {
+            let Some((time, hash, key)) = self.timers.pop_due(watermark) else {
+                self.next.watermark(exec, watermark)?;
+                return Ok(true);
+            };
+            exec.enter(None, false, 0); // a timer belongs to no record
+            self.call(exec, hash, &key, time, |process, cx| process.on_timer(cx, time))?;
+            if exec.outbox.is_blocked() {
+                break;
+            }
+        }
+        Ok(false)
+    }
+
+    fn flush(&mut self, exec: &mut Exec) {
+        self.next.flush(exec);
+    }
+
+    fn snapshot(
+        &mut self,
+        exec: &mut Exec,
+        checkpoint: CheckpointId,
+        out: &mut ChainSnapshot,
+    ) -> Result<(), UserError> {
+        self.next.snapshot(exec, checkpoint, out)
+    }
+
+    fn states(&mut self) -> Vec<&mut dyn Snapshotable> {
+        vec![&mut self.table, &mut self.timers]
+    }
+}

@@ -1,0 +1,263 @@
+//! The source at the head of a chain.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use cutwater_core::{CheckpointId, Moment, OperatorUid, SubtaskId, Timestamp};
+use cutwater_state::Snapshotable;
+use serde::{Deserialize, Serialize};
+
+use crate::UserError;
+use crate::exec::{
+    AnyBatch, BuildContext, Chain, ChainSnapshot, Exec, OperatorSnapshot, Origin, SnapshotKind, SourcePoll,
+};
+use crate::source::{ReadStatus, Source, SourceOutput, SplitReader};
+use crate::stage::Stage;
+use crate::stream::{Head, OperatorKind, OperatorSpec};
+
+/// A source as the head of a task.
+pub struct SourceHead<S> {
+    pub(crate) uid: OperatorUid,
+    pub(crate) source: Arc<S>,
+}
+
+impl<S> Clone for SourceHead<S> {
+    fn clone(&self) -> Self {
+        Self { uid: self.uid.clone(), source: Arc::clone(&self.source) }
+    }
+}
+
+/// A split in a snapshot. The position is in the encoding of its type.
+#[derive(Serialize, Deserialize)]
+struct SplitSnapshot {
+    name: String,
+    position: Option<Vec<u8>>,
+    ended: bool,
+    watermark: i64,
+    records: u64,
+}
+
+impl<S: Source> Head for SourceHead<S> {
+    type Out = S::Record;
+
+    fn operator(&self) -> OperatorSpec {
+        OperatorSpec { kind: OperatorKind::Source, name: "source", uid: Some(self.uid.clone()) }
+    }
+
+    fn parallelism_limit(&self) -> u32 {
+        self.source.parallelism_limit().max(1)
+    }
+
+    fn build<N: Stage<S::Record>>(&self, next: N, context: &BuildContext<'_>) -> Result<Box<dyn Chain>, UserError> {
+        let mut all: BTreeMap<String, Option<SplitSnapshot>> = BTreeMap::new();
+        let splits = |part: &&OperatorSnapshot| part.operator == self.uid && part.kind == SnapshotKind::SourceSplits;
+        let mut parts = context.restored.iter().filter(splits).peekable();
+        let restored = parts.peek().is_some();
+        for part in parts {
+            for split in cutwater_state::decode::<Vec<SplitSnapshot>>(&part.payload)? {
+                all.insert(split.name.clone(), Some(split));
+            }
+        }
+        let names = if restored {
+            let found: Vec<_> = all.keys().map(String::as_str).collect();
+            self.source.splits_after_restore(context.parallelism, &found)?
+        } else {
+            self.source.splits(context.parallelism)?
+        };
+        for name in names {
+            all.entry(name).or_insert(None);
+        }
+        let mut splits = Vec::new();
+        let mine = |at: usize| at as u64 % u64::from(context.parallelism) == u64::from(context.subtask.index);
+        for (_, (name, found)) in all.into_iter().enumerate().filter(|(at, _)| mine(*at)) {
+            splits.push(self.open(name, found)?);
+        }
+        let emitted = splits.iter().map(|split| split.records).sum();
+        let mut chain = SourceChain::<S, N> {
+            uid: self.uid.clone(),
+            subtask: context.subtask,
+            splits,
+            turn: 0,
+            output: SourceOutput::new(0),
+            watermark: Timestamp::MIN,
+            announced: Timestamp::MIN,
+            emitted,
+            next,
+        };
+        chain.watermark = chain.lowest();
+        Ok(Box::new(chain))
+    }
+}
+
+impl<S: Source> SourceHead<S> {
+    fn open(&self, name: String, found: Option<SplitSnapshot>) -> Result<Split<S>, UserError> {
+        let Some(found) = found else {
+            let reader = Some(self.source.open(&name, None)?);
+            return Ok(Split { name, reader, last: None, wait: Moment::ZERO, watermark: Timestamp::MIN, records: 0 });
+        };
+        let position: Option<S::Position> = found.position.as_deref().map(cutwater_state::decode).transpose()?;
+        let reader = if found.ended { None } else { Some(self.source.open(&name, position.as_ref())?) };
+        let watermark = Timestamp(found.watermark);
+        Ok(Split { name, reader, last: position, wait: Moment::ZERO, watermark, records: found.records })
+    }
+}
+
+struct Split<S: Source> {
+    name: String,
+    /// `None` once the split has ended.
+    reader: Option<S::Reader>,
+    /// The last position of a split that has ended.
+    last: Option<S::Position>,
+    wait: Moment,
+    watermark: Timestamp,
+    records: u64,
+}
+
+struct SourceChain<S: Source, N> {
+    uid: OperatorUid,
+    subtask: SubtaskId,
+    splits: Vec<Split<S>>,
+    turn: usize,
+    output: SourceOutput<S::Record>,
+    /// Of the subtask: the lowest of its splits.
+    watermark: Timestamp,
+    /// What the receivers were told in this attempt: after a restore they are told anew.
+    announced: Timestamp,
+    emitted: u64,
+    next: N,
+}
+
+impl<S: Source, N: Stage<S::Record>> SourceChain<S, N> {
+    /// The watermark of the subtask: that of the slowest split that has not ended.
+    fn lowest(&self) -> Timestamp {
+        let open = self.splits.iter().filter(|split| split.reader.is_some());
+        open.map(|split| split.watermark).min().unwrap_or(Timestamp::MAX)
+    }
+
+    fn raise(&mut self, exec: &mut Exec) -> Result<(), UserError> {
+        self.watermark = self.watermark.max(self.lowest());
+        if self.watermark > self.announced {
+            self.announced = self.watermark;
+            self.next.watermark(exec, self.watermark)?;
+        }
+        Ok(())
+    }
+
+    fn origin(&self, first: u64, last: u64) -> Option<Origin> {
+        Some(Origin { source: self.subtask, first, last })
+    }
+
+    /// Sends what one split emitted through the chain, watermarks in their places.
+    fn drain(&mut self, exec: &mut Exec, split: usize) -> Result<(), UserError> {
+        let count = self.output.records.len() as u64;
+        // What is sent before the next record is begun, was made of those up to the last.
+        exec.enter(self.origin(self.emitted, self.emitted), true, 1);
+        let mut records = std::mem::take(&mut self.output.records);
+        let times = std::mem::take(&mut self.output.times);
+        let watermarks = std::mem::take(&mut self.output.watermarks);
+        let mut watermarks_left = watermarks.iter().copied().peekable();
+        let timed = !times.is_empty() || !watermarks.is_empty(); // else there is nothing to look up for each record
+        for (at, record) in records.drain(..).enumerate() {
+            while timed && let Some((_, watermark)) = watermarks_left.next_if(|(place, _)| *place <= at) {
+                self.splits[split].watermark = self.splits[split].watermark.max(watermark);
+                self.raise(exec)?;
+            }
+            if at == 0 {
+                exec.enter(self.origin(self.emitted + 1, self.emitted + count), true, 0);
+            }
+            exec.begun += 1;
+            let time = if timed { times.get(at).copied().unwrap_or(Timestamp::MIN) } else { Timestamp::MIN };
+            self.next.push(exec, time, record)?;
+        }
+        self.emitted += count;
+        self.splits[split].records += count;
+        exec.records += count;
+        for (_, watermark) in watermarks_left {
+            self.splits[split].watermark = self.splits[split].watermark.max(watermark);
+        }
+        self.raise(exec)?;
+        self.output.records = records;
+        self.output.times = times;
+        self.output.watermarks = watermarks;
+        Ok(())
+    }
+}
+
+impl<S: Source, N: Stage<S::Record>> Chain for SourceChain<S, N> {
+    fn read(&mut self, exec: &mut Exec, limit: usize) -> Result<SourcePoll, UserError> {
+        self.raise(exec)?;
+        let mut earliest: Option<Moment> = None;
+        for _ in 0..self.splits.len() {
+            let at = self.turn % self.splits.len();
+            self.turn = at + 1;
+            let split = &mut self.splits[at];
+            let Some(reader) = split.reader.as_mut() else { continue };
+            if split.wait > exec.now {
+                earliest = Some(earliest.map_or(split.wait, |other| other.min(split.wait)));
+                continue;
+            }
+            self.output.clear(exec.now, limit);
+            exec.running = 0;
+            let (source, next) = (self.subtask, self.emitted + 1);
+            exec.enter(Some(Origin { source, first: next, last: next }), true, 1);
+            let status = reader.read(&mut self.output).inspect_err(|_| {
+                exec.begun += self.output.records.len() as u64; // it is the one after those
+            })?;
+            if let ReadStatus::WaitUntil(moment) = status {
+                split.wait = moment;
+            }
+            self.drain(exec, at)?;
+            if status == ReadStatus::End {
+                // Only now: an ended split no longer holds the watermark back.
+                let split = &mut self.splits[at];
+                split.last = split.reader.take().map(|reader| reader.position());
+                self.raise(exec)?;
+            }
+            return Ok(SourcePoll::More);
+        }
+        Ok(earliest.map_or(SourcePoll::End, SourcePoll::WaitUntil))
+    }
+
+    fn process(&mut self, _: &mut Exec, _: Box<dyn AnyBatch>) -> Result<Option<Box<dyn AnyBatch>>, UserError> {
+        Err("a source has no input".into())
+    }
+
+    fn advance(&mut self, _: &mut Exec, _: Timestamp, _: usize) -> Result<bool, UserError> {
+        Ok(true)
+    }
+
+    fn flush(&mut self, exec: &mut Exec) {
+        self.next.flush(exec);
+    }
+
+    fn snapshot(
+        &mut self,
+        exec: &mut Exec,
+        checkpoint: CheckpointId,
+        out: &mut ChainSnapshot,
+    ) -> Result<(), UserError> {
+        let mut splits = Vec::with_capacity(self.splits.len());
+        for split in &self.splits {
+            let position = split.reader.as_ref().map(SplitReader::position).or_else(|| split.last.clone());
+            let mut encoded = Vec::new();
+            if let Some(position) = &position {
+                cutwater_state::encode(position, &mut encoded)?;
+            }
+            splits.push(SplitSnapshot {
+                name: split.name.clone(),
+                position: position.is_some().then_some(encoded),
+                ended: split.reader.is_none(),
+                watermark: split.watermark.0,
+                records: split.records,
+            });
+        }
+        let mut payload = Vec::new();
+        cutwater_state::encode(&splits, &mut payload)?;
+        out.operators.push(OperatorSnapshot { operator: self.uid.clone(), kind: SnapshotKind::SourceSplits, payload });
+        self.next.snapshot(exec, checkpoint, out)
+    }
+
+    fn states(&mut self) -> Vec<&mut dyn Snapshotable> {
+        Vec::new()
+    }
+}
