@@ -1,0 +1,655 @@
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use cutwater_barrier::{Action as AlignerAction, Aligner, Mode};
+use cutwater_core::{
+    Attempt, Barrier, ChannelId, CheckpointId, Epoch, MaxParallelism, Moment, SubtaskId, TaskId, Timestamp,
+};
+use cutwater_dataflow::exec::{
+    BATCH_RECORDS, BuildContext, Chain, ChainSnapshot, Element, Exec, OperatorSnapshot, Outbox, OutputChannel,
+    SnapshotKind, SourcePoll,
+};
+use cutwater_dataflow::{Finish, JobGraph};
+use cutwater_state::{Block, StateHeader, SweepProgress};
+
+use crate::finish::OnceFinish;
+use crate::{Cause, TaskError, TaskSnapshot};
+
+/// How a subtask works. The defaults suit most jobs.
+#[derive(Clone, Debug)]
+pub struct TaskSettings {
+    /// Exactly once or at least once.
+    pub mode: Mode,
+    /// Whether checkpoints go on after some subtasks have ended.
+    pub checkpoints_after_tasks_finish: bool,
+    /// How many bytes may be under way on one channel, counted until they are processed; 512 KiB. Larger: fewer
+    /// stops, more memory, slower barriers.
+    pub window_bytes: u64,
+    /// How long a partly filled batch waits for more records; 1 ms.
+    pub flush_delay: Duration,
+    /// How much of a snapshot is swept in one quantum; 128 KiB. Larger: the snapshot ends sooner, batches meanwhile
+    /// take longer.
+    pub sweep_step_bytes: usize,
+    /// How much of a snapshot may wait to be written before the sweep pauses; 16 MiB.
+    pub unwritten_limit_bytes: u64,
+    /// How much may be kept because entries changed before they were swept; 256 MiB. Above it the snapshot is
+    /// declined.
+    pub undo_limit_bytes: u64,
+}
+
+impl Default for TaskSettings {
+    fn default() -> Self {
+        Self {
+            mode: Mode::ExactlyOnce,
+            checkpoints_after_tasks_finish: true,
+            window_bytes: 512 << 10,
+            flush_delay: Duration::from_millis(1),
+            sweep_step_bytes: 128 << 10,
+            unwritten_limit_bytes: 16 << 20,
+            undo_limit_bytes: 256 << 20,
+        }
+    }
+}
+
+/// What a subtask is started as, and from what.
+#[derive(Clone, Debug)]
+pub struct TaskStart {
+    /// The subtask.
+    pub subtask: SubtaskId,
+    /// Parallelism of the job; that of each task follows from its limit.
+    pub parallelism: u32,
+    /// How many key groups.
+    pub max_parallelism: MaxParallelism,
+    /// The reign of the coordinator.
+    pub epoch: Epoch,
+    /// The run within the epoch.
+    pub attempt: Attempt,
+    /// What the task's subtasks had in the restored checkpoint, all of them.
+    pub restored: Vec<TaskSnapshot>,
+}
+
+impl TaskStart {
+    /// A first start without a checkpoint, with 128 key groups.
+    #[must_use]
+    pub fn fresh(task: TaskId, index: u32, parallelism: u32) -> Self {
+        Self {
+            subtask: SubtaskId { task, index },
+            parallelism,
+            max_parallelism: MaxParallelism::default(),
+            epoch: Epoch(1),
+            attempt: Attempt(1),
+            restored: Vec::new(),
+        }
+    }
+}
+
+/// What the host does next, in the order polled.
+pub enum Action {
+    /// Send an element.
+    Send {
+        /// Over this channel.
+        output: OutputChannel,
+        /// The element.
+        element: Element,
+    },
+    /// Tell the sender on this channel that so many bytes were processed.
+    Credit {
+        /// The input channel.
+        channel: ChannelId,
+        /// The bytes.
+        bytes: u64,
+    },
+    /// A snapshot has been cut: blocks of these states follow. A snapshot begun before and not complete is dropped.
+    SnapshotBegun {
+        /// The barrier it belongs to.
+        barrier: Barrier,
+        /// The states, in the order that blocks count them.
+        states: Vec<StateHeader>,
+        /// When the barriers were all in.
+        cut_at: Moment,
+        /// How long barriers waited for each other.
+        aligned_for: Duration,
+    },
+    /// A part of the snapshot, to be written. Say so with [`TaskCore::handle_written`].
+    Block {
+        /// The checkpoint.
+        checkpoint: CheckpointId,
+        /// The part.
+        block: Block,
+    },
+    /// All blocks are out. Once they are written and `finish` has succeeded, acknowledge.
+    SnapshotComplete {
+        /// The checkpoint.
+        checkpoint: CheckpointId,
+        /// What goes into the checkpoint's record.
+        inline: TaskSnapshot,
+        /// Blocking work of sinks, to be done first.
+        finish: Vec<Finish>,
+    },
+    /// The snapshot is given up: what was written of it can go.
+    SnapshotDropped {
+        /// The checkpoint.
+        checkpoint: CheckpointId,
+    },
+    /// Tell the coordinator that this subtask gives the checkpoint up.
+    Decline {
+        /// The checkpoint.
+        checkpoint: CheckpointId,
+        /// Why.
+        reason: String,
+        /// Whether it counts towards the tolerable failures.
+        counted: bool,
+    },
+    /// Everything has been processed and sent. The subtask stays, to take part in checkpoints.
+    EndOfData,
+    /// Output prepared for a job without checkpoints, see [`TaskCore::handle_last_cut`]: run `finish`, then publish.
+    LastCut {
+        /// The handles, as operator snapshots.
+        handles: Vec<OperatorSnapshot>,
+        /// Blocking work of sinks, to be done first.
+        finish: Vec<Finish>,
+    },
+}
+
+/// Whether [`TaskCore::run`] should be called again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// Soon.
+    Busy,
+    /// After the next `handle_*`, or at [`TaskCore::next_deadline`].
+    Idle,
+}
+
+struct Input {
+    stash: VecDeque<Element>,
+    watermark: Timestamp,
+    ended: bool,
+    credit: u64,
+}
+
+struct Running {
+    checkpoint: CheckpointId,
+    /// Which state is being swept.
+    state: usize,
+    unwritten: u64,
+    inline: TaskSnapshot,
+    finish: Vec<Finish>,
+}
+
+/// Output that was prepared and is not known to be published. Each later snapshot has it again: the checkpoint that it was
+/// prepared for may come to nothing while the attempt goes on, or complete and be overtaken by the next one before its
+/// output is published.
+struct Unpublished {
+    checkpoint: CheckpointId,
+    handle: OperatorSnapshot,
+    finish: Option<OnceFinish>,
+}
+
+/// One subtask. See the crate's page.
+pub struct TaskCore {
+    subtask: SubtaskId,
+    operators: Vec<String>,
+    chain: Box<dyn Chain>,
+    exec: Exec,
+    settings: TaskSettings,
+    inputs: Vec<Input>,
+    /// The channel that is asked first.
+    turn: usize,
+    aligner: Aligner,
+    watermark: Timestamp,
+    /// The watermark whose timers are being fired.
+    advancing: Option<Timestamp>,
+    running: Option<Running>,
+    unpublished: Vec<Unpublished>,
+    source_wait: Moment,
+    flush_at: Option<Moment>,
+    ended: bool,
+    last_cut: bool,
+    /// Records of the batch at hand, for reports.
+    actions: VecDeque<Action>,
+}
+
+/// Control elements handled in one quantum at the most.
+const CONTROLS: usize = 64;
+
+impl TaskCore {
+    /// Builds the subtask's operators and opens its input and output.
+    ///
+    /// # Errors
+    ///
+    /// [`TaskError`] if user code or a connector refuses.
+    pub fn new(graph: &JobGraph, start: &TaskStart, settings: TaskSettings) -> Result<Self, TaskError> {
+        let spec = &graph.tasks()[start.subtask.task.0 as usize];
+        let parallelism = spec.parallelism(start.parallelism);
+        let senders = spec.input.map_or(0, |edge| graph.tasks()[edge.0 as usize].parallelism(start.parallelism));
+        let receivers = spec.output.map_or(0, |edge| graph.reader(edge).parallelism(start.parallelism));
+        let watermark = start.restored.iter().map(TaskSnapshot::watermark).min().unwrap_or(Timestamp::MIN);
+        let restored: Vec<_> = start.restored.iter().flat_map(|part| part.operators.iter().cloned()).collect();
+        let context = BuildContext {
+            job: graph.name(),
+            subtask: start.subtask,
+            parallelism,
+            max_parallelism: start.max_parallelism,
+            receivers,
+            epoch: start.epoch,
+            attempt: start.attempt,
+            watermark,
+            restored: &restored,
+        };
+        let chain = (spec.build)(&context).map_err(|error| TaskError {
+            subtask: start.subtask,
+            operator: spec.name(),
+            position: None,
+            cause: Cause::User(error),
+        })?;
+        let input = || Input { stash: VecDeque::new(), watermark, ended: false, credit: 0 };
+        Ok(Self {
+            subtask: start.subtask,
+            operators: spec
+                .operators
+                .iter()
+                .map(|operator| operator.uid.as_ref().map_or(operator.name.to_owned(), ToString::to_string))
+                .collect(),
+            chain,
+            exec: Exec::new(Outbox::new(spec.output, receivers, settings.window_bytes)),
+            inputs: (0..senders).map(|_| input()).collect(),
+            turn: 0,
+            aligner: Aligner::new(settings.mode, senders, settings.checkpoints_after_tasks_finish),
+            settings,
+            watermark,
+            advancing: None,
+            running: None,
+            unpublished: Vec::new(),
+            source_wait: Moment::ZERO,
+            flush_at: None,
+            ended: false,
+            last_cut: false,
+            actions: VecDeque::new(),
+        })
+    }
+
+    /// Which subtask this is.
+    #[must_use]
+    pub fn subtask(&self) -> SubtaskId {
+        self.subtask
+    }
+
+    /// How many records it has processed or read in this attempt.
+    #[must_use]
+    pub fn records(&self) -> u64 {
+        self.exec.records
+    }
+
+    /// The watermark of its input.
+    #[must_use]
+    pub fn watermark(&self) -> Timestamp {
+        self.watermark
+    }
+
+    /// The keyed states, to restore blocks into before the first element. Their order is that of
+    /// [`Action::SnapshotBegun`].
+    pub fn states(&mut self) -> Vec<&mut dyn cutwater_state::Snapshotable> {
+        self.chain.states()
+    }
+
+    /// An element arrived. It waits in the stash for [`Self::run`].
+    pub fn handle_element(&mut self, _now: Moment, channel: ChannelId, element: Element) {
+        if let Some(input) = self.inputs.get_mut(channel.0 as usize) {
+            input.stash.push_back(element);
+        }
+    }
+
+    /// A receiver has processed so many bytes.
+    pub fn handle_credit(&mut self, output: OutputChannel, bytes: u64) {
+        self.exec.outbox.credit(output.to, bytes);
+    }
+
+    /// The coordinator asks for a checkpoint.
+    pub fn handle_trigger(&mut self, now: Moment, barrier: Barrier) {
+        self.aligner.handle_trigger(now, barrier);
+    }
+
+    /// The coordinator says that the checkpoint is dead.
+    pub fn handle_abort(&mut self, checkpoint: CheckpointId) {
+        self.aligner.handle_abort(checkpoint);
+        if self.running.as_ref().is_some_and(|running| running.checkpoint == checkpoint) {
+            self.drop_snapshot();
+        }
+    }
+
+    /// All output that was prepared up to this checkpoint has been published: later snapshots need not have it again.
+    /// Without this word the handles of all checkpoints of the attempt go into each snapshot.
+    pub fn handle_published(&mut self, checkpoint: CheckpointId) {
+        self.unpublished.retain(|output| output.checkpoint > checkpoint);
+    }
+
+    /// So many bytes of blocks have been written.
+    pub fn handle_written(&mut self, checkpoint: CheckpointId, bytes: u64) {
+        if let Some(running) = self.running.as_mut().filter(|running| running.checkpoint == checkpoint) {
+            running.unwritten = running.unwritten.saturating_sub(bytes);
+        }
+    }
+
+    /// The job has no checkpoints and all its subtasks are at the end of data: prepare what sinks still hold.
+    pub fn handle_last_cut(&mut self) {
+        self.last_cut = true;
+    }
+
+    /// Does one bounded quantum of work: at most [`BATCH_RECORDS`] records, timers or a few control elements, and a
+    /// step of a running sweep.
+    ///
+    /// # Errors
+    ///
+    /// [`TaskError`]: the attempt is over, and the core must not be run again. User code may also panic out of here;
+    /// then [`Self::fault`] tells where.
+    pub fn run(&mut self, now: Moment) -> Result<Progress, TaskError> {
+        self.exec.now = now;
+        self.settle(now)?;
+        self.sweep()?;
+        if self.flush_at.is_some_and(|at| at <= now) {
+            self.flush_at = None;
+            self.chain.flush(&mut self.exec);
+        }
+        let worked = if let Some(watermark) = self.advancing {
+            self.advance(watermark)?
+        } else if self.exec.outbox.is_blocked() || self.ended {
+            false
+        } else if self.inputs.is_empty() {
+            self.read(now)?
+        } else {
+            self.take(now)?
+        };
+        self.settle(now)?;
+        if std::mem::take(&mut self.last_cut) {
+            self.cut_last()?;
+        }
+        let sweeping = self.running.as_ref().is_some_and(|it| it.unwritten < self.settings.unwritten_limit_bytes);
+        if worked && self.exec.outbox.receivers() > 0 && self.flush_at.is_none() {
+            self.flush_at = Some(now + self.settings.flush_delay);
+        }
+        if worked || sweeping {
+            return Ok(Progress::Busy);
+        }
+        self.return_credit();
+        Ok(Progress::Idle)
+    }
+
+    /// The next thing to do. Drain to `None` after each `handle_*` and `run`.
+    pub fn poll_action(&mut self) -> Option<Action> {
+        if let Some((output, element)) = self.exec.outbox.pop() {
+            return Some(Action::Send { output, element });
+        }
+        self.actions.pop_front()
+    }
+
+    /// When to call [`Self::run`] at the latest.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Moment> {
+        let read =
+            (self.inputs.is_empty() && !self.ended && self.source_wait > self.exec.now).then_some(self.source_wait);
+        match (self.flush_at, read) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        }
+    }
+
+    /// Says where the subtask was when `cause` came up.
+    #[must_use]
+    pub fn fault(&self, cause: Cause) -> TaskError {
+        let operator = self.operators.get(usize::from(self.exec.running)).cloned().unwrap_or_default();
+        TaskError { subtask: self.subtask, operator, position: self.exec.at(), cause }
+    }
+
+    /// Reads a quantum of the source.
+    fn read(&mut self, now: Moment) -> Result<bool, TaskError> {
+        if self.source_wait > now {
+            return Ok(false);
+        }
+        let read = self.chain.read(&mut self.exec, BATCH_RECORDS);
+        match read.map_err(|error| self.fault(Cause::User(error)))? {
+            SourcePoll::More => self.source_wait = Moment::ZERO,
+            SourcePoll::WaitUntil(moment) => {
+                self.source_wait = moment;
+                return Ok(false);
+            }
+            SourcePoll::End => self.end(),
+        }
+        Ok(true)
+    }
+
+    /// Takes elements from the channels in turn, up to one batch.
+    fn take(&mut self, now: Moment) -> Result<bool, TaskError> {
+        for taken in 0..CONTROLS {
+            let Some(at) = self.next_channel() else { return Ok(taken > 0) };
+            let channel = ChannelId(u32::try_from(at).expect("as many channels as subtasks"));
+            let Some(element) = self.inputs[at].stash.pop_front() else { return Ok(taken > 0) };
+            match element {
+                Element::Batch(batch) => {
+                    let bytes = batch.bytes();
+                    let rest = self.chain.process(&mut self.exec, batch);
+                    let input = &mut self.inputs[at];
+                    match rest {
+                        Ok(Some(rest)) => input.stash.push_front(Element::Batch(rest)),
+                        Ok(None) => {
+                            input.credit += bytes;
+                            if input.credit >= self.settings.window_bytes / 4 {
+                                let bytes = std::mem::take(&mut input.credit);
+                                self.actions.push_back(Action::Credit { channel, bytes });
+                            }
+                            self.turn = at + 1;
+                        }
+                        Err(error) => return Err(self.fault(Cause::User(error))),
+                    }
+                    return Ok(true);
+                }
+                Element::Watermark(watermark) => {
+                    let input = &mut self.inputs[at];
+                    input.watermark = input.watermark.max(watermark);
+                    self.raise();
+                }
+                Element::Barrier(barrier) => {
+                    let handled = self.aligner.handle_barrier(now, channel, barrier);
+                    handled.map_err(|violation| self.fault(violation.into()))?;
+                }
+                Element::CancelBarrier(checkpoint) => {
+                    let handled = self.aligner.handle_cancel(now, channel, checkpoint);
+                    handled.map_err(|violation| self.fault(violation.into()))?;
+                }
+                Element::End => {
+                    self.inputs[at].ended = true;
+                    self.raise();
+                    let handled = self.aligner.handle_end(now, channel);
+                    handled.map_err(|violation| self.fault(violation.into()))?;
+                }
+            }
+            self.settle(now)?;
+            if self.advancing.is_some() {
+                return Ok(true); // timers first: nothing may be cut in their midst
+            }
+            if self.inputs.iter().all(|input| input.ended) {
+                self.end();
+                return Ok(true);
+            }
+        }
+        Ok(true)
+    }
+
+    /// The next channel with something to take, in turn.
+    fn next_channel(&self) -> Option<usize> {
+        let count = self.inputs.len();
+        (0..count).map(|step| (self.turn + step) % count).find(|&at| {
+            let channel = ChannelId(u32::try_from(at).expect("as many channels as subtasks"));
+            !self.inputs[at].stash.is_empty() && !self.aligner.is_paused(channel)
+        })
+    }
+
+    /// Begins to advance if the lowest watermark of the open channels has risen.
+    fn raise(&mut self) {
+        let open = self.inputs.iter().filter(|input| !input.ended);
+        let lowest = open.map(|input| input.watermark).min().unwrap_or(Timestamp::MAX);
+        if lowest > self.watermark {
+            self.advancing = Some(lowest);
+        }
+    }
+
+    fn advance(&mut self, watermark: Timestamp) -> Result<bool, TaskError> {
+        if self.exec.outbox.is_blocked() {
+            return Ok(false);
+        }
+        let done = self.chain.advance(&mut self.exec, watermark, BATCH_RECORDS);
+        if done.map_err(|error| self.fault(Cause::User(error)))? {
+            self.watermark = watermark;
+            self.advancing = None;
+            if !self.ended && self.inputs.iter().all(|input| input.ended) {
+                self.end();
+            }
+        }
+        Ok(true)
+    }
+
+    /// All input is processed.
+    fn end(&mut self) {
+        self.chain.flush(&mut self.exec);
+        self.exec.outbox.broadcast(|| Element::End);
+        self.ended = true;
+        self.actions.push_back(Action::EndOfData);
+    }
+
+    /// Does what the aligner asks for.
+    fn settle(&mut self, now: Moment) -> Result<(), TaskError> {
+        // Timers that fire belong before the barrier: nothing is cut in their midst.
+        while self.advancing.is_none()
+            && let Some(action) = self.aligner.poll_action()
+        {
+            match action {
+                AlignerAction::Pause(_) | AlignerAction::Resume(_) => {} // `next_channel` asks
+                AlignerAction::Snapshot { barrier, aligned_for } => self.cut(now, barrier, aligned_for)?,
+                AlignerAction::Decline { checkpoint, reason } => {
+                    self.actions.push_back(Action::Decline { checkpoint, reason: reason.to_string(), counted: false });
+                }
+                AlignerAction::ForwardCancel(checkpoint) => {
+                    if !self.ended {
+                        self.chain.flush(&mut self.exec);
+                        self.exec.outbox.broadcast(|| Element::CancelBarrier(checkpoint));
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The synchronous part of a snapshot: freeze, note, send the barrier on.
+    fn cut(&mut self, now: Moment, barrier: Barrier, aligned_for: Duration) -> Result<(), TaskError> {
+        self.drop_snapshot(); // one that is still being swept was given up by the coordinator
+        let checkpoint = barrier.checkpoint;
+        self.chain.flush(&mut self.exec);
+        self.exec.enter(None, false, 0); // an error from here on is of no record
+        let (operators, finish) = self.cut_operators(checkpoint)?;
+        let mut states = Vec::new();
+        for state in self.chain.states() {
+            state.cut();
+            states.push(state.header());
+        }
+        let inline = TaskSnapshot { watermark: self.watermark.0, records: self.exec.records, operators };
+        self.running = Some(Running { checkpoint, state: 0, unwritten: 0, inline, finish });
+        self.actions.push_back(Action::SnapshotBegun { barrier, states, cut_at: now, aligned_for });
+        if !self.ended {
+            self.exec.outbox.broadcast(|| Element::Barrier(barrier));
+        }
+        Ok(())
+    }
+
+    fn cut_operators(&mut self, checkpoint: CheckpointId) -> Result<(Vec<OperatorSnapshot>, Vec<Finish>), TaskError> {
+        let mut parts = ChainSnapshot::default();
+        let taken = self.chain.snapshot(&mut self.exec, checkpoint, &mut parts);
+        taken.map_err(|error| self.fault(Cause::User(error)))?;
+        for (operator, prepared) in parts.prepared {
+            let handle = OperatorSnapshot { operator, kind: SnapshotKind::PreparedOutput, payload: prepared.handle };
+            let finish = prepared.finish.map(OnceFinish::new);
+            self.unpublished.push(Unpublished { checkpoint, handle, finish });
+        }
+        let mut operators = parts.operators;
+        operators.extend(self.unpublished.iter().map(|output| output.handle.clone()));
+        let finish = self.unpublished.iter().filter_map(|output| Some(output.finish.as_ref()?.again())).collect();
+        Ok((operators, finish))
+    }
+
+    fn cut_last(&mut self) -> Result<(), TaskError> {
+        let (operators, finish) = self.cut_operators(CheckpointId(0))?;
+        let handles = operators.into_iter().filter(|part| part.kind == SnapshotKind::PreparedOutput).collect();
+        self.actions.push_back(Action::LastCut { handles, finish });
+        Ok(())
+    }
+
+    /// Sweeps a step of the running snapshot.
+    fn sweep(&mut self) -> Result<(), TaskError> {
+        let Some(running) = self.running.as_mut() else { return Ok(()) };
+        if running.unwritten >= self.settings.unwritten_limit_bytes {
+            return self.check_undo();
+        }
+        let checkpoint = running.checkpoint;
+        let mut states = self.chain.states();
+        let mut budget = self.settings.sweep_step_bytes;
+        while let Some(state) = states.get_mut(running.state) {
+            let index = u16::try_from(running.state).expect("an operator has few states");
+            let (actions, unwritten) = (&mut self.actions, &mut running.unwritten);
+            let swept = state.sweep(budget, &mut |mut block| {
+                block.state = index;
+                let bytes = block.payload.len();
+                *unwritten += bytes as u64;
+                budget = budget.saturating_sub(bytes);
+                actions.push_back(Action::Block { checkpoint, block });
+            });
+            match swept {
+                Ok(SweepProgress::Done) => running.state += 1,
+                Ok(SweepProgress::More) => return self.check_undo(),
+                Err(error) => {
+                    let reason = error.to_string();
+                    self.actions.push_back(Action::Decline { checkpoint, reason, counted: true });
+                    self.drop_snapshot();
+                    return Ok(());
+                }
+            }
+            if budget == 0 && running.state < states.len() {
+                return self.check_undo();
+            }
+        }
+        if let Some(Running { checkpoint, inline, finish, .. }) = self.running.take() {
+            self.actions.push_back(Action::SnapshotComplete { checkpoint, inline, finish });
+        }
+        Ok(())
+    }
+
+    /// Declines the running snapshot if too much is kept for it.
+    fn check_undo(&mut self) -> Result<(), TaskError> {
+        let kept: u64 = self.chain.states().iter().map(|state| state.undo_bytes()).sum();
+        if kept > self.settings.undo_limit_bytes
+            && let Some(running) = &self.running
+        {
+            let (checkpoint, limit) = (running.checkpoint, self.settings.undo_limit_bytes);
+            let reason = format!("{kept} bytes of old values wait to be written, the limit is {limit}");
+            self.actions.push_back(Action::Decline { checkpoint, reason, counted: true });
+            self.drop_snapshot();
+        }
+        Ok(())
+    }
+
+    fn drop_snapshot(&mut self) {
+        if let Some(running) = self.running.take() {
+            for state in self.chain.states() {
+                state.abort();
+            }
+            self.actions.push_back(Action::SnapshotDropped { checkpoint: running.checkpoint });
+        }
+    }
+
+    /// Returns credit that was held back to be returned in larger pieces.
+    fn return_credit(&mut self) {
+        for (at, input) in (0u32..).zip(&mut self.inputs) {
+            if input.credit > 0 {
+                let bytes = std::mem::take(&mut input.credit);
+                self.actions.push_back(Action::Credit { channel: ChannelId(at), bytes });
+            }
+        }
+    }
+}
