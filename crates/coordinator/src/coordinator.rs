@@ -1,0 +1,320 @@
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use cutwater_core::{Attempt, CheckpointId, Moment, SubtaskId};
+
+use crate::log::Log;
+use crate::{
+    AbortReason, Action, CompletedCheckpoint, CreateOutcome, Job, Origin, Outcome, Plan, RequestId, RestoreFrom,
+    Settings, SubtaskSnapshot, Token,
+};
+
+mod begin;
+mod failures;
+mod outcome;
+mod pending;
+mod run;
+mod view;
+
+use failures::FailureCounter;
+use pending::{Ack, Pending};
+use run::Run;
+pub use view::{Counts, PendingView};
+
+/// How many requests may wait. Source: Flink's `CheckpointRequestDecider`.
+const MAX_REQUESTS: usize = 1000;
+/// From a failed last checkpoint, or a failed record of the outcome, to the next try.
+const RETRY: Duration = Duration::from_secs(1);
+/// How often the outcome is tried to be recorded.
+const ENDED_TRIES: u32 = 5;
+/// The shortest time between periodic checkpoints.
+const MIN_INTERVAL: Duration = Duration::from_millis(1);
+
+/// Decides when checkpoints of one job are taken, gathers their parts, and makes them exist by appending to the log.
+///
+/// A pure state machine: inputs are the `handle_*` calls, what to do comes from [`Self::poll_action`]. After each call
+/// drain the actions to `None`, and call [`Self::handle_timeout`] when [`Self::next_deadline`] comes. Every `Create`,
+/// `Read` and `Delete` needs its answer: checkpoints wait for them.
+///
+/// - One checkpoint is in flight at a time.
+/// - A checkpoint exists if and only if its record is in the log, and [`Action::NotifyCompleted`] comes only then.
+/// - Numbers of checkpoints rise within a process; a new process goes on above the newest *completed* one, since only
+///   those are in the log. So it is epoch and number together that are never used twice: name files by both, as the
+///   barrier carries both.
+#[derive(Debug)]
+pub struct Coordinator {
+    settings: Settings,
+    job: Job,
+    log: Log,
+    actions: VecDeque<Action>,
+    clock: Option<(Moment, u64)>, // a moment and the wall clock then
+    phase: Phase,
+    restore: Option<Box<CompletedCheckpoint>>, // what the next attempt starts from
+    origin: Option<Origin>,
+    base: Option<CheckpointId>, // what deltas may build on
+    next_id: CheckpointId,
+    run: Option<Run>,
+    has_run: bool,
+    pending: Option<Pending>,
+    requests: Vec<RequestId>,
+    next_request: u64,
+    failures: FailureCounter,
+    counts: Counts,
+    last_completion: Option<Moment>,
+}
+
+#[derive(Debug)]
+enum Phase {
+    /// Not open yet.
+    Opening,
+    /// Open; attempts come and go.
+    Open,
+    /// An attempt is over, and a record is still on its way.
+    FailingOver,
+    /// The outcome is to be recorded.
+    Ending {
+        outcome: Outcome,
+        tries: u32,
+        retry_at: Option<Moment>,
+    },
+    Over,
+}
+
+impl Coordinator {
+    /// A coordinator of one job for one start of the process.
+    ///
+    /// `nonce` tells the records of this start from all others, so it must be unique among all starts of the job: draw it
+    /// at random.
+    #[must_use]
+    pub fn new(settings: Settings, job: Job, nonce: u64) -> Self {
+        Self {
+            log: Log::new(&settings, job.clone(), nonce),
+            failures: FailureCounter::new(settings.tolerable_failures),
+            settings,
+            job,
+            actions: VecDeque::new(),
+            clock: None,
+            phase: Phase::Opening,
+            restore: None,
+            origin: None,
+            base: None,
+            next_id: CheckpointId(1),
+            run: None,
+            has_run: false,
+            pending: None,
+            requests: Vec::new(),
+            next_request: 1,
+            counts: Counts::default(),
+            last_completion: None,
+        }
+    }
+
+    /// Tells that the wall clock shows `unix_ms` (milliseconds since 1970-01-01 UTC) at `now`. Only for the times that
+    /// people see in checkpoints: correctness never depends on it. Call it at the start, and again as often as you like.
+    pub fn set_wall_clock(&mut self, now: Moment, unix_ms: u64) {
+        self.clock = Some((now, unix_ms));
+    }
+
+    /// Starts reading the log, to claim the job. Ends in [`Action::Opened`], [`Action::AlreadyFinished`] or
+    /// [`Action::Refused`]. Only the first call counts.
+    pub fn handle_open(&mut self, now: Moment, from: RestoreFrom) {
+        self.log.handle_open(from);
+        self.settle(now);
+    }
+
+    /// The answer to [`Action::Create`].
+    pub fn handle_created(&mut self, now: Moment, token: Token, outcome: CreateOutcome) {
+        self.log.handle_created(now, token, outcome);
+        self.settle(now);
+    }
+
+    /// The answer to [`Action::Read`]: the object's bytes, `None` if there is no such object, or why that is not known.
+    pub fn handle_read(&mut self, now: Moment, token: Token, result: Result<Option<Vec<u8>>, String>) {
+        self.log.handle_read(now, token, result);
+        self.settle(now);
+    }
+
+    /// The answer to [`Action::Delete`]; an error if any of the objects may still be there. It is tried again after a
+    /// later checkpoint.
+    pub fn handle_deleted(&mut self, now: Moment, token: Token, result: Result<(), String>) {
+        self.log.handle_deleted(token, &result);
+        self.settle(now);
+        self.try_begin(now); // too many deletions under way hold checkpoints back
+    }
+
+    /// Every subtask of the attempt runs: checkpoints may be taken from now on.
+    ///
+    /// An attempt before this one is taken to be over, as by [`Self::handle_failover`].
+    pub fn handle_running(&mut self, now: Moment, attempt: Attempt, plan: Plan) {
+        if !matches!(self.phase, Phase::Open) {
+            return;
+        }
+        self.end_attempt(now, &AbortReason::JobFailover);
+        let delay = self.interval().map(|interval| if self.has_run { self.settings.min_pause } else { interval });
+        self.has_run = true;
+        self.run = Some(Run::new(attempt, plan, delay.map(|delay| now + delay)));
+        self.on_ended(now);
+    }
+
+    /// The attempt is over: gives up the checkpoint in flight, not counted. A record already on its way is settled first,
+    /// since it may complete; then [`Action::Restore`] says what the next attempt starts from.
+    ///
+    /// Does nothing before the job is open, or when it ends.
+    pub fn handle_failover(&mut self, now: Moment) {
+        if !matches!(self.phase, Phase::Open) {
+            return;
+        }
+        self.end_attempt(now, &AbortReason::JobFailover);
+        self.phase = Phase::FailingOver;
+        self.go_on(now);
+        self.settle(now);
+    }
+
+    /// A subtask took its snapshot, and its files are durable.
+    ///
+    /// One that comes twice changes nothing. One of another attempt, of a checkpoint given up or of a subtask unknown has
+    /// its files deleted, except those that a retained checkpoint or the one in flight names.
+    pub fn handle_ack(&mut self, now: Moment, attempt: Attempt, checkpoint: CheckpointId, snapshot: SubtaskSnapshot) {
+        if let Some(file) = snapshot.files.iter().find(|file| !file.has_safe_name()) {
+            let reason = format!("{:?} can't be the name of a file of a checkpoint", file.name);
+            return self.handle_decline(now, attempt, checkpoint, snapshot.subtask, reason, true);
+        }
+        match self.pending.as_mut().filter(|pending| pending.is(attempt, checkpoint)) {
+            Some(pending) => {
+                let files: Vec<String> = snapshot.files.iter().map(|file| file.name.clone()).collect();
+                match pending.ack(snapshot) {
+                    Ack::Taken => self.finalize_if_acked(now),
+                    Ack::Duplicate => {}
+                    Ack::Unknown => self.discard(files),
+                }
+            }
+            None => self.discard(snapshot.files.into_iter().map(|file| file.name)),
+        }
+        self.settle(now);
+    }
+
+    /// A subtask gave the checkpoint up: it is aborted at once. `counted`: whether that is a failure, such as an I/O
+    /// error, or only bad luck, such as a task that was not ready. One of another attempt or checkpoint changes nothing.
+    pub fn handle_decline(
+        &mut self,
+        now: Moment,
+        attempt: Attempt,
+        checkpoint: CheckpointId,
+        subtask: SubtaskId,
+        reason: String,
+        counted: bool,
+    ) {
+        let concerned = self.pending.as_ref().is_some_and(|pending| pending.is(attempt, checkpoint));
+        if concerned && self.run.as_ref().is_some_and(|run| run.has(subtask)) {
+            self.abort_collecting(now, AbortReason::Declined { subtask, reason: cut(reason), counted });
+        }
+        self.settle(now);
+    }
+
+    /// A subtask has processed everything and sent End on all its channels. It stays alive and still takes a snapshot
+    /// when triggered directly.
+    ///
+    /// When all have, the last checkpoint is taken at once, and when that is durable [`Action::AllDone`] follows. One in
+    /// flight is waited for first; it may have been cut before the end, so it is not the last. A last checkpoint that
+    /// fails is tried again after 1 s.
+    pub fn handle_end_of_data(&mut self, now: Moment, attempt: Attempt, subtask: SubtaskId) {
+        if let Some(run) = self.run.as_mut().filter(|run| run.attempt == attempt) {
+            run.end(subtask);
+            self.on_ended(now);
+        }
+    }
+
+    /// A subtask is gone for good: later checkpoints count it as done and hold nothing of it. For users of this crate
+    /// whose tasks exit at the end of their data; the one in flight is given up if it lacks this subtask.
+    pub fn handle_finished(&mut self, now: Moment, attempt: Attempt, subtask: SubtaskId) {
+        if let Some(run) = self.run.as_mut().filter(|run| run.attempt == attempt) {
+            run.finish(subtask);
+            if self.pending.as_ref().is_some_and(|pending| pending.waiting().contains(&subtask)) {
+                self.abort_collecting(now, AbortReason::TaskClosing { subtask });
+            }
+            self.on_ended(now);
+        }
+    }
+
+    /// A checkpoint by hand: neither interval nor min pause matter, but one in flight is waited for. All requests that
+    /// wait when one begins are answered by it, in [`Action::NotifyCompleted`], [`Action::NotifyAborted`] or, if none
+    /// began, [`Action::RequestFailed`].
+    pub fn handle_request(&mut self, now: Moment) -> RequestId {
+        let request = RequestId(self.next_request);
+        self.next_request += 1;
+        match self.refusal() {
+            Some(reason) => self.actions.push_back(Action::RequestFailed { requests: vec![request], reason }),
+            None => match self.pending.as_mut().filter(|pending| pending.final_) {
+                Some(last) => last.requests.push(request), // nothing can come after it
+                None => self.requests.push(request),
+            },
+        }
+        self.try_begin(now);
+        request
+    }
+
+    /// The job has ended: gives up the checkpoint in flight (a record on its way is settled first), records the outcome,
+    /// and answers [`Action::Closed`]. Only the first call counts.
+    pub fn handle_end(&mut self, now: Moment, outcome: Outcome) {
+        match self.phase {
+            Phase::Ending { .. } | Phase::Over => {}
+            Phase::Opening => self.close(Some("the job was not open".to_owned())),
+            Phase::Open | Phase::FailingOver => {
+                self.end_attempt(now, &AbortReason::Shutdown);
+                let outcome = match outcome {
+                    Outcome::Failed(reason) => Outcome::Failed(cut(reason)),
+                    Outcome::Finished | Outcome::Canceled => outcome,
+                };
+                self.phase = Phase::Ending { outcome, tries: 0, retry_at: None };
+                self.go_on(now);
+                self.settle(now);
+            }
+        }
+    }
+
+    /// Time has passed. May be called at any time.
+    pub fn handle_timeout(&mut self, now: Moment) {
+        self.log.handle_timeout(now);
+        self.settle(now);
+        self.expire(now);
+        if let Some(run) = &mut self.run {
+            run.due |= run.next_periodic.is_some_and(|next| next <= now);
+            run.retry_final_at = run.retry_final_at.filter(|at| *at > now);
+        }
+        if let Phase::Ending { retry_at, .. } = &mut self.phase {
+            *retry_at = retry_at.filter(|at| *at > now);
+            self.go_on(now);
+        }
+        self.try_begin(now);
+    }
+
+    /// When to call [`Self::handle_timeout`] at the latest.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Moment> {
+        let pending = self.pending.as_ref().filter(|pending| !pending.is_finalizing()).map(|pending| pending.deadline);
+        let run = self.run.as_ref().filter(|run| !run.halted && self.may_checkpoint(run));
+        let periodic = run.filter(|run| !run.due && !run.all_ended()).and_then(|run| run.next_periodic);
+        let last = run.and_then(|run| run.retry_final_at);
+        let ending = match &self.phase {
+            Phase::Ending { retry_at, .. } => *retry_at,
+            Phase::Opening | Phase::Open | Phase::FailingOver | Phase::Over => None,
+        };
+        [self.log.next_deadline(), pending, periodic, last, ending].into_iter().flatten().min()
+    }
+
+    /// The next thing to do. Drain to `None` after each `handle_*` call, before the next one.
+    #[must_use]
+    pub fn poll_action(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+}
+
+/// At most 4096 bytes of a text that somebody else wrote.
+fn cut(mut text: String) -> String {
+    text.truncate(text.floor_char_boundary(4096));
+    text
+}
+
+#[cfg(test)]
+#[expect(clippy::wildcard_enum_match_arm, reason = "tests name the cases they are about")]
+mod tests;

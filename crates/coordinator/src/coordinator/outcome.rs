@@ -1,0 +1,205 @@
+//! What becomes of checkpoints, of attempts and of the job, as the log says.
+
+use cutwater_core::Moment;
+
+use super::{Coordinator, ENDED_TRIES, Phase, RETRY};
+use crate::log::{Event, Opened};
+use crate::{AbortReason, Action, CheckpointError};
+
+impl Coordinator {
+    /// Hears what the log has to say, then passes on what it asks for.
+    pub(super) fn settle(&mut self, now: Moment) {
+        while let Some(event) = self.log.poll_event() {
+            self.on_event(now, event);
+        }
+        self.flush();
+    }
+
+    pub(super) fn flush(&mut self) {
+        while let Some(action) = self.log.poll_action() {
+            self.actions.push_back(action);
+        }
+    }
+
+    pub(super) fn on_event(&mut self, now: Moment, event: Event) {
+        match event {
+            Event::Opened(opened) => self.on_opened(opened),
+            Event::AlreadyFinished { epoch, latest } => {
+                self.phase = Phase::Over;
+                self.actions.push_back(Action::AlreadyFinished { epoch, latest });
+            }
+            Event::Refused(error) => {
+                self.stop(&AbortReason::LogUnusable);
+                self.actions.push_back(Action::Refused(error));
+            }
+            Event::Superseded(by) => {
+                self.stop(&AbortReason::Superseded { by });
+                self.actions.push_back(Action::Superseded { by });
+            }
+            Event::Appended if self.pending.is_some() => self.on_completed(now),
+            Event::Appended => self.close(None),
+            Event::Failed(reason) if self.pending.is_some() => self.abort(now, AbortReason::Finalize { reason }),
+            Event::Failed(reason) => self.on_end_not_recorded(now, reason),
+            Event::Lost if self.pending.is_some() => {
+                let reason = "the store did not say whether it was written, and it was not".to_owned();
+                self.abort(now, AbortReason::Finalize { reason });
+            }
+            Event::Lost => self.go_on(now),
+        }
+    }
+
+    pub(super) fn on_opened(&mut self, opened: Opened) {
+        let Some(epoch) = self.log.epoch() else { return };
+        self.phase = Phase::Open;
+        self.next_id = opened.next_id;
+        self.origin = opened.origin;
+        // Deltas may build on our own files only: the other folder may go away.
+        let own = opened.restore.as_ref().map(|restore| restore.checkpoint);
+        self.base = own.filter(|own| self.log.retention().checkpoints().any(|kept| kept == *own));
+        self.restore = opened.restore;
+        self.actions.push_back(Action::Opened { epoch, restore: self.restore.clone() });
+    }
+
+    pub(super) fn on_completed(&mut self, now: Moment) {
+        let (Some(pending), Some(latest)) = (self.pending.take(), self.log.latest()) else { return };
+        let checkpoint = Box::new(latest.clone());
+        self.counts.completed += 1;
+        self.last_completion = Some(now);
+        self.failures.succeeded(checkpoint.checkpoint);
+        self.base = Some(checkpoint.checkpoint);
+        self.restore = Some(checkpoint.clone());
+        self.actions.push_back(Action::NotifyCompleted { checkpoint, requests: pending.requests });
+        if pending.final_ && self.run.as_ref().is_some_and(|run| run.attempt == pending.barrier.attempt) {
+            self.all_done();
+        }
+        self.go_on(now);
+    }
+
+    /// Gives the checkpoint in flight up, unless its record is on its way: then only the log decides.
+    pub(super) fn abort_collecting(&mut self, now: Moment, reason: AbortReason) {
+        if self.pending.as_ref().is_some_and(|pending| !pending.is_finalizing()) {
+            self.abort(now, reason);
+        }
+    }
+
+    pub(super) fn abort(&mut self, now: Moment, reason: AbortReason) {
+        let Some(mut pending) = self.pending.take() else { return };
+        let checkpoint = pending.barrier.checkpoint;
+        self.counts.failed += 1;
+        let requests = std::mem::take(&mut pending.requests);
+        self.actions.push_back(Action::NotifyAborted { checkpoint, reason: reason.clone(), requests });
+        self.log.discard(pending.into_files());
+        if let Some(run) = self.run.as_mut().filter(|run| run.all_ended()) {
+            run.retry_final_at = Some(now + RETRY);
+        }
+        if let Some(failures) = reason.counts().then(|| self.failures.failed(checkpoint)).flatten() {
+            let tolerable = self.settings.tolerable_failures;
+            self.fail_job(CheckpointError::TooManyFailures { checkpoint, failures, tolerable, source: reason });
+        }
+        self.go_on(now);
+    }
+
+    pub(super) fn fail_job(&mut self, error: CheckpointError) {
+        // If the attempt is over already there is nothing to fail.
+        if let Some(run) = &mut self.run {
+            run.halted = true;
+            self.actions.push_back(Action::FailJob(error));
+            self.fail_requests(&AbortReason::JobFailover);
+        }
+    }
+
+    /// Does what waited for the checkpoint in flight.
+    pub(super) fn go_on(&mut self, now: Moment) {
+        if self.pending.is_some() || !self.log.is_idle() {
+            return;
+        }
+        match &self.phase {
+            Phase::Ending { outcome, retry_at: None, .. } => self.log.append_ended(outcome.clone()),
+            Phase::FailingOver => {
+                self.phase = Phase::Open;
+                self.actions.push_back(Action::Restore { restore: self.restore.clone() });
+            }
+            Phase::Open => {
+                self.done_without_checkpoint();
+                self.try_begin(now);
+            }
+            Phase::Opening | Phase::Ending { .. } | Phase::Over => {}
+        }
+    }
+
+    pub(super) fn on_end_not_recorded(&mut self, now: Moment, reason: String) {
+        if let Phase::Ending { tries, retry_at, .. } = &mut self.phase {
+            *tries += 1;
+            if *tries < ENDED_TRIES {
+                *retry_at = Some(now + RETRY);
+            } else {
+                self.close(Some(reason));
+            }
+        }
+    }
+
+    /// If there is no last checkpoint to wait for, the end of the data is the end.
+    pub(super) fn done_without_checkpoint(&mut self) {
+        let no_last = !(self.settings.enabled && self.settings.checkpoints_after_tasks_finish);
+        let ended = self.run.as_ref().is_some_and(|run| run.all_ended() && !run.halted);
+        if no_last && ended && self.pending.is_none() {
+            self.all_done();
+        }
+    }
+
+    pub(super) fn all_done(&mut self) {
+        if let Some(run) = self.run.as_mut().filter(|run| !run.halted) {
+            run.halted = true;
+            self.fail_requests(&AbortReason::Shutdown);
+            self.actions.push_back(Action::AllDone);
+        }
+    }
+
+    pub(super) fn end_attempt(&mut self, now: Moment, reason: &AbortReason) {
+        self.run = None;
+        self.fail_requests(reason);
+        self.abort_collecting(now, reason.clone());
+    }
+
+    pub(super) fn expire(&mut self, now: Moment) {
+        let Some(pending) = self.pending.as_ref().filter(|pending| pending.deadline <= now) else { return };
+        let Some(first) = pending.waiting().first().copied() else { return };
+        let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        let (missing, total) = (count(pending.waiting().len()), count(pending.total()));
+        self.abort_collecting(now, AbortReason::Expired { missing, total, first });
+        self.settle(now);
+    }
+
+    /// Ends everything without touching the store: it is not ours, or can't be trusted.
+    pub(super) fn stop(&mut self, reason: &AbortReason) {
+        self.phase = Phase::Over;
+        self.run = None;
+        self.log.close();
+        if let Some(pending) = self.pending.take() {
+            self.counts.failed += 1;
+            let (checkpoint, requests) = (pending.barrier.checkpoint, pending.requests);
+            self.actions.push_back(Action::NotifyAborted { checkpoint, reason: reason.clone(), requests });
+        }
+        self.fail_requests(reason);
+    }
+
+    pub(super) fn close(&mut self, unrecorded: Option<String>) {
+        self.phase = Phase::Over;
+        self.log.close();
+        self.actions.push_back(Action::Closed { unrecorded });
+    }
+
+    pub(super) fn fail_requests(&mut self, reason: &AbortReason) {
+        if !self.requests.is_empty() {
+            let requests = std::mem::take(&mut self.requests);
+            self.actions.push_back(Action::RequestFailed { requests, reason: reason.clone() });
+        }
+    }
+
+    /// Deletes files that neither a retained checkpoint nor the one in flight names.
+    pub(super) fn discard(&mut self, names: impl IntoIterator<Item = String>) {
+        let pending = self.pending.as_ref();
+        let free = names.into_iter().filter(|name| !pending.is_some_and(|pending| pending.protects(name)));
+        self.log.discard(free.collect::<Vec<String>>());
+    }
+}

@@ -1,0 +1,99 @@
+//! The checkpoints of one job and its commit log, without I/O.
+//!
+//! A [`Coordinator`] decides when a checkpoint is taken, tells the subtasks that would not hear of it otherwise, gathers
+//! their acknowledgements, and makes the checkpoint exist by appending one record to the job's log. It reads no clock and
+//! touches no store: every input is a `handle_*` call with its [`Moment`](cutwater_core::Moment), everything it wants done
+//! is an [`Action`]. The same machine runs in production and in a simulation.
+//!
+//! ```
+//! use std::collections::BTreeMap;
+//! use cutwater_coordinator::*;
+//! use cutwater_core::{Attempt, MaxParallelism, Moment, SubtaskId, TaskId};
+//!
+//! let job = Job { name: "daily".to_owned(), max_parallelism: MaxParallelism::default() };
+//! let mut coordinator = Coordinator::new(Settings::default(), job, 0x5eed); // a number drawn at random
+//! let mut store = BTreeMap::new(); // instead of a bucket
+//! let now = Moment::ZERO; // instead of a clock
+//!
+//! coordinator.handle_open(now, RestoreFrom::Latest);
+//! let mut completed = None;
+//! while let Some(action) = coordinator.poll_action() {
+//!     match action {
+//!         Action::Create { token, name, bytes } => {
+//!             let absent = store.insert(name, bytes).is_none();
+//!             let outcome = if absent { CreateOutcome::Created } else { CreateOutcome::Exists };
+//!             coordinator.handle_created(now, token, outcome);
+//!         }
+//!         Action::Read { token, name, .. } => coordinator.handle_read(now, token, Ok(store.get(&name).cloned())),
+//!         Action::Opened { restore, .. } => {
+//!             assert_eq!(restore, None); // a new job: start one source, and take a checkpoint by hand
+//!             let (task, name) = (TaskId(0), "source".to_owned());
+//!             let source = TaskPlan { task, name, operators: vec![], parallelism: 1, inputs: vec![] };
+//!             coordinator.handle_running(now, Attempt(1), Plan { tasks: vec![source] });
+//!             coordinator.handle_request(now);
+//!         }
+//!         Action::Trigger { barrier, subtasks } => {
+//!             assert_eq!(subtasks, [SubtaskId { task: TaskId(0), index: 0 }]);
+//!             let phases = Phases::default();
+//!             let inline = b"line 17".to_vec(); // where the source stands
+//!             let snapshot = SubtaskSnapshot { subtask: subtasks[0], files: vec![], inline, phases, state_bytes: 7 };
+//!             coordinator.handle_ack(now, barrier.attempt, barrier.checkpoint, snapshot);
+//!         }
+//!         Action::NotifyCompleted { checkpoint, .. } => completed = Some(checkpoint), // now sinks may publish
+//!         other => panic!("not expected here: {other:?}"),
+//!     }
+//! }
+//! assert_eq!(completed.unwrap().tasks[0].subtasks[0].inline, b"line 17");
+//! ```
+//!
+//! # The parts
+//!
+//! - [`Settings`], [`Job`] and [`RestoreFrom`]: what it is told at the start. [`Plan`]: what runs in an attempt.
+//! - [`Coordinator`]: the inputs and the deadlines. [`Action`]: the outputs, the store's among them.
+//! - [`inspect`]: reads the log of any job, for tools.
+//! - [`CompletedCheckpoint`]: what a record holds. [`OpenError`], [`AbortReason`], [`CheckpointError`]: what went wrong.
+//!
+//! # The log
+//!
+//! A sequence of slots, `log/<20 digits>` from 0 on, each created if absent and never changed. A slot holds a claim (a new
+//! reign begins: nobody of a lower epoch can append after it), a completed checkpoint, or how the job ended. To open a
+//! log is to find its first free slot by galloping and bisecting, and to claim it. Beside the slots,
+//! `boundary/<20 digits>` number *k* says that slots below 1024 *k* may be gone; boundaries have no gaps and stay for ever.
+//!
+//! - A create whose outcome is [`CreateOutcome::Unknown`] is never taken for a failure: the coordinator claims *the same
+//!   slot* with the next epoch and reads who has it. Either the record is there after all, or it can never come to be;
+//!   then the checkpoint is given up, and the job goes on under the new epoch.
+//! - After each create the coordinator looks for the boundary above its slot: a slot that was deleted can be created once
+//!   more, by somebody who slept for long, but counts for nothing.
+//! - What is deleted (files of subsumed and aborted checkpoints, slots below a durable boundary) is deleted only after the
+//!   record that lets go of it is durable. What could not be deleted is carried on in the next record.
+//!
+//! # What is guaranteed
+//!
+//! As long as the store creates atomically and a read sees every create that was answered before: two coordinators never
+//! both append after each other's claim; [`Action::NotifyCompleted`] comes only when the record is in the log; no file
+//! that a retained record names is deleted; what is restored is the newest completed checkpoint, or what was asked for by
+//! name. No clock and no listing is relied on.
+//!
+//! # What is not offered
+//!
+//! Savepoints, several checkpoints in flight and deltas: not yet. Files that nobody acknowledged (a task that died while
+//! uploading) are not known here and are for a sweep to find. A rewind ([`Settings::allow_rewind`]) is no event of its
+//! own in the log: until its first checkpoint completes, [`RestoreFrom::Latest`] still means the one before it.
+
+mod action;
+mod checkpoint;
+mod codec;
+mod coordinator;
+mod error;
+pub mod inspect;
+mod log;
+mod plan;
+mod settings;
+
+pub use action::{Action, CreateOutcome, RequestId, Token};
+pub use checkpoint::{CompletedCheckpoint, FileRef, Origin, Phases, SubtaskSnapshot, TaskSnapshot};
+pub use coordinator::{Coordinator, Counts, PendingView};
+pub use error::{AbortReason, CheckpointError, OpenError};
+pub use plan::{Plan, PlanInput, TaskPlan};
+pub use settings::{Job, Outcome, RestoreFrom, Settings};

@@ -1,0 +1,241 @@
+//! What is kept, and deleting the rest: files of subsumed checkpoints, then slots below a durable boundary.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use cutwater_core::CheckpointId;
+
+use super::record::{Boundary, Completed, MAX_SUBSUMED};
+use super::{Log, names};
+use crate::{Action, CompletedCheckpoint, CreateOutcome, Token};
+
+/// The most names of files of aborted checkpoints that are remembered for another try.
+const MAX_LITTER: usize = 4096;
+
+/// Of how many subsumed checkpoints files are deleted after one that completes. There is one, unless deletions failed
+/// before; a store that refuses them all should not be asked ever more.
+const MAX_AT_ONCE: usize = 16;
+
+/// What the durable records keep, and what is being deleted.
+#[derive(Debug, Default)]
+pub(crate) struct Retention {
+    retained: Vec<Kept>,                      // oldest first, the newest completed checkpoint last
+    subsumed: BTreeMap<u64, Subsumed>,        // by slot; not yet all deleted
+    litter: BTreeSet<String>,                 // files of aborted checkpoints, to be deleted next
+    litter_out: Option<(Token, Vec<String>)>, // their deletion that is out: one, however many acks come late
+    stubborn: BTreeSet<String>,               // those that could not be deleted: again after the next checkpoint
+    boundary: u64,                            // the newest durable one
+    boundary_out: Option<Token>,              // the creation of the next
+    swept_below: u64,                         // slots below have been deleted
+    sweep_out: Option<(Token, u64)>,          // the deletion of slots up to this one
+}
+
+#[derive(Debug)]
+struct Kept {
+    slot: u64,
+    checkpoint: CheckpointId,
+    files: BTreeSet<String>,
+}
+
+#[derive(Debug, Default)]
+struct Subsumed {
+    files: BTreeSet<String>,
+    out: Option<Token>,
+}
+
+impl Retention {
+    pub(crate) fn checkpoints(&self) -> impl Iterator<Item = CheckpointId> + '_ {
+        self.retained.iter().map(|kept| kept.checkpoint)
+    }
+
+    /// Whether a retained record names the file.
+    pub(crate) fn protects(&self, name: &str) -> bool {
+        self.retained.iter().any(|kept| kept.files.contains(name))
+    }
+
+    /// How many deletions of files of checkpoints are out.
+    pub(crate) fn deleting(&self) -> usize {
+        self.subsumed.values().filter(|subsumed| subsumed.out.is_some()).count()
+            + usize::from(self.litter_out.is_some())
+    }
+
+    pub(super) fn is_boundary(&self, token: Token) -> bool {
+        self.boundary_out == Some(token)
+    }
+
+    pub(super) fn swept_below(&self) -> u64 {
+        self.swept_below
+    }
+
+    /// Takes over what the log says.
+    pub(super) fn begin(
+        &mut self,
+        boundary: u64,
+        newest: Option<&Completed>,
+        mut others: BTreeMap<u64, CompletedCheckpoint>,
+    ) {
+        self.boundary = boundary;
+        let Some(newest) = newest else { return };
+        self.swept_below = newest.swept_below;
+        for slot in &newest.retained {
+            self.retained.extend(others.remove(slot).as_ref().map(Kept::of));
+        }
+        self.retained.push(Kept::of(&newest.checkpoint));
+        for slot in &newest.subsumed {
+            // A slot that is gone had no files left.
+            let files = others.remove(slot).map(|checkpoint| names_of(&checkpoint));
+            self.subsumed.extend(files.map(|files| (*slot, Subsumed { files, out: None })));
+        }
+    }
+
+    /// What the next `Completed` keeps beside itself, and what it subsumes or carries on, by slot.
+    pub(super) fn after(&self, num_retained: usize) -> (Vec<u64>, Vec<u64>) {
+        let dropped = (self.retained.len() + 1).saturating_sub(num_retained);
+        let (dropped, kept) = self.retained.split_at(dropped.min(self.retained.len()));
+        let mut subsumed: BTreeSet<u64> = self.subsumed.keys().copied().collect();
+        subsumed.extend(dropped.iter().map(|kept| kept.slot));
+        let too_many = subsumed.len().saturating_sub(MAX_SUBSUMED);
+        (kept.iter().map(|kept| kept.slot).collect(), subsumed.into_iter().skip(too_many).collect())
+    }
+
+    /// The record is durable: what it says holds.
+    pub(super) fn completed(&mut self, completed: &Completed) {
+        let retained = std::mem::take(&mut self.retained);
+        let mut subsumed = std::mem::take(&mut self.subsumed);
+        for kept in retained {
+            if completed.retained.binary_search(&kept.slot).is_ok() {
+                self.retained.push(kept);
+            } else {
+                subsumed.insert(kept.slot, Subsumed { files: kept.files, out: None });
+            }
+        }
+        subsumed.retain(|slot, _| completed.subsumed.binary_search(slot).is_ok());
+        self.subsumed = subsumed;
+        self.retained.push(Kept::of(&completed.checkpoint));
+    }
+
+    /// The lowest slot that must stay.
+    fn lowest(&self) -> Option<u64> {
+        let retained = self.retained.iter().map(|kept| kept.slot);
+        retained.chain(self.subsumed.keys().copied()).min().filter(|_| !self.retained.is_empty())
+    }
+}
+
+impl Kept {
+    fn of(checkpoint: &CompletedCheckpoint) -> Self {
+        Self { slot: checkpoint.slot, checkpoint: checkpoint.checkpoint, files: names_of(checkpoint) }
+    }
+}
+
+fn names_of(checkpoint: &CompletedCheckpoint) -> BTreeSet<String> {
+    checkpoint.files().map(|file| file.name.clone()).collect()
+}
+
+impl Log {
+    /// Deletes files that no record names: those of an aborted checkpoint.
+    pub(crate) fn discard(&mut self, names: impl IntoIterator<Item = String>) {
+        if self.is_open() {
+            self.retention.litter.extend(names);
+            self.discard_next();
+        }
+    }
+
+    fn discard_next(&mut self) {
+        if self.retention.litter.is_empty() || self.retention.litter_out.is_some() {
+            return;
+        }
+        let litter = std::mem::take(&mut self.retention.litter);
+        let names: Vec<String> = litter.into_iter().filter(|name| !self.retention.protects(name)).collect();
+        if !names.is_empty() {
+            let token = self.token();
+            self.retention.litter_out = Some((token, names.clone()));
+            self.actions.push_back(Action::Delete { token, names });
+        }
+    }
+
+    /// Deletes what the newest durable record allows, whatever failed before included.
+    pub(super) fn clean(&mut self) {
+        let slots: Vec<u64> = self.retention.subsumed.keys().copied().take(MAX_AT_ONCE).collect();
+        for slot in slots {
+            let token = self.token();
+            let retention = &mut self.retention;
+            let Some(Subsumed { files, out: out @ None }) = retention.subsumed.get_mut(&slot) else { continue };
+            let is_free = |name: &&String| !retention.retained.iter().any(|kept| kept.files.contains(*name));
+            let names: Vec<String> = files.iter().filter(is_free).cloned().collect();
+            if names.is_empty() {
+                retention.subsumed.remove(&slot);
+            } else {
+                *out = Some(token);
+                self.actions.push_back(Action::Delete { token, names });
+            }
+        }
+        let stubborn = std::mem::take(&mut self.retention.stubborn);
+        self.discard(stubborn);
+        self.advance_boundary();
+        self.sweep();
+    }
+
+    pub(super) fn on_deleted(&mut self, token: Token, done: bool) {
+        let retention = &mut self.retention;
+        if let Some((_, names)) = retention.litter_out.take_if(|(out, _)| *out == token) {
+            if !done && retention.stubborn.len() + names.len() <= MAX_LITTER {
+                retention.stubborn.extend(names);
+            }
+            self.discard_next();
+        } else if retention.sweep_out.is_some_and(|(out, _)| out == token) {
+            if let (Some((_, below)), true) = (retention.sweep_out.take(), done) {
+                retention.swept_below = below;
+                self.sweep();
+            }
+        } else if let Some(slot) = retention.subsumed_by(token) {
+            if done {
+                retention.subsumed.remove(&slot);
+                self.advance_boundary();
+            } else if let Some(subsumed) = retention.subsumed.get_mut(&slot) {
+                subsumed.out = None; // again after the next checkpoint
+            }
+        }
+    }
+
+    /// Creates the next boundary if nothing below it is needed. One after the other: they are searched as a sequence
+    /// without gaps.
+    fn advance_boundary(&mut self) {
+        let next = self.retention.boundary + 1;
+        let allowed = self.retention.lowest().is_some_and(|lowest| lowest >= next * self.slots_per_boundary);
+        let (Some(epoch), None, true) = (self.epoch, self.retention.boundary_out, allowed) else { return };
+        let token = self.token();
+        let boundary = Boundary { k: next, epoch, nonce: self.fresh_nonce(), job: self.job.name.clone() };
+        self.retention.boundary_out = Some(token);
+        self.actions.push_back(Action::Create { token, name: names::boundary(next), bytes: boundary.encode() });
+    }
+
+    pub(super) fn on_boundary_created(&mut self, outcome: &CreateOutcome) {
+        self.retention.boundary_out = None;
+        match outcome {
+            CreateOutcome::Created | CreateOutcome::Exists => {
+                self.retention.boundary += 1;
+                self.advance_boundary();
+                self.sweep();
+            }
+            // Harmless whether it is there or not; tried again after the next checkpoint.
+            CreateOutcome::Failed(_) | CreateOutcome::Unknown(_) => {}
+        }
+    }
+
+    /// Deletes slots below the durable boundary.
+    fn sweep(&mut self) {
+        let from = self.retention.swept_below;
+        let below =
+            (self.retention.boundary * self.slots_per_boundary).min(from.saturating_add(names::SLOTS_PER_BOUNDARY));
+        if from < below && self.retention.sweep_out.is_none() {
+            let token = self.token();
+            self.retention.sweep_out = Some((token, below));
+            self.actions.push_back(Action::Delete { token, names: (from..below).map(names::slot).collect() });
+        }
+    }
+}
+
+impl Retention {
+    fn subsumed_by(&self, token: Token) -> Option<u64> {
+        self.subsumed.iter().find(|(_, subsumed)| subsumed.out == Some(token)).map(|(slot, _)| *slot)
+    }
+}

@@ -1,0 +1,88 @@
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use cutwater_core::{CheckpointId, MaxParallelism};
+use serde::{Deserialize, Serialize};
+
+use crate::CompletedCheckpoint;
+
+/// When checkpoints are taken, how many failures are borne and what is kept. [`Settings::default`] has Flink's defaults.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// From the start of one periodic checkpoint to the start of the next; `None` (the default) takes none by itself.
+    /// Raised to `min_pause` if below it, and to 1 ms. Shorter: less to replay after a failure, more writes to the store.
+    ///
+    /// The first one of a coordinator comes one interval after the job runs (Flink draws a moment between `min_pause`
+    /// and the interval at random); after each later start of the job it comes `min_pause` after, as in Flink 2.1 and later.
+    pub interval: Option<Duration>,
+    /// Whether checkpoints are taken at all, by hand and at the end of the data included. Default `true`. If not, the log
+    /// is still claimed, since that is what keeps two runs of a job apart.
+    pub enabled: bool,
+    /// How long a checkpoint may take from its start until all acknowledgements are in; then it is aborted. Default
+    /// 10 min. Writing its record doesn't count.
+    pub timeout: Duration,
+    /// From the completion of one checkpoint to the start of the next *periodic* one, at least. Default 0.
+    pub min_pause: Duration,
+    /// How many counted failures in a row are borne; one more and [`crate::Action::FailJob`] follows. Default 0;
+    /// `u32::MAX` means without limit.
+    pub tolerable_failures: u32,
+    /// How many completed checkpoints are kept. Default 1. More: an older one to fall back to, more storage.
+    pub num_retained: NonZeroU32,
+    /// Whether checkpoints go on once some subtask has reached the end of its data, and whether a last one is taken at
+    /// the end of all. Default `true`. Without it what came after the last checkpoint is published at the end unsaved.
+    pub checkpoints_after_tasks_finish: bool,
+    /// Whether the job may start below what its sinks were told to publish, or again after it has finished. Default
+    /// `false`; with `true` output may appear twice.
+    pub allow_rewind: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            interval: None,
+            enabled: true,
+            timeout: Duration::from_secs(600),
+            min_pause: Duration::ZERO,
+            tolerable_failures: 0,
+            num_retained: NonZeroU32::MIN,
+            checkpoints_after_tasks_finish: true,
+            allow_rewind: false,
+        }
+    }
+}
+
+/// Whose log it is. Written into every record: a log of another job is refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Job {
+    /// The job's name, at most 1000 bytes.
+    pub name: String,
+    /// How many key groups it has. Only written down: whether a restored checkpoint fits is for the caller to check.
+    pub max_parallelism: MaxParallelism,
+}
+
+/// Where a job starts.
+#[derive(Clone, Debug, PartialEq)]
+pub enum RestoreFrom {
+    /// At the newest completed checkpoint of the log; from nothing if there is none.
+    Latest,
+    /// From nothing. Refused while the log has a completed checkpoint, unless [`Settings::allow_rewind`].
+    Nothing,
+    /// At this retained checkpoint of the log. Refused if a newer one completed, unless [`Settings::allow_rewind`].
+    Checkpoint(CheckpointId),
+    /// At a checkpoint that the caller read from another folder. Its files stay the other folder's.
+    ///
+    /// If the newest completed checkpoint of this log descends from the same one, the job goes on from the newest, so
+    /// that the same command resumes after a crash. If it doesn't, refused, unless [`Settings::allow_rewind`].
+    Foreign(Box<CompletedCheckpoint>),
+}
+
+/// How a job ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Outcome {
+    /// All data was read and all output published. The job is not run again.
+    Finished,
+    /// The user stopped it. The same command resumes from the newest checkpoint.
+    Canceled,
+    /// It failed for good, with the reason (cut at 4096 bytes). The same command resumes from the newest checkpoint.
+    Failed(String),
+}
