@@ -1,0 +1,193 @@
+use std::sync::Arc;
+
+use cutwater_coordinator::{CheckpointError, OpenError};
+use cutwater_core::{CheckpointId, Epoch, MaxParallelism, OperatorUid};
+use cutwater_restart::GiveUp;
+use cutwater_storage::{InvalidName, ProbeError, StoreError};
+use cutwater_task::TaskError;
+
+use crate::host::HostError;
+
+/// Why an attempt of a job failed. The restart strategy decides what follows.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Failure {
+    /// A subtask failed: user code, a connector, or state that can't be encoded.
+    #[error(transparent)]
+    Task(TaskError),
+    /// Too many checkpoints failed.
+    #[error(transparent)]
+    Checkpoints(CheckpointError),
+    /// What the checkpoint holds could not be restored.
+    #[error("could not restore checkpoint {checkpoint}")]
+    Restore {
+        /// The checkpoint.
+        checkpoint: CheckpointId,
+        /// Why.
+        source: RestoreError,
+    },
+    /// Prepared output could not be published.
+    #[error("output of {operator}, prepared for checkpoint {checkpoint}, could not be published: {reason}")]
+    Commit {
+        /// The sink.
+        operator: OperatorUid,
+        /// The checkpoint; 0 for a job without checkpoints.
+        checkpoint: CheckpointId,
+        /// What the sink said.
+        reason: String,
+        /// Whether it is lost for good.
+        lost: bool,
+    },
+    /// A worker thread failed in our own code.
+    #[error(transparent)]
+    Host(#[from] HostError),
+}
+
+impl Failure {
+    /// Whether no restart can mend it, so that the strategy is not asked.
+    #[must_use]
+    pub fn is_non_recoverable(&self) -> bool {
+        match self {
+            Self::Task(error) => error.is_non_recoverable(),
+            Self::Checkpoints(_) | Self::Host(_) => false,
+            Self::Restore { source, .. } => source.is_non_recoverable(),
+            Self::Commit { lost, .. } => *lost,
+        }
+    }
+}
+
+/// Why the parts of a checkpoint could not be restored. Nothing was changed: the checkpoint is as it was.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RestoreError {
+    /// The checkpoint has an operator that the job lacks: its state would be dropped.
+    #[error("it holds state of {operator}, which the job has not: give the operator its uid back")]
+    UnknownOperator {
+        /// The operator.
+        operator: OperatorUid,
+    },
+    /// The number of key groups differs.
+    #[error("it has {found} key groups, the job asks for {asked}: leave pipeline.max-parallelism unset or at {found}")]
+    MaxParallelism {
+        /// That of the checkpoint.
+        found: u32,
+        /// That of the job.
+        asked: u32,
+    },
+    /// More subtasks than key groups.
+    #[error("parallelism {asked} is above the {max} key groups of the checkpoint")]
+    Parallelism {
+        /// What was asked for.
+        asked: u32,
+        /// The key groups.
+        max: u32,
+    },
+    /// A file of the checkpoint is not there.
+    #[error("{url}/{name} is missing: use another checkpoint, or bring the file back")]
+    Missing {
+        /// The store.
+        url: String,
+        /// The file.
+        name: String,
+    },
+    /// A file can't be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A file's content is not what it should be.
+    #[error("{url}/{name}")]
+    File {
+        /// The store.
+        url: String,
+        /// The file.
+        name: String,
+        /// What is wrong.
+        source: cutwater_state::StateError,
+    },
+    /// The part of a subtask in the checkpoint's record can't be read.
+    #[error(transparent)]
+    Inline(#[from] cutwater_task::SnapshotError),
+    /// A name in the checkpoint's record leads outside its folder.
+    #[error(transparent)]
+    Name(#[from] InvalidName),
+}
+
+impl RestoreError {
+    fn is_non_recoverable(&self) -> bool {
+        match self {
+            Self::Store(error) => !error.retry_may_help(),
+            Self::File { source, .. } => !source.is_retryable(),
+            Self::UnknownOperator { .. }
+            | Self::MaxParallelism { .. }
+            | Self::Parallelism { .. }
+            | Self::Missing { .. }
+            | Self::Inline(_)
+            | Self::Name(_) => true,
+        }
+    }
+}
+
+/// Why a job ended without being finished or cancelled.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum JobError {
+    /// An attempt failed and the restart strategy gave up. The same command resumes from the newest checkpoint, if
+    /// there is one.
+    #[error("job {job} failed after {restarts} restarts: {gave_up}")]
+    Failed {
+        /// The job.
+        job: String,
+        /// How often it was restarted.
+        restarts: u32,
+        /// Why it is not restarted again.
+        gave_up: GiveUp,
+        /// The last failure.
+        source: Arc<Failure>,
+    },
+    /// The checkpoint folder can't be used.
+    #[error("job {job} has not started")]
+    Store {
+        /// The job.
+        job: String,
+        /// Why.
+        source: Arc<ProbeError>,
+    },
+    /// The commit log refuses the start.
+    #[error("job {job} has not started: {url}")]
+    Log {
+        /// The job.
+        job: String,
+        /// Where the log is.
+        url: String,
+        /// Why.
+        source: OpenError,
+    },
+    /// Another process runs the job now.
+    #[error("job {job} was superseded by epoch {by}: another process has taken it over, and this one has stopped")]
+    Superseded {
+        /// The job.
+        job: String,
+        /// The other's reign.
+        by: Epoch,
+    },
+    /// The options contradict each other or the graph.
+    #[error("job {job}: {reason}")]
+    Options {
+        /// The job.
+        job: String,
+        /// What is wrong, and what to change.
+        reason: String,
+    },
+    /// The driver thread is gone: a bug of ours.
+    #[error("job {job}: its driver has ended without a result")]
+    Driver {
+        /// The job.
+        job: String,
+    },
+}
+
+pub(crate) fn check_parallelism(asked: u32, max: MaxParallelism) -> Result<(), RestoreError> {
+    if asked > max.count() {
+        return Err(RestoreError::Parallelism { asked, max: max.count() });
+    }
+    Ok(())
+}

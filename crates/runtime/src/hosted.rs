@@ -1,0 +1,145 @@
+//! A task core on a host: performs its actions.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use cutwater_coordinator::SubtaskSnapshot;
+use cutwater_core::{Attempt, Barrier, ChannelId, CheckpointId, Moment, SubtaskId};
+use cutwater_dataflow::Finish;
+use cutwater_dataflow::exec::{Element, OperatorSnapshot};
+use cutwater_task::{Action, Cause, Progress as TaskProgress, TaskCore, TaskError};
+use tokio::sync::mpsc::UnboundedSender;
+
+use crate::host::{Core, Output, OutputChannel, Progress};
+use crate::upload::{Upload, Uploader};
+
+/// What the driver tells a subtask.
+#[derive(Debug)]
+pub(crate) enum Command {
+    Trigger(Barrier),
+    Abort(CheckpointId),
+    Written { checkpoint: CheckpointId, bytes: u64 },
+    Published(CheckpointId),
+    LastCut,
+}
+
+/// What a subtask tells the driver.
+pub(crate) enum Report {
+    Acked { attempt: Attempt, checkpoint: CheckpointId, snapshot: Box<SubtaskSnapshot>, cut_at: Moment },
+    Declined { attempt: Attempt, checkpoint: CheckpointId, subtask: SubtaskId, reason: String, counted: bool },
+    EndOfData { attempt: Attempt, subtask: SubtaskId },
+    LastCut { attempt: Attempt, handles: Vec<OperatorSnapshot>, finish: Vec<Finish> },
+    Failed { attempt: Attempt, error: Box<TaskError> },
+}
+
+/// Counters of one subtask that others may read at any time.
+#[derive(Debug, Default)]
+pub(crate) struct Gauges {
+    pub(crate) records: AtomicU64,
+}
+
+pub(crate) struct Hosted {
+    pub(crate) core: TaskCore,
+    pub(crate) attempt: Attempt,
+    pub(crate) reports: UnboundedSender<Report>,
+    pub(crate) uploader: Arc<Uploader>,
+    pub(crate) gauges: Arc<Gauges>,
+    pub(crate) upload: Option<Upload>,
+}
+
+impl Hosted {
+    fn report(&self, report: Report) {
+        // A driver that is gone needs no reports.
+        drop(self.reports.send(report));
+    }
+
+    fn perform(&mut self, out: &mut Vec<Output<Element>>) {
+        let (attempt, subtask) = (self.attempt, self.core.subtask());
+        while let Some(action) = self.core.poll_action() {
+            match action {
+                Action::Send { output, element } => {
+                    let output = OutputChannel { edge: output.edge, to: output.to };
+                    out.push(Output::Send { output, element });
+                }
+                Action::Credit { channel, bytes } => out.push(Output::Credit { channel, bytes }),
+                Action::SnapshotBegun { barrier, states, cut_at, aligned_for } => {
+                    let reports = self.reports.clone();
+                    let upload = Upload::new(&self.uploader, subtask, barrier, states, cut_at, aligned_for, reports);
+                    self.upload = Some(upload);
+                }
+                Action::Block { block, .. } => {
+                    if let Some(upload) = &mut self.upload {
+                        upload.block(block);
+                    }
+                }
+                Action::SnapshotComplete { inline, finish, .. } => {
+                    if let Some(upload) = self.upload.take() {
+                        upload.complete(inline, finish);
+                    }
+                }
+                Action::SnapshotDropped { .. } => self.upload = None,
+                Action::Decline { checkpoint, reason, counted } => {
+                    self.report(Report::Declined { attempt, checkpoint, subtask, reason, counted });
+                }
+                Action::EndOfData => self.report(Report::EndOfData { attempt, subtask }),
+                Action::LastCut { handles, finish } => {
+                    self.report(Report::LastCut { attempt, handles, finish });
+                }
+            }
+        }
+    }
+
+    fn fail(&self, error: TaskError) {
+        self.report(Report::Failed { attempt: self.attempt, error: Box::new(error) });
+    }
+}
+
+impl Core for Hosted {
+    type Element = Element;
+    type Command = Command;
+
+    fn subtask(&self) -> SubtaskId {
+        self.core.subtask()
+    }
+
+    fn handle_element(&mut self, now: Moment, channel: ChannelId, element: Element) {
+        self.core.handle_element(now, channel, element);
+    }
+
+    fn handle_credit(&mut self, output: OutputChannel, bytes: u64) {
+        let output = cutwater_dataflow::exec::OutputChannel { edge: output.edge, to: output.to };
+        self.core.handle_credit(output, bytes);
+    }
+
+    fn handle_command(&mut self, now: Moment, command: Command) {
+        match command {
+            Command::Trigger(barrier) => self.core.handle_trigger(now, barrier),
+            Command::Abort(checkpoint) => self.core.handle_abort(checkpoint),
+            Command::Written { checkpoint, bytes } => self.core.handle_written(checkpoint, bytes),
+            Command::Published(checkpoint) => self.core.handle_published(checkpoint),
+            Command::LastCut => self.core.handle_last_cut(),
+        }
+    }
+
+    fn run(&mut self, now: Moment, out: &mut Vec<Output<Element>>) -> Progress {
+        let progress = self.core.run(now);
+        self.perform(out);
+        self.gauges.records.store(self.core.records(), Ordering::Relaxed);
+        match progress {
+            Ok(TaskProgress::Busy) => Progress::Busy,
+            Ok(TaskProgress::Idle) => Progress::Idle,
+            Err(error) => {
+                self.fail(error);
+                Progress::Done
+            }
+        }
+    }
+
+    fn next_deadline(&self) -> Option<Moment> {
+        self.core.next_deadline()
+    }
+
+    fn panicked(&mut self, message: String, location: Option<String>) {
+        self.fail(self.core.fault(Cause::Panic { message, at: location }));
+    }
+}

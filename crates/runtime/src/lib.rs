@@ -1,0 +1,52 @@
+//! Runs a job graph: Timely hosts the subtasks, Tokio does the I/O, one clock tells the time.
+//!
+//! [`run`] runs a job to its end, [`spawn`] gives a [`JobHandle`] with status, checkpoints by hand and cancel. Both
+//! take the graph that `cutwater-dataflow` builds and [`Options`].
+//!
+//! ```
+//! use std::time::Duration;
+//! use cutwater_config::{Config, Settings};
+//! use cutwater_dataflow::{Collect, Job, generator};
+//! use cutwater_runtime::{JobOutcome, Options, spawn};
+//!
+//! let settings = Settings::new().enable_checkpointing(Duration::from_millis(20)).fixed_delay_restart(3, Duration::ZERO);
+//! let options = Options::from_config(&Config::new().code(settings).resolve()?)?; // checkpoints in memory
+//!
+//! let out = Collect::<u64>::default();
+//! let mut job = Job::new("squares");
+//! job.source("numbers", generator(10_000, |n| n)).map(|n| n * n).sink("out", out.clone());
+//! let handle = spawn(job.build()?, options)?;
+//! assert_eq!(handle.wait()?, JobOutcome::Finished);
+//! assert_eq!(out.take().len(), 10_000);
+//! assert!(handle.status().completed_checkpoints >= 1);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! - [`Options`] from code or configuration; [`store_at`] makes a store of a path or URL.
+//! - [`JobHandle`], [`JobStatus`]: a job in the hands of the program that embeds it.
+//! - [`Failure`] and [`JobError`]: what an attempt and a job can die of. The program that embeds never dies of a job.
+//! - [`host`]: the threads, channels and credits below, behind one seam.
+//!
+//! Promised: panics and errors of user code end an attempt, never the process; output is published only after the
+//! checkpoint that holds it is durable; a second process that runs the same job stops the first. Not here yet:
+//! savepoints, signals, several processes for one job.
+
+mod attempt;
+mod clock;
+mod driver;
+mod error;
+pub mod host;
+mod hosted;
+mod job;
+mod open;
+mod place;
+mod restore;
+mod status;
+mod upload;
+
+pub use clock::Clock;
+pub use error::{Failure, JobError, RestoreError};
+pub use job::{JobHandle, JobOutcome, Options, StartFrom, run, spawn};
+pub use open::{OpenCheckpointError, open_checkpoint};
+pub use place::{OptionsError, job_folder, store_at};
+pub use status::{CheckpointSummary, JobState, JobStatus};

@@ -1,0 +1,105 @@
+//! Where checkpoints are kept: the store behind a path or URL, and the part of it that is one job's.
+
+use std::sync::Arc;
+
+use cutwater_storage::{
+    CreateError, Listed, LocalFolder, MemoryStore, ObjectName, ObjectReader, ObjectWriter, Store, StoreError,
+    StoreErrorKind,
+};
+
+/// A place for checkpoints that can't be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum OptionsError {
+    /// A kind of store that is not built.
+    #[error("{url}: checkpoints on {scheme} are not built yet; use a folder (a path or file://...) or memory:")]
+    Scheme {
+        /// What was given.
+        url: String,
+        /// Its scheme.
+        scheme: String,
+    },
+}
+
+/// The store at a path, a `file:` URL, or `memory:`.
+///
+/// # Errors
+///
+/// [`OptionsError::Scheme`] for any other URL. Whether the folder can be written is seen when a job starts.
+pub fn store_at(url: &str) -> Result<Arc<dyn Store>, OptionsError> {
+    let path = match url.split_once(':') {
+        Some(("memory", _)) => return Ok(Arc::new(MemoryStore::new())),
+        Some(("file", path)) => {
+            path.strip_prefix("//localhost/").map_or(path.strip_prefix("//").unwrap_or(path), |rest| rest)
+        }
+        Some((scheme, rest)) if rest.starts_with("//") => {
+            return Err(OptionsError::Scheme { url: url.to_owned(), scheme: scheme.to_owned() });
+        }
+        _ => url,
+    };
+    Ok(Arc::new(LocalFolder::new(path)))
+}
+
+/// A part of a store: all names below one folder.
+#[derive(Debug)]
+struct Below {
+    store: Arc<dyn Store>,
+    folder: String,
+}
+
+impl Below {
+    fn name(&self, name: &ObjectName) -> Result<ObjectName, StoreError> {
+        ObjectName::parse(&format!("{}/{name}", self.folder)).map_err(|error| {
+            let kind = StoreErrorKind::Other;
+            StoreError::new(kind, "name", self.store.url(), name.as_str()).because(error)
+        })
+    }
+}
+
+impl Store for Below {
+    fn url(&self) -> String {
+        format!("{}/{}", self.store.url().trim_end_matches('/'), self.folder)
+    }
+
+    fn create(&self, name: &ObjectName, bytes: &[u8]) -> Result<(), CreateError> {
+        let name = self.name(name).map_err(|source| CreateError::Failed { source })?;
+        self.store.create(&name, bytes)
+    }
+
+    fn read(&self, name: &ObjectName, limit: u64) -> Result<Option<Vec<u8>>, StoreError> {
+        self.store.read(&self.name(name)?, limit)
+    }
+
+    fn open(&self, name: &ObjectName) -> Result<Option<Box<dyn ObjectReader>>, StoreError> {
+        self.store.open(&self.name(name)?)
+    }
+
+    fn writer(&self, name: &ObjectName) -> Result<Box<dyn ObjectWriter>, StoreError> {
+        self.store.writer(&self.name(name)?)
+    }
+
+    fn list(&self, prefix: &str) -> Result<Vec<Listed>, StoreError> {
+        let folder = format!("{}/", self.folder);
+        let mut listed = self.store.list(&format!("{folder}{prefix}"))?;
+        listed.retain_mut(|entry| {
+            let name = entry.name.as_str().strip_prefix(&folder).and_then(|rest| ObjectName::parse(rest).ok());
+            name.map(|name| entry.name = name).is_some()
+        });
+        Ok(listed)
+    }
+
+    fn delete(&self, name: &ObjectName) -> Result<(), StoreError> {
+        self.store.delete(&self.name(name)?)
+    }
+
+    fn sweep_leftovers(&self, folder: &str) -> Result<u64, StoreError> {
+        let below = if folder.is_empty() { self.folder.clone() } else { format!("{}/{folder}", self.folder) };
+        self.store.sweep_leftovers(&below)
+    }
+}
+
+/// The part of a store that belongs to one job.
+#[must_use]
+pub fn job_folder(store: Arc<dyn Store>, job: &str) -> Arc<dyn Store> {
+    Arc::new(Below { store, folder: job.to_owned() })
+}

@@ -1,0 +1,171 @@
+//! Builds the subtasks of an attempt and fills them from a checkpoint.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::sync::mpsc::sync_channel;
+
+use cutwater_coordinator::{CompletedCheckpoint, FileRef};
+use cutwater_core::{Attempt, Epoch, MaxParallelism, SubtaskId};
+use cutwater_dataflow::JobGraph;
+use cutwater_dataflow::exec::{OperatorSnapshot, SnapshotKind};
+use cutwater_state::format::{ReadAt, SnapshotReader};
+use cutwater_state::{Block, StateError};
+use cutwater_storage::{ObjectName, ObjectReader, Store};
+use cutwater_task::{TaskCore, TaskSettings, TaskSnapshot, TaskStart};
+
+use crate::error::{Failure, RestoreError, check_parallelism};
+
+/// A checkpoint with the store that its files are in.
+#[derive(Clone)]
+pub(crate) struct RestorePoint {
+    pub(crate) checkpoint: CompletedCheckpoint,
+    pub(crate) store: std::sync::Arc<dyn Store>,
+}
+
+pub(crate) struct Build<'a> {
+    pub(crate) graph: &'a JobGraph,
+    pub(crate) parallelism: u32,
+    pub(crate) max_parallelism: MaxParallelism,
+    pub(crate) epoch: Epoch,
+    pub(crate) attempt: Attempt,
+    pub(crate) settings: &'a TaskSettings,
+    pub(crate) restore: Option<&'a RestorePoint>,
+}
+
+/// Checks, before anything is published or restored, that the checkpoint is one of this job.
+pub(crate) fn check(graph: &JobGraph, checkpoint: &CompletedCheckpoint, parallelism: u32) -> Result<(), RestoreError> {
+    let known: BTreeSet<_> = graph.tasks().iter().flat_map(|task| task.uids()).collect();
+    let stored = checkpoint.tasks.iter().flat_map(|task| &task.operators);
+    if let Some(operator) = stored.into_iter().find(|operator| !known.contains(operator)) {
+        return Err(RestoreError::UnknownOperator { operator: operator.clone() });
+    }
+    check_parallelism(parallelism, checkpoint.max_parallelism)
+}
+
+/// The handles of prepared output that a checkpoint holds.
+pub(crate) fn handles(checkpoint: &CompletedCheckpoint) -> Result<Vec<OperatorSnapshot>, RestoreError> {
+    let mut handles = Vec::new();
+    for subtask in checkpoint.tasks.iter().flat_map(|task| &task.subtasks) {
+        let parts = TaskSnapshot::decode(&subtask.inline)?.operators.into_iter();
+        handles.extend(parts.filter(|part| part.kind == SnapshotKind::PreparedOutput));
+    }
+    Ok(handles)
+}
+
+impl Build<'_> {
+    /// All subtasks, in order. Their state is restored side by side.
+    pub(crate) fn all(&self) -> Result<Vec<TaskCore>, Failure> {
+        let subtasks: Vec<_> = self
+            .graph
+            .tasks()
+            .iter()
+            .flat_map(|task| (0..task.parallelism(self.parallelism)).map(|index| SubtaskId { task: task.task, index }))
+            .collect();
+        let threads = std::thread::available_parallelism().map_or(2, usize::from).max(2);
+        let mut cores = Vec::with_capacity(subtasks.len());
+        for some in subtasks.chunks(threads) {
+            let built: Vec<_> = std::thread::scope(|scope| {
+                let running: Vec<_> = some.iter().map(|subtask| scope.spawn(|| self.one(*subtask))).collect();
+                running.into_iter().map(std::thread::ScopedJoinHandle::join).collect()
+            });
+            for core in built {
+                // A panic of user code here is a panic of the attempt; the driver catches it.
+                cores.push(core.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?);
+            }
+        }
+        Ok(cores)
+    }
+
+    fn one(&self, subtask: SubtaskId) -> Result<TaskCore, Failure> {
+        let spec = &self.graph.tasks()[subtask.task.0 as usize];
+        let mut start = TaskStart {
+            subtask,
+            parallelism: self.parallelism,
+            max_parallelism: self.max_parallelism,
+            epoch: self.epoch,
+            attempt: self.attempt,
+            restored: Vec::new(),
+        };
+        let mut files = Vec::new();
+        if let Some(point) = self.restore {
+            let failed = |source| Failure::Restore { checkpoint: point.checkpoint.checkpoint, source };
+            let mine = |task: &&cutwater_coordinator::TaskSnapshot| {
+                task.operators.iter().any(|operator| spec.uids().any(|uid| uid == operator))
+            };
+            for part in point.checkpoint.tasks.iter().filter(mine).flat_map(|task| &task.subtasks) {
+                let inline = TaskSnapshot::decode(&part.inline).map_err(|error| failed(error.into()))?;
+                start.restored.push(inline);
+                files.extend(&part.files);
+            }
+        }
+        let mut core = TaskCore::new(self.graph, &start, self.settings.clone()).map_err(Failure::Task)?;
+        if let Some(point) = self.restore {
+            let range = self.max_parallelism.range_of(subtask.index, spec.parallelism(self.parallelism));
+            for file in files {
+                let restored = restore_file(&mut core, point, file, range);
+                restored.map_err(|source| Failure::Restore { checkpoint: point.checkpoint.checkpoint, source })?;
+            }
+        }
+        Ok(core)
+    }
+}
+
+struct File(Box<dyn ObjectReader>);
+
+impl ReadAt for File {
+    fn len(&self) -> u64 {
+        self.0.len()
+    }
+
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+        let read = self.0.read_at(offset, buf).map_err(io::Error::other)?;
+        if read < buf.len() { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(()) }
+    }
+}
+
+/// Restores what the file holds of the range: one thread reads ahead, this one fills the tables.
+fn restore_file(
+    core: &mut TaskCore,
+    point: &RestorePoint,
+    file: &FileRef,
+    range: cutwater_core::KeyGroupRange,
+) -> Result<(), RestoreError> {
+    let (url, name) = (point.store.url(), file.name.clone());
+    let reader = point.store.open(&ObjectName::parse(&file.name)?)?;
+    let reader = File(reader.ok_or(RestoreError::Missing { url: url.clone(), name: name.clone() })?);
+    let damaged = |source| RestoreError::File { url: url.clone(), name: name.clone(), source };
+    if reader.len() != file.bytes {
+        let reason = format!("the file has {} bytes, the checkpoint names {}", reader.len(), file.bytes);
+        return Err(damaged(StateError::Damaged { part: "file", offset: 0, reason: reason.into() }));
+    }
+    let snapshot = SnapshotReader::open(&reader).map_err(damaged)?;
+    for (place, header) in (0u16..).zip(&snapshot.header().states) {
+        let mut states = core.states();
+        let found = states.iter_mut().find(|state| {
+            let own = state.header();
+            own.operator == header.operator && own.name == header.name && own.kind == header.kind
+        });
+        let Some(state) = found else {
+            return Err(RestoreError::UnknownOperator { operator: header.operator.clone() });
+        };
+        state.header().check(header).map_err(damaged)?;
+        let blocks: Vec<_> = snapshot.blocks_for(place, range).cloned().collect();
+        state.reserve(blocks.iter().map(|block| u64::from(block.entries)).sum());
+        let snapshot = &snapshot;
+        std::thread::scope(|scope| {
+            let (sender, receiver) = sync_channel::<Result<Block, StateError>>(8);
+            scope.spawn(move || {
+                for block in &blocks {
+                    if sender.send(snapshot.read_block(block)).is_err() {
+                        return; // the other side has met an error
+                    }
+                }
+            });
+            for block in receiver {
+                block.and_then(|block| state.restore(&block, range)).map_err(damaged)?;
+            }
+            Ok::<_, RestoreError>(())
+        })?;
+    }
+    Ok(())
+}

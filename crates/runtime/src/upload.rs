@@ -1,0 +1,203 @@
+//! The asynchronous part of a snapshot: blocks become a file, the file becomes durable, the subtask is acknowledged.
+
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use cutwater_coordinator::{FileRef, Phases, SubtaskSnapshot};
+use cutwater_core::{Attempt, Barrier, CheckpointId, Moment, SubtaskId};
+use cutwater_dataflow::{Finish, UserError};
+use cutwater_state::format::{Compression, SnapshotEncoder, SnapshotHeader};
+use cutwater_state::{Block, StateHeader};
+use cutwater_storage::{ObjectName, ObjectWriter, Store};
+use cutwater_task::TaskSnapshot;
+use tokio::sync::mpsc::UnboundedSender;
+
+use crate::clock::Clock;
+use crate::host::Handles;
+use crate::hosted::{Command, Report};
+
+/// What all uploads of an attempt share.
+pub(crate) struct Uploader {
+    pub(crate) job: String,
+    pub(crate) attempt: Attempt,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) tokio: tokio::runtime::Handle,
+    pub(crate) clock: Clock,
+    pub(crate) compression: Compression,
+    /// Names and parallelism of the tasks, by id.
+    pub(crate) tasks: Vec<(String, u32)>,
+    /// Set once the attempt runs.
+    pub(crate) handles: OnceLock<Handles<Command>>,
+}
+
+enum Part {
+    Block(Block),
+    Complete(TaskSnapshot, Vec<Finish>),
+}
+
+/// One snapshot on its way into the store. Dropped before it is complete, it leaves nothing.
+pub(crate) struct Upload {
+    work: Option<Work>,
+    parts: Option<Sender<Part>>,
+    tokio: tokio::runtime::Handle,
+}
+
+struct Work {
+    uploader: Arc<Uploader>,
+    subtask: SubtaskId,
+    barrier: Barrier,
+    states: Vec<StateHeader>,
+    cut_at: Moment,
+    phases: Phases,
+    reports: UnboundedSender<Report>,
+}
+
+impl Upload {
+    pub(crate) fn new(
+        uploader: &Arc<Uploader>,
+        subtask: SubtaskId,
+        barrier: Barrier,
+        states: Vec<StateHeader>,
+        cut_at: Moment,
+        alignment: Duration,
+        reports: UnboundedSender<Report>,
+    ) -> Self {
+        // The barrier is handled and the state cut in one call, so what it took is known now.
+        let sync = uploader.clock.now().since(cut_at);
+        let phases = Phases { start_delay: Duration::ZERO, alignment, sync, asynchronous: Duration::ZERO };
+        let uploader = Arc::clone(uploader);
+        let tokio = uploader.tokio.clone();
+        Self { work: Some(Work { uploader, subtask, barrier, states, cut_at, phases, reports }), parts: None, tokio }
+    }
+
+    pub(crate) fn block(&mut self, block: Block) {
+        if let Some(work) = self.work.take() {
+            let (parts, received) = channel();
+            self.tokio.spawn_blocking(move || work.run(&received));
+            self.parts = Some(parts);
+        }
+        if let Some(parts) = &self.parts {
+            drop(parts.send(Part::Block(block))); // the other end only goes away after a failure it has reported
+        }
+    }
+
+    pub(crate) fn complete(mut self, inline: TaskSnapshot, finish: Vec<Finish>) {
+        match (self.work.take(), self.parts.take()) {
+            (Some(work), _) if finish.is_empty() => work.acknowledge(Vec::new(), &inline),
+            (Some(work), _) => {
+                self.tokio.spawn_blocking(move || {
+                    match run_all(finish) {
+                        Ok(()) => work.acknowledge(Vec::new(), &inline),
+                        Err(error) => work.decline(&error.to_string()),
+                    };
+                });
+            }
+            (None, Some(parts)) => drop(parts.send(Part::Complete(inline, finish))),
+            (None, None) => {}
+        }
+    }
+}
+
+fn run_all(finish: Vec<Finish>) -> Result<(), UserError> {
+    finish.into_iter().try_for_each(|finish| finish())
+}
+
+/// Text of an error with its causes, in one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(error) = next {
+        text += &format!(": {error}");
+        next = error.source();
+    }
+    text
+}
+
+impl Work {
+    fn run(self, parts: &Receiver<Part>) {
+        match self.write(parts) {
+            Ok(Some((file, inline))) => self.acknowledge(vec![file], &inline),
+            Ok(None) => {} // given up: the writer is dropped, and with it what was written
+            Err(error) => self.decline(&chain(&*error)),
+        }
+    }
+
+    /// Writes the blocks as they come; `None` if the snapshot was dropped.
+    fn write(&self, parts: &Receiver<Part>) -> Result<Option<(FileRef, TaskSnapshot)>, UserError> {
+        let name = self.file_name()?;
+        let mut writer = self.uploader.store.writer(&name)?;
+        let mut bytes = Vec::new();
+        let mut encoder = SnapshotEncoder::new(&self.header(), self.uploader.compression, &mut bytes)?;
+        for part in parts {
+            match part {
+                Part::Block(block) => {
+                    encoder.push(&block, &mut bytes)?;
+                    flush(&mut *writer, &mut bytes)?;
+                    self.written(block.payload.len() as u64);
+                }
+                Part::Complete(inline, finish) => {
+                    encoder.finish(&mut bytes);
+                    flush(&mut *writer, &mut bytes)?;
+                    run_all(finish)?;
+                    let written = writer.finish()?;
+                    let name = name.as_str().to_owned();
+                    return Ok(Some((FileRef { name, bytes: written.bytes, crc32c: written.crc32c }, inline)));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// Unique for ever: epoch and checkpoint are never used twice. Without a folder per checkpoint, since folders stay
+    /// when files are deleted.
+    fn file_name(&self) -> Result<ObjectName, UserError> {
+        let Barrier { epoch, checkpoint, .. } = self.barrier;
+        let (attempt, SubtaskId { task, index }) = (self.uploader.attempt, self.subtask);
+        Ok(ObjectName::parse(&format!(
+            "chk/{:010}-{:010}-{:04}-{index:05}-{:06}.snap",
+            epoch.0, checkpoint.0, task.0, attempt.0
+        ))?)
+    }
+
+    fn header(&self) -> SnapshotHeader {
+        let (task, parallelism) = self.uploader.tasks[self.subtask.task.0 as usize].clone();
+        SnapshotHeader {
+            job: self.uploader.job.clone(),
+            task,
+            subtask: self.subtask.index,
+            parallelism,
+            checkpoint: self.barrier.checkpoint,
+            states: self.states.clone(),
+        }
+    }
+
+    fn written(&self, bytes: u64) {
+        if let Some(handles) = self.uploader.handles.get() {
+            let command = Command::Written { checkpoint: self.barrier.checkpoint, bytes };
+            drop(handles.send(self.subtask, command)); // an attempt that is over needs no word
+        }
+    }
+
+    fn acknowledge(mut self, files: Vec<FileRef>, inline: &TaskSnapshot) {
+        self.phases.asynchronous = self.uploader.clock.now().since(self.cut_at).saturating_sub(self.phases.sync);
+        let inline = inline.encode();
+        let state_bytes = files.iter().map(|file| file.bytes).sum::<u64>() + inline.len() as u64;
+        let snapshot = SubtaskSnapshot { subtask: self.subtask, files, inline, phases: self.phases, state_bytes };
+        let (attempt, checkpoint) = (self.uploader.attempt, self.barrier.checkpoint);
+        let report = Report::Acked { attempt, checkpoint, snapshot: Box::new(snapshot), cut_at: self.cut_at };
+        drop(self.reports.send(report));
+    }
+
+    fn decline(&self, reason: &str) {
+        let (attempt, checkpoint): (_, CheckpointId) = (self.uploader.attempt, self.barrier.checkpoint);
+        let (subtask, reason) = (self.subtask, reason.to_owned());
+        drop(self.reports.send(Report::Declined { attempt, checkpoint, subtask, reason, counted: true }));
+    }
+}
+
+fn flush(writer: &mut dyn ObjectWriter, bytes: &mut Vec<u8>) -> Result<(), UserError> {
+    writer.write(bytes)?;
+    bytes.clear();
+    Ok(())
+}

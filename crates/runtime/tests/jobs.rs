@@ -1,0 +1,256 @@
+//! Whole jobs on the real runtime: threads, Timely, a real folder.
+
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+use std::collections::BTreeMap;
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::Duration;
+
+use cutwater_coordinator::Settings;
+use cutwater_dataflow::{Collect, Job, JobGraph, NonRecoverable, ProcessContext, UserError, generator};
+use cutwater_restart::{GiveUp, Strategy};
+use cutwater_runtime::{Failure, JobError, JobOutcome, JobState, Options, run, spawn, store_at};
+
+const RECORDS: u64 = 40_000;
+const KEYS: u64 = 100;
+
+type Row = (u64, u64, u64); // key, running number of the key, sum
+
+/// Numbers by key with a running count and sum; `fault` is called with each number.
+fn counting(
+    out: &Collect<Row>,
+    fault: impl Fn(u64) -> Result<(), UserError> + Clone + Send + Sync + 'static,
+) -> JobGraph {
+    let mut job = Job::new("counting");
+    job.source("numbers", generator(RECORDS, |n| n))
+        .key_by(|n| n % KEYS)
+        .process("sums", move |cx: &mut ProcessContext<'_, u64, (u64, u64), Row>, n| {
+            fault(n)?;
+            let state = cx.state()?;
+            state.0 += 1;
+            state.1 += n;
+            let (count, sum) = *state;
+            cx.emit((*cx.key(), count, sum));
+            Ok(())
+        })
+        .sink("out", out.clone());
+    job.build().unwrap()
+}
+
+/// Every key has its rows 1, 2, 3, … once, and the right sum at the end.
+fn assert_exact(rows: Vec<Row>) {
+    let mut by_key: BTreeMap<u64, Vec<(u64, u64)>> = BTreeMap::new();
+    for (key, count, sum) in rows {
+        by_key.entry(key).or_default().push((count, sum));
+    }
+    assert_eq!(by_key.len() as u64, KEYS);
+    for (key, mut rows) in by_key {
+        rows.sort_unstable();
+        let counts: Vec<_> = rows.iter().map(|(count, _)| *count).collect();
+        assert_eq!(counts, (1..=RECORDS / KEYS).collect::<Vec<_>>(), "key {key}");
+        let sum = (0..RECORDS / KEYS).map(|n| n * KEYS + key).sum::<u64>();
+        assert_eq!(rows.last().unwrap().1, sum, "key {key}");
+    }
+}
+
+fn checkpointed(folder: &std::path::Path) -> Options {
+    let mut options = Options::new();
+    options.checkpointing = Settings { interval: Some(Duration::from_millis(2)), enabled: true, ..Settings::default() };
+    options.restart = Some(Strategy::FixedDelay { attempts: 20, delay: Duration::ZERO });
+    options.store = Some(store_at(folder.to_str().unwrap()).unwrap());
+    options.parallelism = NonZeroU32::new(3).unwrap();
+    options
+}
+
+#[test]
+fn a_job_without_checkpoints_publishes_at_its_end() {
+    for parallelism in 1..=4 {
+        let out = Collect::default();
+        let mut options = Options::new();
+        options.parallelism = NonZeroU32::new(parallelism).unwrap();
+        assert_eq!(run(counting(&out, |_| Ok(())), options).unwrap(), JobOutcome::Finished);
+        assert_exact(out.take());
+    }
+}
+
+#[test]
+fn without_checkpoints_the_first_failure_ends_the_job() {
+    let out = Collect::default();
+    let graph = counting(&out, |n| if n == 20_000 { Err("boom".into()) } else { Ok(()) });
+    let error = run(graph, Options::new()).unwrap_err();
+    let JobError::Failed { restarts: 0, gave_up: GiveUp::NoStrategy, source, .. } = error else { panic!("{error:?}") };
+    let Failure::Task(task) = &*source else { panic!("{source:?}") };
+    assert_eq!((task.operator.as_str(), task.cause.to_string().as_str()), ("sums", "boom"));
+    assert_eq!(task.position.unwrap().first, 20_001, "{task}");
+    assert_eq!(out.take(), vec![], "nothing was published");
+}
+
+#[test]
+fn a_job_that_panics_now_and_then_counts_each_record_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = Collect::default();
+    let panics = Arc::new(AtomicU32::new(0));
+    let seen = Arc::clone(&panics);
+    let graph = counting(&out, move |n| {
+        let wanted = seen.load(Ordering::SeqCst);
+        if wanted < 5 && n == u64::from(wanted + 1) * 7_000 {
+            seen.fetch_add(1, Ordering::SeqCst);
+            panic!("planned");
+        }
+        Ok(())
+    });
+    let handle = spawn(graph, checkpointed(folder.path())).unwrap();
+    assert_eq!(handle.wait().unwrap(), JobOutcome::Finished);
+    assert_eq!(panics.load(Ordering::SeqCst), 5);
+    let status = handle.status();
+    assert_eq!((status.state, status.restarts), (JobState::Finished, 5));
+    let failure = status.last_failure.unwrap();
+    assert!(failure.contains("operator sums") && failure.contains("planned"), "{failure}");
+    assert!(failure.contains("tests/jobs.rs:"), "{failure}");
+    assert_exact(out.take());
+}
+
+#[test]
+fn a_finished_job_is_not_run_twice() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = Collect::default();
+    let options = checkpointed(folder.path());
+    assert_eq!(run(counting(&out, |_| Ok(())), options.clone()).unwrap(), JobOutcome::Finished);
+    assert_exact(out.take());
+    assert_eq!(run(counting(&out, |_| Ok(())), options).unwrap(), JobOutcome::AlreadyFinished);
+    assert_eq!(out.take(), vec![]);
+}
+
+#[test]
+fn a_cancelled_job_resumes_at_another_parallelism() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = Collect::default();
+    let gate = Arc::new(AtomicBool::new(false));
+    let open = Arc::clone(&gate);
+    let graph = || {
+        let open = Arc::clone(&open);
+        counting(&out, move |n| match n >= 30_000 && !open.load(Ordering::SeqCst) {
+            true => Err("the gate is closed".into()),
+            false => Ok(()),
+        })
+    };
+    let mut options = checkpointed(folder.path());
+    options.restart = Some(Strategy::FixedDelay { attempts: 1 << 20, delay: Duration::from_millis(1) });
+    let handle = spawn(graph(), options.clone()).unwrap();
+    while handle.status().restarts < 3 || handle.status().completed_checkpoints == 0 {
+        std::thread::yield_now();
+    }
+    handle.cancel();
+    assert_eq!(handle.wait().unwrap(), JobOutcome::Canceled);
+    gate.store(true, Ordering::SeqCst);
+    options.parallelism = NonZeroU32::new(5).unwrap();
+    let handle = spawn(graph(), options).unwrap();
+    assert_eq!(handle.wait().unwrap(), JobOutcome::Finished);
+    assert!(handle.status().restored.is_some(), "it went on from a checkpoint");
+    assert_exact(out.take());
+}
+
+#[test]
+fn a_checkpoint_by_hand_is_durable_when_the_call_returns() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = Collect::default();
+    let gate = Arc::new(AtomicBool::new(false));
+    let open = Arc::clone(&gate);
+    let graph = counting(&out, move |n| {
+        while n == 30_000 && !open.load(Ordering::SeqCst) {
+            std::thread::yield_now();
+        }
+        Ok(())
+    });
+    let mut options = checkpointed(folder.path());
+    options.checkpointing.interval = None;
+    let handle = spawn(graph, options).unwrap();
+    while handle.status().state != JobState::Running {
+        std::thread::yield_now();
+    }
+    gate.store(true, Ordering::SeqCst);
+    let first = handle.checkpoint();
+    if let Ok(checkpoint) = &first {
+        assert!(folder.path().join("counting/log").join(format!("{:020}", checkpoint.slot)).exists());
+    }
+    assert_eq!(handle.wait().unwrap(), JobOutcome::Finished);
+    assert!(handle.checkpoint().is_err(), "the job has ended");
+    assert_exact(out.take());
+}
+
+#[test]
+fn an_error_that_no_retry_mends_ends_the_job_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = Collect::default();
+    let graph = counting(&out, |n| match n {
+        5 => Err(NonRecoverable::new("the schema can never match").into()),
+        _ => Ok(()),
+    });
+    let error = run(graph, checkpointed(folder.path())).unwrap_err();
+    let JobError::Failed { restarts: 0, gave_up: GiveUp::NonRecoverable, .. } = error else { panic!("{error:?}") };
+}
+
+#[test]
+fn the_strategy_gives_up_after_its_attempts() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = Collect::default();
+    let mut options = checkpointed(folder.path());
+    options.restart = Some(Strategy::FixedDelay { attempts: 3, delay: Duration::from_millis(1) });
+    let error = run(counting(&out, |n| if n == 5 { Err("always".into()) } else { Ok(()) }), options).unwrap_err();
+    let JobError::Failed { restarts: 3, gave_up: GiveUp::AttemptsExhausted { attempts: 3 }, .. } = error else {
+        panic!("{error:?}")
+    };
+}
+
+#[test]
+fn whoever_comes_later_stops_the_one_before() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = Collect::default();
+    let gate = Arc::new(AtomicBool::new(false));
+    let open = Arc::clone(&gate);
+    let graph = || {
+        let open = Arc::clone(&open);
+        counting(&out, move |n| match n >= 30_000 && !open.load(Ordering::SeqCst) {
+            true => Err("the gate is closed".into()),
+            false => Ok(()),
+        })
+    };
+    let mut options = checkpointed(folder.path());
+    options.restart = Some(Strategy::FixedDelay { attempts: 1 << 20, delay: Duration::from_millis(1) });
+    let first = spawn(graph(), options.clone()).unwrap();
+    while first.status().completed_checkpoints == 0 {
+        std::thread::yield_now();
+    }
+    let second = spawn(graph(), options).unwrap();
+    while second.status().epoch.is_none() {
+        std::thread::yield_now();
+    }
+    gate.store(true, Ordering::SeqCst);
+    let first_end = first.wait();
+    assert!(matches!(first_end, Err(JobError::Superseded { .. })), "{first_end:?}");
+    assert_eq!(second.wait().unwrap(), JobOutcome::Finished);
+    assert_exact(out.take());
+}
+
+#[test]
+fn a_job_cancelled_at_once_ends_at_once() {
+    for _ in 0..20 {
+        let folder = tempfile::tempdir().unwrap();
+        let handle = spawn(counting(&Collect::default(), |_| Ok(())), checkpointed(folder.path())).unwrap();
+        handle.cancel();
+        assert_eq!(handle.wait().unwrap(), JobOutcome::Canceled);
+        assert_eq!(handle.status().state, JobState::Canceled);
+    }
+}
+
+#[test]
+fn a_folder_that_can_not_be_used_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("a-file");
+    std::fs::write(&file, "in the way").unwrap();
+    let error = run(counting(&Collect::default(), |_| Ok(())), checkpointed(&file)).unwrap_err();
+    let JobError::Store { source, .. } = &error else { panic!("{error:?}") };
+    assert!(source.to_string().contains(file.to_str().unwrap()), "{source}");
+}
