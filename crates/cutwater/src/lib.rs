@@ -1,0 +1,65 @@
+//! Cutwater: checkpoints and restart strategies for stateful stream processing, as a library.
+//!
+//! A program reads a replayable source, keeps state by key and writes results; Cutwater lets it survive `kill -9`,
+//! panics and restarts with every record counted once. There is no server to run and nothing to install.
+//!
+//! ```
+//! use std::time::Duration;
+//! use cutwater::prelude::*;
+//!
+//! let mut job = Job::new("word-count");
+//! let counts = Collect::<(String, u64)>::default();
+//! job.source("lines", from_iter(["to be or not", "to be"]))
+//!     .flat_map(|line: &str| line.split(' ').map(str::to_owned).collect::<Vec<_>>())
+//!     .key_by(|word| word.clone())
+//!     .fold("counts", 0u64, |count, _word| *count += 1)
+//!     .sink("out", counts.clone());
+//!
+//! // In memory here; `checkpoint_storage("checkpoints")` keeps them in a folder, and the same command resumes.
+//! let settings = Settings::new().enable_checkpointing(Duration::from_secs(1));
+//! let options = Options::from_config(&Config::new().code(settings).resolve()?)?;
+//! cutwater::run(job.build()?, options)?;
+//! assert!(counts.take().contains(&("to".to_owned(), 2)));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # The parts
+//!
+//! - [`Job`] and its streams: sources, `map`, `filter`, `flat_map`, `key_by`, `process` with state and timers, `fold`,
+//!   sinks. Of your own: [`Source`], [`Sink`], [`KeyedProcess`].
+//! - [`run`] and [`spawn`] with [`Options`]; [`JobHandle`] has status, checkpoints by hand, cancel.
+//! - [`Config`]: Flink's keys from `cutwater.yaml`, `config.yaml` or `flink-conf.yaml`, from code ([`Settings`], with
+//!   Flink's words) and environment.
+//! - [`file`](mod@file): CSV and line sources, plain or zstd, with exact positions, and a two-phase file sink.
+//! - [`state`], [`storage`], [`coordinator`]: the layers below, for tools and backends.
+//!
+//! # What is guaranteed
+//!
+//! GUARANTEES.md in the repository numbers the promises, each with the fault model and the tests that check it.
+//!
+//! # Features
+//!
+//! None yet: memory keeps the state, a local folder or memory the checkpoints. Features will add names and never
+//! change behaviour.
+
+pub mod prelude;
+
+pub use cutwater_config::{CheckpointingMode, Config, ConfigError, Resolved, Settings, discover};
+pub use cutwater_coordinator::{AbortReason, CompletedCheckpoint};
+pub use cutwater_core::{
+    Attempt, CheckpointId, Epoch, KeyGroup, KeyGroupRange, KeyHash, MaxParallelism, Moment, OperatorUid, Timestamp,
+};
+pub use cutwater_dataflow::{
+    Collect, CommitContext, CommitOutcome, Committer, Discard, GraphError, Job, JobGraph, KeyedProcess, KeyedStream,
+    NonRecoverable, Prepared, ProcessContext, ReadStatus, Sink, SinkContext, SinkWriter, Source, SourceOutput,
+    SplitReader, Stream, UserError, discard, from_iter, generator,
+};
+pub use cutwater_restart::{ExponentialDelay, Strategy};
+pub use cutwater_runtime::{
+    CheckpointSummary, Failure, JobError, JobHandle, JobOutcome, JobState, JobStatus, OpenCheckpointError, Options,
+    OptionsError, RestoreError, StartFrom, open_checkpoint, run, spawn, store_at,
+};
+pub use {
+    cutwater_coordinator as coordinator, cutwater_file as file, cutwater_memory as memory, cutwater_state as state,
+    cutwater_storage as storage,
+};
