@@ -1,0 +1,95 @@
+//! `cutwater checkpoints list`.
+
+use cutwater_coordinator::Outcome;
+use serde::Serialize;
+
+use crate::failure::Failure;
+use crate::folder::{JobFolder, Summary, jobs};
+use crate::report::{Problem, Report};
+use crate::text::{count, safe, size, table, time, wrap};
+
+/// All jobs of a folder.
+#[derive(Debug, Serialize)]
+pub(crate) struct List {
+    schema: &'static str,
+    jobs: Vec<Job>,
+}
+
+#[derive(Debug, Serialize)]
+struct Job {
+    job: String,
+    folder: String,
+    /// `finished`, `canceled`, `failed`, or `open`: it runs, or was killed.
+    outcome: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    failure: Option<String>,
+    /// Oldest first.
+    checkpoints: Vec<Summary>,
+    /// How many more there are, with `--all`.
+    not_shown: u64,
+    problems: Vec<Problem>,
+}
+
+pub(crate) fn gather(location: &str, all: bool) -> Result<List, Failure> {
+    let jobs = jobs(location)?.iter().map(|folder| one(folder, all)).collect::<Result<_, _>>()?;
+    Ok(List { schema: "cutwater.checkpoints.list/1", jobs })
+}
+
+fn one(folder: &JobFolder, all: bool) -> Result<Job, Failure> {
+    let log = folder.log()?;
+    let (outcome, failure) = match log.outcome() {
+        None => ("open", None),
+        Some(Outcome::Finished) => ("finished", None),
+        Some(Outcome::Canceled) => ("canceled", None),
+        Some(Outcome::Failed(reason)) => ("failed", Some(reason.clone())),
+    };
+    let (shown, hidden): (Vec<_>, Vec<_>) =
+        log.checkpoints().map(|checkpoint| Summary::of(checkpoint, &log)).partition(|summary| all || summary.retained);
+    let (folder, not_shown) = (folder.path.display().to_string(), hidden.len() as u64);
+    Ok(Job { job: log.job, folder, outcome, failure, checkpoints: shown, not_shown, problems: log.problems })
+}
+
+impl Report for List {
+    fn text(&self) -> String {
+        self.jobs.iter().map(Job::text).collect::<Vec<_>>().join("\n")
+    }
+
+    fn problems(&self) -> Vec<&Problem> {
+        self.jobs.iter().flat_map(|job| &job.problems).collect()
+    }
+}
+
+impl Job {
+    fn text(&self) -> String {
+        let mut out = format!("job {} in {}\n", safe(&self.job), safe(&self.folder));
+        if self.checkpoints.is_empty() {
+            out += "  no checkpoint\n";
+        } else {
+            let titles = [">ID", ">EPOCH", ">ATTEMPT", "COMPLETED (UTC)", ">TOOK", ">STATE", "KEPT", "FINAL"];
+            out += &table(2, &titles, self.checkpoints.iter().map(row).collect());
+        }
+        if self.not_shown > 0 {
+            let what = count(self.not_shown, "older checkpoint");
+            out += &format!("  and {what} no longer retained (see --all)\n");
+        }
+        out + &match (self.outcome, &self.failure) {
+            ("failed", Some(reason)) => wrap("  outcome: failed: ", reason),
+            ("open", _) => "  outcome: none recorded; the job runs, or was killed\n".to_owned(),
+            (outcome, _) => format!("  outcome: {outcome}\n"),
+        }
+    }
+}
+
+fn row(summary: &Summary) -> Vec<String> {
+    let yes = |flag: bool| if flag { "yes" } else { "no" }.to_owned();
+    vec![
+        summary.checkpoint.to_string(),
+        summary.epoch.to_string(),
+        summary.attempt.to_string(),
+        time(summary.completed_at_unix_ms),
+        summary.took(),
+        size(summary.state_bytes),
+        yes(summary.retained),
+        yes(summary.final_),
+    ]
+}

@@ -1,0 +1,104 @@
+//! The `cutwater` command: looks into checkpoint folders without the job that wrote them.
+//!
+//! It only reads. Each command gathers a report, which is printed as text that fits 80 columns, or as one JSON document.
+
+mod failure;
+mod folder;
+mod inspect;
+mod list;
+mod report;
+mod snapshot;
+mod text;
+mod verify;
+
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::failure::{Exit, Failure};
+use crate::report::print;
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  all is well
+  1  something could not be read
+  2  the command line is wrong
+  4  something is damaged, missing from a checkpoint, or of a newer version
+  5  there is no such folder, log or checkpoint";
+
+/// Checkpoints and restarts for stateful stream processing.
+#[derive(Parser)]
+#[command(name = "cutwater", version, after_help = EXIT_CODES)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Reads checkpoint folders, without the job. Changes nothing.
+    #[command(subcommand)]
+    Checkpoints(Checkpoints),
+}
+
+#[derive(Subcommand)]
+enum Checkpoints {
+    /// Lists the checkpoints of the jobs in a folder, and how each job ended.
+    #[command(after_help = EXIT_CODES)]
+    List {
+        #[command(flatten)]
+        place: Place,
+        /// Also those no longer retained, whose files are deleted.
+        #[arg(long)]
+        all: bool,
+    },
+    /// Shows what one checkpoint holds: tasks, files, states, positions.
+    #[command(after_help = EXIT_CODES)]
+    Inspect {
+        #[command(flatten)]
+        place: Place,
+        /// The checkpoint [default: the newest].
+        #[arg(long, value_name = "ID")]
+        checkpoint: Option<u64>,
+    },
+    /// Checks every byte of the retained checkpoints and of the log.
+    ///
+    /// Names each file that is missing or not as it was written. If the job runs and
+    /// lets go of a checkpoint meanwhile, that is said and is no error.
+    #[command(after_help = EXIT_CODES, verbatim_doc_comment)]
+    Verify {
+        #[command(flatten)]
+        place: Place,
+        /// Only this checkpoint, and the log [default: all retained].
+        #[arg(long, value_name = "ID")]
+        checkpoint: Option<u64>,
+    },
+}
+
+#[derive(Args)]
+struct Place {
+    /// A job's checkpoints or the folder above: a path or file:// URL.
+    path: String,
+    /// Print one JSON document; the units are in its keys.
+    #[arg(long)]
+    json: bool,
+}
+
+fn main() -> ExitCode {
+    let Command::Checkpoints(command) = Cli::parse().command;
+    match run(command) {
+        Ok(exit) => exit.into(),
+        Err(failure) => {
+            eprintln!("error: {failure}");
+            failure.exit.into()
+        }
+    }
+}
+
+fn run(command: Checkpoints) -> Result<Exit, Failure> {
+    match command {
+        Checkpoints::List { place, all } => print(&list::gather(&place.path, all)?, place.json),
+        Checkpoints::Inspect { place, checkpoint } => print(&inspect::gather(&place.path, checkpoint)?, place.json),
+        Checkpoints::Verify { place, checkpoint } => print(&verify::gather(&place.path, checkpoint)?, place.json),
+    }
+}

@@ -1,0 +1,247 @@
+//! Looks into the files and the inline parts of a checkpoint.
+
+use std::collections::BTreeMap;
+use std::io;
+
+use cutwater_coordinator::inspect::slot_name;
+use cutwater_coordinator::{CompletedCheckpoint, FileRef, SubtaskSnapshot, TaskSnapshot};
+use cutwater_dataflow::exec::SnapshotKind;
+use cutwater_state::format::{ReadAt, SnapshotReader};
+use cutwater_state::{StateError, StateHeader, StateKind};
+use cutwater_storage::{ObjectName, ObjectReader, Store, verify};
+use cutwater_task::TaskSnapshot as Inline;
+use serde::{Deserialize, Serialize};
+
+use crate::failure::chain;
+use crate::folder::JobFolder;
+use crate::report::{Problem, ProblemKind};
+
+/// One state, summed over the files.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct State {
+    pub(crate) operator: String,
+    pub(crate) name: String,
+    pub(crate) kind: &'static str,
+    pub(crate) key_codec: String,
+    pub(crate) key_schema: String,
+    pub(crate) value_codec: String,
+    pub(crate) value_schema: String,
+    pub(crate) entries: u64,
+    /// As stored, so after compression.
+    pub(crate) stored_bytes: u64,
+}
+
+/// Where one source stands.
+#[derive(Clone, Debug, Default, Serialize)]
+pub(crate) struct SourcePosition {
+    pub(crate) operator: String,
+    pub(crate) splits: Vec<Split>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Split {
+    pub(crate) name: String,
+    /// The position itself is in the encoding of the source's type.
+    pub(crate) position_bytes: u64,
+    pub(crate) ended: bool,
+    pub(crate) records: u64,
+    /// The lowest and highest numbers: before all, after all.
+    pub(crate) watermark_ms: i64,
+}
+
+/// A split as the payload of [`SnapshotKind::SourceSplits`] has it.
+#[derive(Serialize, Deserialize)]
+struct StoredSplit {
+    name: String,
+    position: Option<Vec<u8>>,
+    ended: bool,
+    watermark: i64,
+    records: u64,
+}
+
+/// Output that one sink has prepared.
+#[derive(Clone, Debug, Default, Serialize)]
+pub(crate) struct PreparedOutput {
+    pub(crate) operator: String,
+    pub(crate) handles: u64,
+    pub(crate) bytes: u64,
+}
+
+/// What the inline parts of a checkpoint hold, by operator.
+#[derive(Debug, Default)]
+pub(crate) struct InlineParts {
+    pub(crate) sources: BTreeMap<String, SourcePosition>,
+    pub(crate) prepared: BTreeMap<String, PreparedOutput>,
+}
+
+impl InlineParts {
+    /// Adds what a subtask stored in the record and returns it.
+    pub(crate) fn add(&mut self, subtask: &SubtaskSnapshot) -> Result<Inline, String> {
+        let of = |what: &str| format!("the part of {} {what}", subtask.subtask);
+        let inline =
+            Inline::decode(&subtask.inline).map_err(|error| of(&format!("can't be read: {}", chain(&error))))?;
+        for part in &inline.operators {
+            let operator = part.operator.to_string();
+            match part.kind {
+                SnapshotKind::SourceSplits => {
+                    let splits: Vec<StoredSplit> = cutwater_state::decode(&part.payload)
+                        .map_err(|error| of(&format!("has positions of {operator} that can't be read: {error}")))?;
+                    let source = self.sources.entry(operator.clone()).or_default();
+                    source.operator = operator;
+                    source.splits.extend(splits.into_iter().map(Split::from));
+                    source.splits.sort_by(|a, b| a.name.cmp(&b.name));
+                }
+                SnapshotKind::PreparedOutput => {
+                    let prepared = self.prepared.entry(operator.clone()).or_default();
+                    prepared.operator = operator;
+                    prepared.handles += 1;
+                    prepared.bytes += part.payload.len() as u64;
+                }
+            }
+        }
+        Ok(inline)
+    }
+}
+
+impl From<StoredSplit> for Split {
+    fn from(split: StoredSplit) -> Self {
+        let StoredSplit { name, position, ended, watermark, records } = split;
+        let position_bytes = position.map_or(0, |position| position.len() as u64);
+        Self { name, position_bytes, ended, records, watermark_ms: watermark }
+    }
+}
+
+struct File(Box<dyn ObjectReader>);
+
+impl ReadAt for File {
+    fn len(&self) -> u64 {
+        self.0.len()
+    }
+
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+        let read = self.0.read_at(offset, buf).map_err(io::Error::other)?;
+        if read < buf.len() { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(()) }
+    }
+}
+
+/// Whose file it should be.
+#[derive(Clone, Copy)]
+pub(crate) struct Owner<'a> {
+    pub(crate) folder: &'a JobFolder,
+    pub(crate) checkpoint: &'a CompletedCheckpoint,
+    pub(crate) task: &'a TaskSnapshot,
+    pub(crate) subtask: &'a SubtaskSnapshot,
+}
+
+/// What was read of a file.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Checked {
+    pub(crate) blocks: u64,
+    pub(crate) entries: u64,
+}
+
+impl Owner<'_> {
+    /// Adds the states of the file to `states`, from its header and index alone.
+    pub(crate) fn read_states(&self, file: &FileRef, states: &mut Vec<State>) -> Result<(), Problem> {
+        let reader = self.open(file)?;
+        let snapshot = SnapshotReader::open(&reader).map_err(|error| self.problem(file, &error))?;
+        for (place, header) in (0..).zip(&snapshot.header().states) {
+            let blocks = snapshot.blocks().iter().filter(|block| block.state == place);
+            let (entries, bytes) =
+                blocks.fold((0, 0), |(n, m), block| (n + u64::from(block.entries), m + u64::from(block.length)));
+            let at = states.iter().position(|state| state.is_of(header)).unwrap_or_else(|| {
+                states.push(State::of(header));
+                states.len() - 1
+            });
+            states[at].entries += entries;
+            states[at].stored_bytes += bytes;
+        }
+        Ok(())
+    }
+
+    /// Reads every byte of the file: its length, its checksum, its format, each block.
+    pub(crate) fn verify(&self, file: &FileRef) -> Result<Checked, Problem> {
+        let name = self.name(file)?;
+        verify(&self.folder.store, &name, file.bytes, file.crc32c)
+            .map_err(|error| Problem::of_store(self.folder.path_of(&file.name), &error))?;
+        let reader = self.open(file)?;
+        let snapshot = SnapshotReader::open(&reader).map_err(|error| self.problem(file, &error))?;
+        self.check_header(file, &snapshot)?;
+        let mut checked = Checked::default();
+        for info in snapshot.blocks() {
+            snapshot.read_block(info).map_err(|error| self.problem(file, &error))?;
+            checked.blocks += 1;
+            checked.entries += u64::from(info.entries);
+        }
+        Ok(checked)
+    }
+
+    fn check_header(&self, file: &FileRef, snapshot: &SnapshotReader<'_>) -> Result<(), Problem> {
+        let header = snapshot.header();
+        let found = (header.job.as_str(), header.checkpoint, header.subtask, header.parallelism);
+        let Self { checkpoint, task, subtask, .. } = self;
+        let expected = (checkpoint.job.as_str(), checkpoint.checkpoint, subtask.subtask.index, task.parallelism);
+        if found == expected {
+            return Ok(());
+        }
+        let say = |(job, checkpoint, index, parallelism)| {
+            format!("job {job:?}, checkpoint {checkpoint}, subtask {index} of {parallelism}")
+        };
+        let reason = format!("it says it is of {}; the checkpoint names it for {}", say(found), say(expected));
+        Err(Problem::new(self.folder.path_of(&file.name), ProblemKind::Damaged, reason))
+    }
+
+    fn name(&self, file: &FileRef) -> Result<ObjectName, Problem> {
+        ObjectName::parse(&file.name).map_err(|error| {
+            let record = self.folder.path_of(&slot_name(self.checkpoint.slot));
+            Problem::new(record, ProblemKind::Damaged, format!("it names a file that can't be one: {error}"))
+        })
+    }
+
+    fn open(&self, file: &FileRef) -> Result<File, Problem> {
+        let path = || self.folder.path_of(&file.name);
+        match self.folder.store.open(&self.name(file)?) {
+            Ok(Some(reader)) => Ok(File(reader)),
+            Ok(None) => Err(Problem::new(path(), ProblemKind::Missing, "it is not there")),
+            Err(error) => Err(Problem::of_store(path(), &error)),
+        }
+    }
+
+    fn problem(&self, file: &FileRef, error: &StateError) -> Problem {
+        let kind = if matches!(error, StateError::NewerVersion { .. }) {
+            ProblemKind::NewerFormat
+        } else if matches!(error, StateError::Read { .. }) {
+            ProblemKind::Unreadable
+        } else {
+            ProblemKind::Damaged
+        };
+        Problem::new(self.folder.path_of(&file.name), kind, chain(error))
+    }
+}
+
+impl State {
+    fn of(header: &StateHeader) -> Self {
+        Self {
+            operator: header.operator.to_string(),
+            name: header.name.clone(),
+            kind: match header.kind {
+                StateKind::Value => "value",
+                StateKind::Timers => "timers",
+            },
+            key_codec: header.key_codec.name().to_owned(),
+            key_schema: header.key_schema.to_string(),
+            value_codec: header.value_codec.name().to_owned(),
+            value_schema: header.value_schema.to_string(),
+            entries: 0,
+            stored_bytes: 0,
+        }
+    }
+
+    /// Whether it is the same state, of the same types: in a damaged or foreign file these may differ.
+    fn is_of(&self, header: &StateHeader) -> bool {
+        let other = Self::of(header);
+        let place = |state: &Self| (state.operator.clone(), state.name.clone(), state.kind);
+        let types = |state: &Self| (state.key_schema.clone(), state.value_schema.clone());
+        place(self) == place(&other) && types(self) == types(&other)
+    }
+}
