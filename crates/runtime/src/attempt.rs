@@ -80,9 +80,14 @@ impl Start {
             let checkpoint = point.checkpoint.checkpoint;
             let handles = restore::handles(&point.checkpoint);
             let handles = handles.map_err(|source| Failure::Restore { checkpoint, source })?;
-            // Output of a checkpoint from elsewhere is for its own job to publish.
-            if !self.foreign || point.checkpoint.job == self.graph.name() {
-                commit(&mut committers, checkpoint, &handles)?;
+            for handle in &handles {
+                match commit(&mut committers, checkpoint, std::slice::from_ref(handle)) {
+                    // Output of a checkpoint from another folder may have been published, and moved, by its own job.
+                    Err(Failure::Commit { operator, reason, lost: true, .. }) if self.foreign => {
+                        tracing::warn!(job = self.graph.name(), %operator, "output of checkpoint {checkpoint}: {reason}");
+                    }
+                    committed => committed?,
+                }
             }
         }
         for (operator, committer) in &mut committers {
@@ -190,9 +195,4 @@ pub(crate) fn commit(
         }
     }
     Ok(())
-}
-
-pub(crate) fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "a panic without a message".to_owned())
 }

@@ -1,7 +1,6 @@
 //! Drives one job: performs what coordinator and restarter decide, starts and ends attempts.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,10 +17,10 @@ use cutwater_task::{Cause, TaskError};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
 
-use crate::attempt::{Committers, Start, Started, commit, panic_text};
+use crate::attempt::{Committers, Start, Started, commit};
 use crate::clock::Clock;
 use crate::error::{Failure, JobError};
-use crate::host::{Handles, Incarnation};
+use crate::host::{Handles, Incarnation, guarded};
 use crate::hosted::{Command, Report};
 use crate::job::{JobOutcome, Options};
 use crate::restore::{self, RestorePoint};
@@ -97,6 +96,7 @@ pub(crate) struct Driver {
     held: Vec<(Attempt, CheckpointId, SubtaskSnapshot)>,
     /// Reports of subtasks that ran before the driver heard that their attempt has started.
     early: Vec<Report>,
+    early_panic: Option<(Attempt, Failure)>,
     triggered: Option<(CheckpointId, Moment)>,
     answers: BTreeMap<RequestId, Answer>,
     failure: Option<Arc<Failure>>,
@@ -142,6 +142,7 @@ impl Driver {
             commits: VecDeque::new(),
             held: Vec::new(),
             early: Vec::new(),
+            early_panic: None,
             triggered: None,
             answers: BTreeMap::new(),
             failure: None,
@@ -216,7 +217,6 @@ impl Driver {
             Event::Started(_, Err(failure)) => {
                 self.starting = false;
                 self.early.clear();
-                self.between = Some(Between { joined: true, ..Between::default() });
                 self.fail(failure);
             }
             Event::Joined(result) => {
@@ -228,6 +228,7 @@ impl Driver {
                 }
             }
             Event::Committed(committers, result) => self.handle_committed(committers, result),
+            Event::HostPanicked(attempt, failure) if self.starting => self.early_panic = Some((attempt, failure)),
             Event::HostPanicked(attempt, failure) => {
                 if self.running.as_ref().is_some_and(|running| running.attempt == attempt) {
                     self.fail(failure);
@@ -521,13 +522,16 @@ impl Driver {
     fn start(&mut self, restore: Option<Box<CompletedCheckpoint>>, reports: &UnboundedSender<Report>) {
         let (asked, max) = (self.options.parallelism.get(), self.max_parallelism); // a checkpoint has its own
         if restore.is_none() && asked > max.count() {
-            let reason = format!("parallelism {asked} is above its {} key groups: raise pipeline.max-parallelism", max.count());
+            let reason =
+                format!("parallelism {asked} is above its {} key groups: raise pipeline.max-parallelism", max.count());
             return self.stop_at_once(JobError::Options { job: self.job(), reason });
         }
         self.attempt = self.attempt.next();
         self.starting = true;
+        let mut from_elsewhere = false;
         let point = restore.map(|checkpoint| {
             let foreign = self.foreign.as_ref().filter(|foreign| foreign.checkpoint == *checkpoint);
+            from_elsewhere = foreign.is_some();
             let store = foreign.map_or(&self.store, |foreign| &foreign.store);
             RestorePoint { checkpoint: *checkpoint, store: Arc::clone(store) }
         });
@@ -558,19 +562,19 @@ impl Driver {
             epoch: self.epoch,
             attempt,
             point,
-            foreign: self.foreign.is_some(),
+            foreign: from_elsewhere,
             reports: reports.clone(),
             events: self.events.clone(),
             clock: self.clock,
             uploader,
         };
         self.block(move || {
-            let started = catch_unwind(AssertUnwindSafe(|| start.run())).unwrap_or_else(|panic| {
+            let started = guarded(|| start.run()).unwrap_or_else(|(message, at)| {
                 Err(Failure::Task(TaskError {
                     subtask: SubtaskId { task: TaskId(0), index: 0 },
-                    operator: "while the operators were being made".to_owned(),
+                    operator: "that was being made".to_owned(),
                     position: None,
-                    cause: Cause::Panic { message: panic_text(&*panic), at: None },
+                    cause: Cause::Panic { message, at },
                 }))
             });
             Event::Started(attempt, started.map(Box::new))
@@ -598,6 +602,9 @@ impl Driver {
         for report in std::mem::take(&mut self.early) {
             self.handle_report(report);
         }
+        if let Some((attempt, failure)) = self.early_panic.take() {
+            self.handle(Event::HostPanicked(attempt, failure));
+        }
     }
 
     fn plan(&self) -> Plan {
@@ -617,6 +624,11 @@ impl Driver {
             tracing::warn!(job = self.graph.name(), "while the job ends: {}", chain(&failure));
             return;
         }
+        if self.between.is_some() {
+            // One failure brings others about; the strategy hears of the first only.
+            tracing::warn!(job = self.graph.name(), "after the attempt had failed: {}", chain(&failure));
+            return;
+        }
         let now = self.clock.now();
         tracing::warn!(job = self.graph.name(), attempt = %self.attempt, "attempt failed: {}", chain(&failure));
         let class = match failure.is_non_recoverable() {
@@ -629,6 +641,7 @@ impl Driver {
         });
         self.failure = Some(Arc::new(failure));
         self.stop_attempt();
+        self.between.get_or_insert(Between { joined: true, ..Between::default() }); // nothing ran that is to be joined
         self.coordinator.handle_failover(now);
         self.restarter.handle_failure(now, class);
     }

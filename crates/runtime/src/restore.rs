@@ -11,9 +11,10 @@ use cutwater_dataflow::exec::{OperatorSnapshot, SnapshotKind};
 use cutwater_state::format::{ReadAt, SnapshotReader};
 use cutwater_state::{Block, StateError};
 use cutwater_storage::{ObjectName, ObjectReader, Store};
-use cutwater_task::{TaskCore, TaskSettings, TaskSnapshot, TaskStart};
+use cutwater_task::{Cause, TaskCore, TaskError, TaskSettings, TaskSnapshot, TaskStart};
 
 use crate::error::{Failure, RestoreError, check_parallelism};
+use crate::host::guarded;
 
 /// A checkpoint with the store that its files are in.
 #[derive(Clone)]
@@ -65,15 +66,26 @@ impl Build<'_> {
         let mut cores = Vec::with_capacity(subtasks.len());
         for some in subtasks.chunks(threads) {
             let built: Vec<_> = std::thread::scope(|scope| {
-                let running: Vec<_> = some.iter().map(|subtask| scope.spawn(|| self.one(*subtask))).collect();
+                let running: Vec<_> = some.iter().map(|subtask| scope.spawn(|| self.guarded(*subtask))).collect();
                 running.into_iter().map(std::thread::ScopedJoinHandle::join).collect()
             });
             for core in built {
-                // A panic of user code here is a panic of the attempt; the driver catches it.
-                cores.push(core.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?);
+                cores.push(core.expect("panics were caught inside")?);
             }
         }
         Ok(cores)
+    }
+
+    /// Builds one subtask; a panic of user code becomes a failure of the attempt.
+    fn guarded(&self, subtask: SubtaskId) -> Result<TaskCore, Failure> {
+        guarded(|| self.one(subtask)).unwrap_or_else(|(message, at)| {
+            Err(Failure::Task(TaskError {
+                subtask,
+                operator: self.graph.tasks()[subtask.task.0 as usize].name(),
+                position: None,
+                cause: Cause::Panic { message, at },
+            }))
+        })
     }
 
     fn one(&self, subtask: SubtaskId) -> Result<TaskCore, Failure> {

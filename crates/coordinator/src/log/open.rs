@@ -283,6 +283,10 @@ impl Log {
             Start::At(checkpoint) => (Some(checkpoint.clone()), checkpoint.origin),
             Start::Foreign(foreign) => (Some(foreign.clone()), Some(origin_of(&foreign))),
         };
+        // Above the reign of a foreign checkpoint too: names made of epochs, such as those of output, must not come again.
+        let last = open.last.as_ref().map(|last| last.epoch);
+        let before = last.max(restore.as_ref().map(|checkpoint| checkpoint.epoch));
+        let epoch = before.map_or(Epoch(1), Epoch::next);
         let newest_id = open.newest.as_ref().map(|completed| completed.checkpoint.checkpoint);
         let highest = newest_id.max(restore.as_ref().map(|checkpoint| checkpoint.checkpoint));
         let claim = Claim {
@@ -292,7 +296,7 @@ impl Log {
         };
         let record = Record {
             slot: open.tail(self.slots_per_boundary),
-            epoch: open.last.as_ref().map_or(Epoch(1), |last| last.epoch.next()),
+            epoch,
             nonce: self.fresh_nonce(),
             job: self.job.name.clone(),
             newest: open.last.as_ref().and_then(|last| last.newest),

@@ -30,6 +30,12 @@ pub use layout::{EdgeLayout, Layout, LayoutError, TaskLayout};
 pub use panics::WorkerPanic;
 pub use seam::{Core, Output, OutputChannel, Progress};
 
+/// Calls `f` on a thread of ours; a panic is not printed but comes back as its text and place.
+pub(crate) fn guarded<R>(f: impl FnOnce() -> R) -> Result<R, (String, Option<String>)> {
+    panics::adopt_thread();
+    panics::catch(f).map_err(|caught| (caught.message, caught.location))
+}
+
 #[cfg(panic = "abort")]
 compile_error!(
     "cutwater needs `panic = \"unwind\"`: a panic in user code is caught, reported and answered with a restart of the \
