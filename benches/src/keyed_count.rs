@@ -1,0 +1,392 @@
+//! A sum per key, through the whole of a job: what checkpoints cost its throughput and its batches.
+
+use std::fs::File;
+use std::num::{NonZeroU32, NonZeroU64};
+use std::os::unix::fs::FileExt as _;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::ensure;
+use cutwater::state::{Table, TableSpec, hash_key};
+use cutwater::{Job, JobGraph, KeyedProcess, MaxParallelism, OperatorUid, ProcessContext, Timestamp, UserError};
+use serde_json::json;
+
+use crate::histogram::Histogram;
+use crate::job::{Folder, Running, ms, options};
+use crate::keys::{Gate, Keys, key_of, splitmix64};
+use crate::machine::{Machine, cpu_time, preemptions};
+use crate::report::{Bound, Figure, Report};
+use crate::{clock, duration};
+
+/// Arguments of `keyed-count`.
+#[derive(clap::Args)]
+pub(crate) struct KeyedCount {
+    /// How many keys, uniformly drawn.
+    #[arg(long, default_value = "1000000")]
+    keys: NonZeroU64,
+    /// Subtasks of the source and of the sum; as many worker threads, up to the cores.
+    #[arg(long, default_value = "1")]
+    parallelism: NonZeroU32,
+    /// For how long the job is measured, half of it with checkpoints. At least three windows of each are.
+    #[arg(long, default_value_t = 20.0)]
+    seconds: f64,
+    /// From one checkpoint to the next, such as `1s` or `200ms`.
+    #[arg(long, default_value = "1s", value_parser = duration)]
+    interval: Duration,
+    /// Where to put the folder of checkpoints.
+    #[arg(long)]
+    checkpoints: Option<PathBuf>,
+}
+
+/// So many records are a batch here, as they are in the runtime.
+const BATCH: usize = 1024;
+/// Checkpoints in each window with checkpoints.
+const CHECKPOINTS_A_WINDOW: u32 = 2;
+const BARE_WINDOW: Duration = Duration::from_millis(500);
+/// Until what was under way has been processed after the gate closed.
+const DRAIN: Duration = Duration::from_millis(50);
+
+/// What the operator tells the benchmark.
+struct Meter {
+    counted: AtomicU64,
+    /// Whether a checkpoint is being taken: from asking for it until it is durable.
+    snapshot: AtomicBool,
+    /// Whether the windows have begun.
+    measuring: AtomicBool,
+    batches: [Histogram; 2],
+    /// The same without the time in which the worker waited for a core.
+    on_core: [Histogram; 2],
+}
+
+/// Sums the records of each key, and looks at the clock once for each batch.
+struct Sum {
+    meter: Arc<Meter>,
+    left: usize,
+    /// When the batch before was done, and whether a snapshot was running then. `None` where no batch was before.
+    last: Option<(Instant, bool)>,
+    waits: Waits,
+}
+
+impl Clone for Sum {
+    fn clone(&self) -> Self {
+        Self { meter: Arc::clone(&self.meter), left: BATCH, last: None, waits: Waits::default() }
+    }
+}
+
+impl Sum {
+    #[cold]
+    fn note_batch(&mut self) {
+        self.left = BATCH;
+        let now = clock::now();
+        self.meter.counted.fetch_add(BATCH as u64, Ordering::Relaxed);
+        let snapshot = self.meter.snapshot.load(Ordering::Relaxed);
+        if !self.meter.measuring.load(Ordering::Relaxed) {
+            self.last = None;
+            return;
+        }
+        if let Some((last, during)) = self.last.replace((now, snapshot)) {
+            let (took, place) = (now.duration_since(last), usize::from(during || snapshot));
+            self.meter.batches[place].note(took);
+            self.meter.on_core[place].note(took.saturating_sub(self.waits.within(took)));
+        }
+    }
+}
+
+impl KeyedProcess<u64, u64> for Sum {
+    type State = u64;
+    type Out = u64;
+
+    fn initial(&self) -> u64 {
+        0
+    }
+
+    #[inline]
+    fn process(&mut self, cx: &mut ProcessContext<'_, u64, u64, u64>, record: u64) -> Result<(), UserError> {
+        let sum = cx.state()?;
+        *sum = sum.wrapping_add(record);
+        let sum = *sum;
+        cx.emit(sum);
+        self.left -= 1;
+        if self.left == 0 {
+            self.note_batch();
+        }
+        Ok(())
+    }
+
+    fn on_timer(&mut self, _: &mut ProcessContext<'_, u64, u64, u64>, _: Timestamp) -> Result<(), UserError> {
+        Ok(())
+    }
+}
+
+/// How long the calling thread has waited for a core, from the kernel's count.
+#[derive(Default)]
+struct Waits {
+    schedstat: Option<File>,
+    seen: Duration,
+    batches: u32,
+}
+
+impl Waits {
+    /// The kernel is asked only about batches as long as this, and at every so many: asking takes a microsecond.
+    const LONG: Duration = Duration::from_micros(200);
+    const EVERY: u32 = 64;
+
+    /// How much of a batch that `took` so long was waiting.
+    fn within(&mut self, took: Duration) -> Duration {
+        self.batches = self.batches.wrapping_add(1);
+        if took < Self::LONG && !self.batches.is_multiple_of(Self::EVERY) {
+            return Duration::ZERO;
+        }
+        let before = self.seen;
+        self.seen = self.read().unwrap_or(before);
+        if took < Self::LONG { Duration::ZERO } else { self.seen.saturating_sub(before).min(took) }
+    }
+
+    /// The second number of `/proc/thread-self/schedstat`, in nanoseconds.
+    fn read(&mut self) -> Option<Duration> {
+        if self.schedstat.is_none() {
+            self.schedstat = File::open("/proc/thread-self/schedstat").ok();
+        }
+        let mut text = [0; 96];
+        let read = self.schedstat.as_ref()?.read_at(&mut text, 0).ok()?;
+        let text = std::str::from_utf8(&text[..read]).ok()?;
+        text.split_whitespace().nth(1)?.parse().ok().map(Duration::from_nanos)
+    }
+}
+
+fn graph(keys: u64, gate: &Arc<Gate>, meter: &Arc<Meter>) -> anyhow::Result<JobGraph> {
+    let mut job = Job::new("keyed-count");
+    job.source("keys", Keys { keys, gate: Arc::clone(gate) })
+        .key_by(move |record| key_of(*record, keys))
+        .process_with("sums", Sum { meter: Arc::clone(meter), left: BATCH, last: None, waits: Waits::default() })
+        .sink("nowhere", cutwater::discard());
+    Ok(job.build()?)
+}
+
+/// What one window saw.
+struct Window {
+    per_second: f64,
+    per_cpu_second: f64,
+    preemptions: f64,
+}
+
+/// Begun by [`Self::begin`].
+struct Stopwatch {
+    start: Instant,
+    cpu: Duration,
+    preemptions: u64,
+    counted: u64,
+}
+
+impl Stopwatch {
+    fn begin(counted: u64) -> Self {
+        Self { start: clock::now(), cpu: cpu_time(), preemptions: preemptions(), counted }
+    }
+
+    fn end(self, counted: u64) -> Window {
+        let seconds = clock::since(self.start).as_secs_f64();
+        let records = (counted - self.counted) as f64;
+        let cpu = cpu_time().saturating_sub(self.cpu).as_secs_f64();
+        Window {
+            per_second: records / seconds,
+            per_cpu_second: records / cpu.max(1e-3),
+            preemptions: preemptions().saturating_sub(self.preemptions) as f64 / seconds,
+        }
+    }
+}
+
+/// The table alone on one thread, with the same keys and values in the same batches.
+struct Bare {
+    table: Table<u64, u64>,
+    keys: u64,
+    at: u64,
+}
+
+impl Bare {
+    fn new(keys: u64) -> anyhow::Result<Self> {
+        let max = MaxParallelism::default();
+        let operator = OperatorUid::new("bare")?;
+        let spec = TableSpec { operator, name: "value".to_owned(), max_parallelism: max, key_groups: max.all() };
+        let mut table = Table::new(spec);
+        let mut scratch = Vec::new();
+        for key in 0..keys {
+            table.insert(hash_key(&key, &mut scratch), key, 0)?;
+        }
+        Ok(Self { table, keys, at: 0 })
+    }
+
+    fn window(&mut self) -> anyhow::Result<Window> {
+        let stopwatch = Stopwatch::begin(self.at);
+        let (mut scratch, mut records, mut hashes) = (Vec::new(), Vec::new(), Vec::new());
+        while clock::since(stopwatch.start) < BARE_WINDOW {
+            records.clear();
+            hashes.clear();
+            for at in self.at..self.at + BATCH as u64 {
+                let record = splitmix64(0, at);
+                let key = key_of(record, self.keys);
+                hashes.push(hash_key(&key, &mut scratch));
+                records.push((key, record));
+            }
+            self.at += BATCH as u64;
+            self.table.prefetch(&hashes);
+            for (&hash, (key, record)) in hashes.iter().zip(&records) {
+                let sum = self.table.get_or_insert_with(hash, key, || 0)?;
+                *sum = sum.wrapping_add(*record);
+            }
+        }
+        Ok(stopwatch.end(self.at))
+    }
+}
+
+/// All that is measured.
+#[derive(Default)]
+struct Windows {
+    with: Vec<Window>,
+    without: Vec<Window>,
+    bare: Vec<Window>,
+    checkpoints: Vec<f64>,
+    checkpoint_bytes: u64,
+}
+
+impl KeyedCount {
+    pub(crate) fn run(&self, machine: Machine) -> anyhow::Result<Report> {
+        let folder = Folder::below(self.checkpoints.as_deref())?;
+        let meter = Arc::new(Meter {
+            counted: AtomicU64::new(0),
+            snapshot: AtomicBool::new(false),
+            measuring: AtomicBool::new(false),
+            batches: [Histogram::new(), Histogram::new()],
+            on_core: [Histogram::new(), Histogram::new()],
+        });
+        let gate = Arc::new(Gate::default());
+        let graph = graph(self.keys.get(), &gate, &meter)?;
+        let job = Running::spawn(graph, options(self.parallelism, folder.path()))?;
+        let splits = u64::from(self.parallelism.get());
+        job.wait_for("all keys", Duration::from_millis(1), |_| gate.filled() == splits)?;
+        let mut bare = Bare::new(self.keys.get())?;
+        let window = self.interval * CHECKPOINTS_A_WINDOW;
+        let rounds = (self.seconds / (2.0 * window.as_secs_f64())).round().clamp(3.0, 1e6) as u32;
+        let mut windows = Windows::default();
+        for round in 0..rounds {
+            bare.window().map(|seen| windows.bare.push(seen))?;
+            gate.set_open(true);
+            clock::pause(DRAIN); // caches and queues fill
+            // Whichever comes first has another part of the noise: they take turns.
+            for with in [round % 2 == 0, round % 2 != 0] {
+                self.window(&job, &meter, with, &mut windows)?;
+            }
+            gate.set_open(false);
+            meter.measuring.store(false, Ordering::Relaxed);
+            clock::pause(DRAIN);
+        }
+        let (read, counted) = (job.handle().status().records_in, meter.counted.load(Ordering::Relaxed));
+        let rest = splits * BATCH as u64;
+        ensure!(read >= counted && read - counted < rest, "{read} records read, {counted} summed: some were lost");
+        job.cancel()?;
+        Ok(self.report(machine, &windows, &meter, rounds))
+    }
+
+    fn window(&self, job: &Running, meter: &Meter, with: bool, windows: &mut Windows) -> anyhow::Result<()> {
+        meter.measuring.store(true, Ordering::Relaxed);
+        let stopwatch = Stopwatch::begin(meter.counted.load(Ordering::Relaxed));
+        let start = stopwatch.start;
+        for at in 0..CHECKPOINTS_A_WINDOW {
+            clock::pause_until(start + self.interval * at + self.interval / 2);
+            if with {
+                meter.snapshot.store(true, Ordering::Relaxed);
+                let taken = job.checkpoint();
+                meter.snapshot.store(false, Ordering::Relaxed);
+                let (took, checkpoint) = taken?;
+                windows.checkpoints.push(ms(took));
+                windows.checkpoint_bytes = checkpoint.state_bytes();
+            }
+        }
+        clock::pause_until(start + self.interval * CHECKPOINTS_A_WINDOW);
+        let seen = stopwatch.end(meter.counted.load(Ordering::Relaxed));
+        if with {
+            windows.with.push(seen)
+        } else {
+            windows.without.push(seen)
+        }
+        Ok(())
+    }
+
+    fn report(&self, machine: Machine, windows: &Windows, meter: &Meter, rounds: u32) -> Report {
+        let parameters = json!({
+            "keys": self.keys,
+            "parallelism": self.parallelism,
+            "interval_ms": ms(self.interval),
+            "rounds": rounds,
+            "window_ms": ms(self.interval * CHECKPOINTS_A_WINDOW),
+        });
+        let mut report = Report::new("keyed-count", machine, parameters);
+        let target = match self.keys.get() {
+            1_000 => Some(Bound::AtLeast(60e6)),
+            1_000_000 => Some(Bound::AtLeast(15e6)),
+            10_000_000 => Some(Bound::AtLeast(10e6)),
+            _ => None,
+        };
+        let per = |windows: &[Window], figure: fn(&Window) -> f64| windows.iter().map(figure).collect::<Vec<_>>();
+        let wall: fn(&Window) -> f64 = |window| window.per_second;
+        let cpu: fn(&Window) -> f64 = |window| window.per_cpu_second;
+        let Windows { with, without, bare, checkpoints, .. } = windows;
+        report.figure(
+            Figure::new("records_per_second", per(with, wall))
+                .beside("without_checkpoints_records_per_second", per(without, wall)),
+        );
+        report.figure(
+            Figure::new("records_per_cpu_second", per(with, cpu))
+                .beside("bare_table_records_per_cpu_second", per(bare, cpu))
+                .should_be(target),
+        );
+        report.figure(
+            Figure::new("without_checkpoints_records_per_cpu_second", per(without, cpu))
+                .beside("bare_table_records_per_cpu_second", per(bare, cpu)),
+        );
+        let cost = |figure: fn(&Window) -> f64| {
+            let (with, without) = (per(with, figure), per(without, figure));
+            with.into_iter().zip(without).map(|(with, without)| (1.0 - with / without) * 100.0).collect::<Vec<_>>()
+        };
+        report.figure(Figure::new("checkpoint_cost_percent", cost(wall)).should_be(Some(Bound::AtMost(5.0))));
+        report.figure(Figure::new("checkpoint_cpu_cost_percent", cost(cpu)));
+        report.figure(Figure::new("checkpoints_count", [checkpoints.len() as f64]));
+        report.figure(Figure::new("checkpoint_ms", checkpoints.iter().copied()));
+        report.figure(Figure::new("checkpoint_bytes", [windows.checkpoint_bytes as f64]));
+        let [plain, snapshot] = &meter.batches;
+        report.figure(
+            Figure::new("batch_p999_during_snapshot_ms", [ms(snapshot.quantile(0.999))])
+                .beside("batch_p999_otherwise_ms", [ms(plain.quantile(0.999))])
+                .should_be(Some(Bound::AtMost(1.0))),
+        );
+        report.figure(
+            Figure::new("batch_max_during_snapshot_ms", [ms(snapshot.longest())])
+                .beside("batch_max_otherwise_ms", [ms(plain.longest())]),
+        );
+        let [plain, snapshot] = &meter.on_core;
+        report.figure(
+            Figure::new("batch_on_core_p999_during_snapshot_ms", [ms(snapshot.quantile(0.999))])
+                .beside("batch_on_core_p999_otherwise_ms", [ms(plain.quantile(0.999))]),
+        );
+        report.figure(
+            Figure::new("batch_on_core_max_during_snapshot_ms", [ms(snapshot.longest())])
+                .beside("batch_on_core_max_otherwise_ms", [ms(plain.longest())]),
+        );
+        report.figure(
+            Figure::new("batch_p50_during_snapshot_ms", [ms(snapshot.quantile(0.5))])
+                .beside("batch_p50_otherwise_ms", [ms(plain.quantile(0.5))]),
+        );
+        report.figure(Figure::new("batches_during_snapshot_count", [snapshot.count() as f64]));
+        report.figure(
+            Figure::new("preemptions_per_second", per(with, |window| window.preemptions))
+                .beside("without_checkpoints_preemptions_per_second", per(without, |window| window.preemptions)),
+        );
+        report.note(
+            "A batch is 1,024 records of one subtask; its time is from the end of the one before to its own, so that all \
+             the worker does in between counts. A snapshot runs from asking for the checkpoint until it is durable. \
+             On core: without the time in which the worker was ready to run and other threads had the cores.",
+        );
+        report
+    }
+}

@@ -1,0 +1,152 @@
+//! The input of all cases: first every key once, then pseudo-random keys for as long as the gate is open.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use cutwater::{ReadStatus, Source, SourceOutput, SplitReader, UserError};
+
+/// How long a source behind a closed gate waits before it looks again.
+const LOOK_AGAIN: Duration = Duration::from_micros(500);
+
+/// Records are 64 pseudo-random bits, which serve as the value; their key is [`key_of`] them.
+#[derive(Clone)]
+pub(crate) struct Keys {
+    pub(crate) keys: u64,
+    pub(crate) gate: Arc<Gate>,
+}
+
+/// What the benchmark tells the sources, and they it.
+#[derive(Default)]
+pub(crate) struct Gate {
+    /// Whether records flow once all keys have been seen.
+    open: AtomicBool,
+    filled: AtomicU64,
+}
+
+impl Gate {
+    pub(crate) fn set_open(&self, open: bool) {
+        self.open.store(open, Ordering::Relaxed);
+    }
+
+    /// How many splits of an attempt that began at nothing have emitted all their keys.
+    pub(crate) fn filled(&self) -> u64 {
+        self.filled.load(Ordering::Relaxed)
+    }
+}
+
+/// The key of a record: uniform over `0..keys` if the record is uniform.
+#[inline]
+pub(crate) fn key_of(record: u64, keys: u64) -> u64 {
+    ((u128::from(record) * u128::from(keys)) >> 64) as u64
+}
+
+/// The least record with this key.
+fn record_of(key: u64, keys: u64) -> u64 {
+    (u128::from(key) << 64).div_ceil(u128::from(keys)) as u64
+}
+
+/// The `at`-th number of the splitmix64 sequence that starts at `seed` (Steele, Lea and Flood, "Fast Splittable
+/// Pseudorandom Number Generators", OOPSLA 2014).
+#[inline]
+pub(crate) fn splitmix64(seed: u64, at: u64) -> u64 {
+    let mut z = seed.wrapping_add(at.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+impl Source for Keys {
+    type Record = u64;
+    type Position = u64;
+    type Reader = KeysReader;
+
+    fn splits(&self, parallelism: u32) -> Result<Vec<String>, UserError> {
+        Ok((0..parallelism).map(|split| format!("{split:05} of {parallelism}")).collect())
+    }
+
+    fn open(&self, split: &str, position: Option<&u64>) -> Result<KeysReader, UserError> {
+        let parts = split.split_once(" of ").and_then(|(at, of)| Some((at.parse().ok()?, of.parse().ok()?)));
+        let Some((first, step)) = parts.filter(|(at, of): &(u64, u64)| at < of) else {
+            return Err(format!("{split:?} is not a split of this source").into());
+        };
+        Ok(KeysReader {
+            keys: self.keys,
+            gate: Arc::clone(&self.gate),
+            first,
+            step,
+            share: self.keys.saturating_sub(first).div_ceil(step),
+            emitted: position.copied().unwrap_or(0),
+        })
+    }
+}
+
+/// Reads one split of [`Keys`]: the keys `first`, `first + step`, ... once, then any.
+pub(crate) struct KeysReader {
+    keys: u64,
+    gate: Arc<Gate>,
+    first: u64,
+    step: u64,
+    share: u64,
+    emitted: u64,
+}
+
+impl SplitReader for KeysReader {
+    type Record = u64;
+    type Position = u64;
+
+    fn read(&mut self, out: &mut SourceOutput<u64>) -> Result<ReadStatus, UserError> {
+        let room = out.room() as u64;
+        if self.emitted < self.share {
+            for _ in 0..room.min(self.share - self.emitted) {
+                out.emit(record_of(self.first + self.emitted * self.step, self.keys));
+                self.emitted += 1;
+            }
+            if self.emitted == self.share {
+                self.gate.filled.fetch_add(1, Ordering::Relaxed);
+            }
+            return Ok(ReadStatus::More);
+        }
+        if !self.gate.open.load(Ordering::Relaxed) {
+            return Ok(ReadStatus::WaitUntil(out.now() + LOOK_AGAIN));
+        }
+        for at in self.emitted..self.emitted + room {
+            out.emit(splitmix64(self.first, at));
+        }
+        self.emitted += room;
+        Ok(ReadStatus::More)
+    }
+
+    fn position(&self) -> u64 {
+        self.emitted
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn splitmix64_is_the_published_sequence() {
+        let found = [0, 1, 2].map(|at| splitmix64(1_234_567, at));
+        assert_eq!(found, [6_457_827_717_110_365_317, 3_203_168_211_198_807_973, 9_817_491_932_198_370_423]);
+    }
+
+    #[test]
+    fn filling_meets_each_key_once_over_all_splits() {
+        for (keys, parallelism) in [(1, 1), (1, 3), (1_000, 1), (1_000, 3), (5_000, 2)] {
+            let gate = Arc::new(Gate::default());
+            let source = Keys { keys, gate: Arc::clone(&gate) };
+            let mut seen = Vec::new();
+            for split in source.splits(parallelism).unwrap() {
+                let mut reader = source.open(&split, None).unwrap();
+                let mut out = SourceOutput::new(1024);
+                while reader.read(&mut out).unwrap() == ReadStatus::More {
+                    seen.extend(out.take().into_iter().map(|(_, record)| key_of(record, keys)));
+                }
+            }
+            seen.sort_unstable();
+            assert_eq!(seen, (0..keys).collect::<Vec<_>>(), "{keys} keys in {parallelism} splits");
+        }
+    }
+}
