@@ -367,6 +367,8 @@ pub struct BuildContext<'a> {
     pub attempt: Attempt,
     /// The watermark that the restored checkpoint holds for the task; [`Timestamp::MIN`] at a fresh start.
     pub watermark: Timestamp,
+    /// Whether the attempt starts from nothing rather than from a checkpoint.
+    pub from_nothing: bool,
     /// What the operators of this task, all subtasks, added to the restored checkpoint.
     pub restored: &'a [OperatorSnapshot],
 }

@@ -46,6 +46,9 @@ pub struct SinkContext {
     pub epoch: Epoch,
     /// The run within the epoch.
     pub attempt: Attempt,
+    /// Whether the attempt starts from nothing: then the job has published nothing yet, and output of this sink that is
+    /// there already is of somebody else.
+    pub from_nothing: bool,
 }
 
 /// Whom a [`Committer`] publishes for.

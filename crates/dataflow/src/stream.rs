@@ -235,6 +235,7 @@ impl<'j, H: Head, C: Compose<H::Out>> Stream<'j, H, C> {
                 parallelism: context.parallelism,
                 epoch: context.epoch,
                 attempt: context.attempt,
+                from_nothing: context.from_nothing,
             })?;
             head.build(chain.compose(SinkStage { writer, operator, uid: named.clone() }), context)
         };

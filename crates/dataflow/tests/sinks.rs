@@ -13,7 +13,7 @@ fn operator() -> OperatorUid {
 
 fn to_write() -> SinkContext {
     let (job, operator) = ("job".to_owned(), operator());
-    SinkContext { job, operator, subtask: 0, parallelism: 1, epoch: Epoch(1), attempt: Attempt(1) }
+    SinkContext { job, operator, subtask: 0, parallelism: 1, epoch: Epoch(1), attempt: Attempt(1), from_nothing: true }
 }
 
 fn to_commit() -> CommitContext {

@@ -126,6 +126,7 @@ impl Subtask {
             epoch: Epoch(1),
             attempt: Attempt(1),
             watermark: Timestamp::MIN,
+            from_nothing: restored.is_empty(),
             restored,
         });
         Self { chain: chain.unwrap(), exec: Exec::new(Outbox::new(spec.output, receivers, u64::MAX)) }

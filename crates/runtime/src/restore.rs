@@ -96,6 +96,7 @@ impl Build<'_> {
             max_parallelism: self.max_parallelism,
             epoch: self.epoch,
             attempt: self.attempt,
+            from_nothing: self.restore.is_none(),
             restored: Vec::new(),
         };
         let mut files = Vec::new();

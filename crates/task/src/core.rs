@@ -64,6 +64,8 @@ pub struct TaskStart {
     pub epoch: Epoch,
     /// The run within the epoch.
     pub attempt: Attempt,
+    /// Whether the job starts from nothing; else from a checkpoint, which may hold nothing of a new task.
+    pub from_nothing: bool,
     /// What the task's subtasks had in the restored checkpoint, all of them.
     pub restored: Vec<TaskSnapshot>,
 }
@@ -78,6 +80,7 @@ impl TaskStart {
             max_parallelism: MaxParallelism::default(),
             epoch: Epoch(1),
             attempt: Attempt(1),
+            from_nothing: true,
             restored: Vec::new(),
         }
     }
@@ -234,6 +237,7 @@ impl TaskCore {
             epoch: start.epoch,
             attempt: start.attempt,
             watermark,
+            from_nothing: start.from_nothing,
             restored: &restored,
         };
         let chain = (spec.build)(&context).map_err(|error| TaskError {

@@ -46,7 +46,7 @@
 //! let (job, operator, epoch, attempt) = ("flights".to_owned(), OperatorUid::new("origins")?, Epoch(1), Attempt(2));
 //! # let (subtask, parallelism) = (0, 1);
 //! let context = CommitContext { job: job.clone(), operator: operator.clone(), epoch, attempt };
-//! let mut writer = sink.open(&SinkContext { job, operator, subtask, parallelism, epoch, attempt })?;
+//! let mut writer = sink.open(&SinkContext { job, operator, subtask, parallelism, epoch, attempt, from_nothing: true })?;
 //! writer.write(None, third)?;
 //! for prepared in writer.prepare(CheckpointId(7))? {
 //!     if let Some(finish) = prepared.finish {

@@ -124,14 +124,16 @@ impl<F> FileSink<F> {
         Ok(())
     }
 
-    /// Sees that the folder is there, and that nothing in it has a name that this attempt may give.
-    fn prepare_folder(&self, finals: &FinalPrefix) -> Result<(), FileError> {
+    /// Sees that the folder is there, and that nothing in it has a name that this attempt may give; if the job starts from
+    /// nothing, that nothing is of this sink at all.
+    fn prepare_folder(&self, finals: &FinalPrefix, from_nothing: bool) -> Result<(), FileError> {
         let failed = |action| move |source| output_error(action, &self.folder, source);
         if self.create_folder {
             self.files.create_folder_all(&self.folder).map_err(failed("create"))?;
         }
         let entries = self.files.list_folder(&self.folder).map_err(failed("list the output folder"))?;
-        match entries.iter().find(|entry| finals.is_of_attempt(&entry.name)) {
+        let in_the_way = |name| finals.is_of_attempt(name) || from_nothing && finals.is_of_sink(name);
+        match entries.iter().find(|entry| in_the_way(&entry.name)) {
             Some(taken) => Err(FileError::InTheWay { path: self.folder.join(&taken.name) }),
             None => Ok(()),
         }
@@ -143,7 +145,7 @@ impl<T: Send + 'static, F: Fn(&T, &mut Vec<u8>) + Send + Sync + 'static> Sink<T>
 
     fn open(&self, context: &SinkContext) -> Result<FileSinkWriter<F>, UserError> {
         let finals = FinalPrefix::new(&self.prefix, context);
-        self.check().and_then(|()| self.prepare_folder(&finals)).map_err(FileError::for_job)?;
+        self.check().and_then(|()| self.prepare_folder(&finals, context.from_nothing)).map_err(FileError::for_job)?;
         let temps = TempNames::new(&context.job, &context.operator);
         Ok(FileSinkWriter::new(self, context, temps, finals))
     }

@@ -271,6 +271,7 @@ impl World {
             max_parallelism: self.max_parallelism,
             epoch: Epoch(1),
             attempt: self.attempt,
+            from_nothing: false,
             restored: restored.iter().map(encoded).collect(),
         };
         let mut core = TaskCore::new(&self.graph, &start, self.settings.clone())?;

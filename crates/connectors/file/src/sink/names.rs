@@ -38,23 +38,39 @@ impl TempNames {
 }
 
 /// The beginning that the names of all files published by one subtask in one attempt share.
-pub(super) struct FinalPrefix(String);
+pub(super) struct FinalPrefix {
+    of_sink: String,
+    of_attempt: String,
+}
 
 impl FinalPrefix {
     pub(super) fn new(prefix: &str, context: &SinkContext) -> Self {
         let SinkContext { operator, subtask, epoch, attempt, .. } = context;
-        Self(format!("{prefix}{operator}-{subtask}-{epoch}-{attempt}-"))
+        let of_sink = format!("{prefix}{operator}-");
+        Self { of_attempt: format!("{of_sink}{subtask}-{epoch}-{attempt}-"), of_sink }
     }
 
     pub(super) fn name(&self, checkpoint: CheckpointId, extension: &str) -> String {
         let dot = if extension.is_empty() { "" } else { "." };
-        format!("{}{checkpoint}{dot}{extension}", self.0)
+        format!("{}{checkpoint}{dot}{extension}", self.of_attempt)
     }
 
+    /// Whether a file of this name may be one that this attempt publishes.
     pub(super) fn is_of_attempt(&self, name: &OsStr) -> bool {
-        let rest = name.to_str().and_then(|name| name.strip_prefix(&self.0));
-        rest.is_some_and(|rest| rest.split('.').next().is_some_and(|id| id.parse::<u64>().is_ok()))
+        numbers_after(&self.of_attempt, name) == Some(1)
     }
+
+    /// Whether a file of this name is one of this sink, of whatever subtask and attempt.
+    pub(super) fn is_of_sink(&self, name: &OsStr) -> bool {
+        numbers_after(&self.of_sink, name) == Some(4)
+    }
+}
+
+/// How many numbers, joined by `-`, stand between the prefix and the extension; `None` if anything else does.
+fn numbers_after(prefix: &str, name: &OsStr) -> Option<usize> {
+    let rest = name.to_str()?.strip_prefix(prefix)?.split('.').next()?;
+    let numbers = rest.split('-').map(|part| part.parse::<u64>().ok()).collect::<Option<Vec<_>>>()?;
+    Some(numbers.len())
 }
 
 /// What it takes to publish a file. The names are relative to the folder, so that it can be moved.

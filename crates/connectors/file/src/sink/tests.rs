@@ -23,6 +23,7 @@ fn at(subtask: u32, epoch: u64, attempt: u32) -> SinkContext {
         parallelism: 4,
         epoch: Epoch(epoch),
         attempt: Attempt(attempt),
+        from_nothing: false,
     }
 }
 
@@ -305,7 +306,11 @@ fn output_of_another_run_is_not_mixed_with_ours() {
     assert!(error.contains("p-daily-1-3-2-5-1.csv") && error.contains("another run"), "{error}");
     for context in [at(3, 2, 6), at(3, 3, 5), at(4, 2, 5)] {
         sink.open(&context).unwrap();
+        let error = sink.open(&SinkContext { from_nothing: true, ..context }).unwrap_err().to_string();
+        assert!(error.contains("p-daily-1-3-2-5-1.csv"), "a job that has published nothing: {error}");
     }
+    let other = SinkContext { operator: OperatorUid::new("daily").unwrap(), from_nothing: true, ..at(0, 1, 1) };
+    sink.open(&other).unwrap();
 }
 
 #[test]
