@@ -247,6 +247,8 @@ impl Inner {
 
 /// What the names of temporary files begin with; the process and a number follow.
 const TEMP_PREFIX: &str = ".cutwater-";
+/// How often a creation is tried whose temporary file others sweep away.
+const TRIES: u32 = 5;
 
 fn not_an_object(path: &Path) -> io::Error {
     io::Error::new(io::ErrorKind::NotADirectory, format!("{} is not a plain file or folder", path.display()))
@@ -259,11 +261,19 @@ impl Store for LocalFolder {
 
     fn create(&self, name: &ObjectName, bytes: &[u8]) -> Result<(), CreateError> {
         let failed = |source| CreateError::Failed { source: self.inner.error("create", name.as_str(), source) };
-        let mut temp = self.inner.begin(name).map_err(failed)?;
-        for piece in bytes.chunks(writer::PIECE) {
-            temp.write(piece).map_err(failed)?;
+        let mut tries = 0;
+        loop {
+            let mut temp = self.inner.begin(name).map_err(failed)?;
+            for piece in bytes.chunks(writer::PIECE) {
+                temp.write(piece).map_err(failed)?;
+            }
+            tries += 1;
+            match temp.publish(name) {
+                // The link did not find our temporary file: another process has taken us for dead and swept it away.
+                Err(CreateError::Failed { source }) if source.kind() == StoreErrorKind::NotFound && tries < TRIES => {}
+                done => return done,
+            }
         }
-        temp.publish(name)
     }
 
     fn read(&self, name: &ObjectName, limit: u64) -> Result<Option<Vec<u8>>, StoreError> {

@@ -62,8 +62,11 @@ impl Temp {
     }
 
     fn unlink(&mut self) -> io::Result<()> {
-        self.inner.step(Step::UnlinkTemp, &self.temp, || self.inner.files.unlink(&self.temp))?;
-        self.unlinked = true;
+        match self.inner.step(Step::UnlinkTemp, &self.temp, || self.inner.files.unlink(&self.temp)) {
+            // Swept away by a process that took us for dead: what is wanted is done.
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => self.unlinked = true,
+        }
         Ok(())
     }
 }

@@ -1,4 +1,5 @@
 use std::fmt;
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -25,7 +26,7 @@ pub struct FileSinkWriter<F> {
     finals: FinalPrefix,
     buffer: Vec<u8>,
     open: Option<OpenFile>,
-    opened: u64, // files so far
+    opened: u64, // the next number for a file
 }
 
 struct OpenFile {
@@ -54,10 +55,17 @@ impl<F> FileSinkWriter<F> {
 
     /// Opens the next file; it begins with the header.
     fn open(&mut self) -> Result<(), FileError> {
-        let name = self.temps.name(&self.context, self.opened);
-        let path = self.folder.join(&name);
-        let file = self.files.create_new(&path).map_err(|source| output_error("create", &path, source))?;
-        self.opened += 1;
+        let (name, file) = loop {
+            let name = self.temps.name(&self.context, self.opened);
+            let path = self.folder.join(&name);
+            self.opened += 1;
+            match self.files.create_new(&path) {
+                Ok(file) => break (name, file),
+                // Of an attempt with the same numbers, from another log or from none: not ours to take.
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(source) => return Err(output_error("create", &path, source)),
+            }
+        };
         self.open = Some(OpenFile { file, name, bytes: 0, crc32c: 0 });
         if let Some(header) = &self.header {
             self.buffer.extend_from_slice(header.as_bytes());
