@@ -1,0 +1,24 @@
+//! What the tests with real processes share: they start the programs of this repository as a user would, kill, stop and
+//! starve them, damage their files, and look at what is left.
+//!
+//! - [`Process`] is a child that is killed by its id when it is dropped, and that never runs longer than [`LIMIT`].
+//! - [`Flights`] is a folder of its own with output, checkpoints and, if wanted, small data for the `flights` program.
+//! - [`Log`] reads the commit log from outside, to tell in which moment a process died.
+//! - [`Mounts`] is a mount namespace of its own: folders there can be read-only or full, even for root.
+//! - [`Rng`] draws from a seed, which every failure prints.
+//!
+//! The programs are those of the release build, beside the test executables; `./test.sh` builds them first.
+
+mod csv;
+mod flights;
+mod log;
+mod mounts;
+mod process;
+mod rng;
+
+pub use csv::small_csv;
+pub use flights::{Flights, assert_same_output, cutwater};
+pub use log::Log;
+pub use mounts::Mounts;
+pub use process::{Ended, LIMIT, Process, program, seconds, sleep};
+pub use rng::Rng;

@@ -1,0 +1,236 @@
+//! The real `flights` process, killed and stopped at any moment: its output is that of a run that nobody disturbed.
+#![expect(clippy::disallowed_methods, reason = "real processes run in real time")]
+
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use cutwater_core::{CheckpointId, Epoch};
+use cutwater_integration_tests::{Flights, Process, Rng, assert_same_output, cutwater, seconds};
+
+const SEED: u64 = 20_130_101;
+const KILLS: usize = 50;
+/// Slow enough to last for most of a second, with a checkpoint every 30 ms.
+const PACED: &str = "--interval 30ms --pace 400000";
+
+/// One at a time: the tests measure moments, and the machine may have two cores only.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The output of a run that nobody disturbed.
+fn reference() -> &'static [u8] {
+    static REFERENCE: OnceLock<Vec<u8>> = OnceLock::new();
+    REFERENCE.get_or_init(|| {
+        let flights = Flights::new();
+        let ended = flights.run("").with_code(0);
+        assert!(ended.stdout.contains("finished: 336776 flights on 224 routes"), "{ended}");
+        flights.output()
+    })
+}
+
+/// What holds after each run that came to its end, whatever happened before.
+fn assert_finished(flights: &Flights, what: &str) {
+    assert_same_output(&flights.output(), reference(), what);
+    assert_eq!(flights.unpublished(), [""; 0], "{what}: unpublished files stay in the output folder");
+    assert_untouchable(flights, what);
+}
+
+/// The checkpoints are in order, and the same command does nothing more.
+fn assert_untouchable(flights: &Flights, what: &str) {
+    let verified = cutwater(flights.path(), "checkpoints verify checkpoints");
+    assert_eq!(verified.code, Some(0), "{what}: {verified}");
+    let before = flights.published();
+    let ended = flights.run(PACED).with_code(0);
+    assert!(ended.stdout.starts_with("finished already"), "{what}: {ended}");
+    assert!(flights.published() == before, "{what}: a finished job has changed its output");
+}
+
+#[test]
+fn the_output_is_the_same_at_each_parallelism() {
+    let _alone = alone();
+    let lines = |kind: &str| {
+        let lines = reference().split(|byte| *byte == b'\n');
+        lines.filter(|line| line.starts_with(kind.as_bytes())).count()
+    };
+    assert_eq!(lines("flight,"), 336_776);
+    assert!(lines("day,") > 10_000, "{} daily lines", lines("day,"));
+    for parallelism in 1..=3 {
+        let flights = Flights::new();
+        let options = format!("--interval 50ms --parallelism {parallelism}");
+        let _ended = flights.run(&options).with_code(0);
+        assert_finished(&flights, &options);
+    }
+}
+
+/// What a kill left behind.
+#[derive(Debug)]
+struct Hit {
+    /// Of the run's length.
+    fraction: f64,
+    /// Nobody had claimed the job yet.
+    unclaimed: bool,
+    /// No checkpoint had completed yet.
+    early: bool,
+    /// Snapshots of a checkpoint had been written, or were, that had not completed.
+    during: bool,
+    /// All data had been read and the last checkpoint completed, but the end was not recorded.
+    last: bool,
+}
+
+impl Hit {
+    fn look(flights: &Flights, fraction: f64) -> Self {
+        let log = flights.log();
+        let newest = log.newest();
+        let done = (log.epoch(), newest.map_or(CheckpointId(0), |newest| newest.checkpoint));
+        let open = |(epoch, checkpoint, _): &(u64, u64, String)| {
+            Some(Epoch(*epoch)) == done.0 && CheckpointId(*checkpoint) > done.1
+        };
+        Self {
+            fraction,
+            unclaimed: log.entries.is_empty(),
+            early: newest.is_none(),
+            during: flights.snapshots().iter().any(open) || !flights.temporary().is_empty(),
+            last: newest.is_some_and(|newest| newest.final_),
+        }
+    }
+}
+
+/// Starts the program and kills it there. If it ends before, that run was no test: again, a bit earlier.
+fn kill_once(flights: &mut Flights, options: &str, length: f64, fraction: f64) -> Hit {
+    let mut fraction = fraction;
+    for _ in 0..20 {
+        let before = flights.copy();
+        match flights.start(options).kill_at(Duration::from_secs_f64(length * fraction)) {
+            Ok(()) => return Hit::look(flights, fraction),
+            Err(ended) => drop(ended.with_code(0)),
+        }
+        *flights = before;
+        fraction *= 0.93;
+    }
+    panic!("{options} always ends before it can be killed");
+}
+
+#[test]
+fn fifty_kills_spread_over_the_run_leave_no_trace_in_the_output() {
+    let _alone = alone();
+    let mut rng = Rng::new(SEED);
+    let lengths = [1, 2].map(|parallelism| {
+        let ended = Flights::new().run(&format!("{PACED} --parallelism {parallelism}")).with_code(0);
+        ended.time.as_secs_f64()
+    });
+    let length = lengths[0].min(lengths[1]);
+    let started = Instant::now();
+    let mut hits = Vec::new();
+    let (mut runs, mut resumed, mut other_parallelism) = (0, 0, 0);
+    for index in 0..KILLS {
+        let moment = (index as f64 + rng.fraction()) / KILLS as f64;
+        let parallelism = 1 + index % 2;
+        let options = format!("{PACED} --parallelism {parallelism}");
+        let what = format!("seed {SEED}, kill {index} at {moment:.3} of {length:.3} s, {options}");
+        let mut flights = Flights::new();
+        hits.push(kill_once(&mut flights, &options, length, moment));
+        // Every fifth is killed once more before it may finish, every tenth twice more.
+        let more = if index % 10 == 0 { 2 } else { usize::from(index % 5 == 0) };
+        let options = match index % 3 {
+            0 => format!("{PACED} --parallelism {}", 1 + (parallelism + rng.below(3)) % 4),
+            _ => options,
+        };
+        other_parallelism += usize::from(index % 3 == 0);
+        for _ in 0..more {
+            let left = 1.0 - hits.last().map_or(0.0, |hit| hit.fraction);
+            hits.push(kill_once(&mut flights, &options, length, left * rng.fraction()));
+        }
+
+        let expected = flights.log().newest().map(|newest| newest.checkpoint);
+        let ended = flights.run(&options).with_code(0);
+        runs += 1;
+        // The end may have been recorded just before the kill.
+        if !ended.stdout.starts_with("finished already") {
+            assert_eq!(flights.log().claims().last(), Some(&expected), "{what}: {ended}");
+            let said = match expected {
+                Some(checkpoint) => format!("resumes from checkpoint {checkpoint} of checkpoints/flights"),
+                None => "starts from nothing".to_owned(),
+            };
+            assert!(ended.stderr.contains(&said), "{what}: {ended}");
+            resumed += usize::from(expected.is_some());
+        }
+        assert!(flights.log().finished(), "{what}");
+        assert_finished(&flights, &what);
+        assert_eq!(flights.temporary(), [""; 0], "{what}: temporary files stay in the checkpoint folder");
+    }
+    let count = |hit: fn(&Hit) -> bool| hits.iter().filter(|found| hit(found)).count();
+    let unclaimed = count(|hit| hit.unclaimed);
+    let early = count(|hit| hit.early);
+    let during = count(|hit| hit.during);
+    let late = count(|hit| hit.fraction > 0.85);
+    let last = count(|hit| hit.last);
+    println!(
+        "seed {SEED}: {} kills in {runs} runs of {length:.3} s, {other_parallelism} resumed with another parallelism; \
+         {resumed} runs went on from a checkpoint; {unclaimed} killed before the claim, {early} before the first \
+         checkpoint, {during} while a checkpoint was being taken, {late} near the end, {last} after the last \
+         checkpoint; {:.1} s",
+        hits.len(),
+        seconds(started)
+    );
+    assert_eq!((runs, hits.len()), (KILLS, KILLS + 15));
+    assert!(resumed * 10 >= runs * 7, "only {resumed} of {runs} runs went on from a checkpoint");
+    assert!(early >= 1 && during >= 3 && late >= 3, "the moments are badly spread: {hits:?}");
+}
+
+#[test]
+fn a_stopped_process_that_wakes_up_after_another_finished_its_job_stops_itself() {
+    let _alone = alone();
+    let mut rng = Rng::new(SEED ^ 1);
+    for round in 0..6 {
+        let flights = Flights::new();
+        let options = format!("{PACED} --parallelism {}", 1 + round % 3);
+        let mut first = flights.start(&options);
+        let wanted = 1 + rng.below(8);
+        first.wait_until("some checkpoints", |_| flights.log().completed().count() >= wanted);
+        cutwater_integration_tests::sleep(Duration::from_secs_f64(0.03 * rng.fraction()));
+        first.signal("STOP");
+        let what = format!("seed {SEED}, round {round}, stopped after {wanted} checkpoints, {options}");
+
+        let second = flights.run(&options).with_code(0);
+        assert!(second.stderr.contains("resumes from checkpoint"), "{what}: {second}");
+        assert_same_output(&flights.output(), reference(), &what);
+        let published = flights.published();
+        first.signal("CONT");
+        let zombie = first.wait().with_code(3);
+        assert!(zombie.stderr.contains("job flights was superseded by epoch 2"), "{what}: {zombie}");
+        assert!(flights.published() == published, "{what}: the one that was replaced has published something");
+        assert_untouchable(&flights, &what);
+    }
+}
+
+#[test]
+fn of_two_started_at_once_one_does_the_job() {
+    let _alone = alone();
+    let mut rng = Rng::new(SEED ^ 2);
+    let mut superseded = 0;
+    for round in 0..8 {
+        let flights = Flights::new();
+        let options = format!("{PACED} --parallelism {}", 1 + round % 3);
+        let first = flights.start(&options);
+        cutwater_integration_tests::sleep(Duration::from_secs_f64(0.02 * rng.fraction()));
+        let second = flights.start(&options);
+        let ended = [first, second].map(Process::wait);
+        let what = format!("seed {SEED}, round {round}, {options}:\n{}\n{}", ended[0], ended[1]);
+        assert!(ended.iter().any(|ended| ended.code == Some(0)), "{what}");
+        for ended in &ended {
+            match ended.code {
+                Some(0) => {}
+                Some(3) => {
+                    superseded += 1;
+                    assert!(ended.stderr.contains("job flights was superseded by epoch"), "{what}");
+                }
+                _ => panic!("{what}"),
+            }
+        }
+        assert_same_output(&flights.output(), reference(), &what);
+        assert_untouchable(&flights, &what);
+    }
+    println!("{superseded} of 8 pairs met while both ran");
+    assert!(superseded > 0, "they never met");
+}
