@@ -63,3 +63,8 @@ pub use {
     cutwater_coordinator as coordinator, cutwater_file as file, cutwater_memory as memory, cutwater_state as state,
     cutwater_storage as storage,
 };
+
+/// Compiles the code of README.md.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;
