@@ -18,9 +18,14 @@ pub(crate) struct StateSize {
     /// Size of each value in bytes; keys have 8.
     #[arg(long, default_value = "100")]
     pub(crate) value: NonZeroU32,
-    /// Subtasks; as many worker threads, up to the cores.
-    #[arg(long, default_value = "1")]
+    /// Subtasks; as many worker threads, up to the cores. By default as many as there are cores.
+    #[arg(long, default_value_t = cores())]
     pub(crate) parallelism: NonZeroU32,
+}
+
+fn cores() -> NonZeroU32 {
+    let cores = std::thread::available_parallelism().ok();
+    cores.and_then(|cores| NonZeroU32::try_from(cores).ok()).unwrap_or(NonZeroU32::MIN)
 }
 
 impl StateSize {

@@ -129,11 +129,13 @@ impl Work {
         let mut writer = self.uploader.store.writer(&name)?;
         let mut bytes = Vec::new();
         let mut encoder = SnapshotEncoder::new(&self.header(), self.uploader.compression, &mut bytes)?;
+        flush(&mut *writer, &mut bytes)?;
         for part in parts {
             match part {
                 Part::Block(block) => {
-                    encoder.push(&block, &mut bytes)?;
-                    flush(&mut *writer, &mut bytes)?;
+                    for part in encoder.frame(&block)?.parts() {
+                        writer.write(part)?;
+                    }
                     self.written(block.payload.len() as u64);
                 }
                 Part::Complete(inline, finish) => {

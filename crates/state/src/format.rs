@@ -13,7 +13,7 @@ use std::io;
 use cutwater_core::{CheckpointId, KeyGroupRange};
 use serde::{Deserialize, Serialize};
 
-pub use self::encoder::SnapshotEncoder;
+pub use self::encoder::{FramedBlock, SnapshotEncoder};
 pub use self::layout::VERSION;
 pub use self::reader::SnapshotReader;
 use crate::StateHeader;

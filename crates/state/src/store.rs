@@ -46,8 +46,8 @@ pub(crate) struct Store<E: Entry> {
     active: u64,
     sweep: Sweep,
     undo_bytes: u64,
-    /// Room to make in a shard at its first entry, while restoring.
-    reserved: usize,
+    /// Whether shards were made beforehand, to get all their slots at their first entry.
+    reserved: bool,
     scratch: Vec<u8>,
 }
 
@@ -74,14 +74,14 @@ impl<E: Entry> Store<E> {
             free: last.saturating_sub(base).leading_zeros().min(63),
             depth: 1,
             directory: vec![0; 2],
-            shards: vec![Shard::with_capacity(0, 0)],
+            shards: vec![Shard::small(0)],
             depths: vec![0],
             entries: 0,
             cuts: 0,
             active: 0,
             sweep: Sweep::default(),
             undo_bytes: 0,
-            reserved: 0,
+            reserved: false,
             scratch: Vec::new(),
         }
     }
@@ -239,9 +239,9 @@ impl<E: Entry> Store<E> {
         }
         let bit = 1_u64 << (63 - depth);
         self.unpin(old);
-        let mut whole = std::mem::replace(&mut self.shards[old], Shard::with_capacity(0, 0));
+        let mut whole = std::mem::replace(&mut self.shards[old], Shard::small(0));
         let pending = whole.pending.take();
-        let mut halves = [(); 2].map(|()| Shard::with_capacity(FULL_SLOTS / 2, whole.settled));
+        let mut halves = [(); 2].map(|()| Shard::large(whole.settled));
         if pending.is_some() {
             for half in &mut halves {
                 half.pending = Some(Box::new(Pending::none()));

@@ -215,11 +215,12 @@ impl<K: Key, V: Data> Entry for Pair<K, V> {
     }
 }
 
-/// Loads the first two cache lines of a string or of bytes, which lie anywhere on the heap.
+/// Loads the first two cache lines of a string or of bytes, which lie anywhere on the heap, and the last one. The rest
+/// of a longer one the processor fetches by itself: its lines follow each other.
 #[inline]
 fn warm<T: Data>(value: &T) -> u8 {
     let any = value as &dyn Any;
     let text = any.downcast_ref::<String>().map(|text| text.as_bytes());
     let bytes = text.or_else(|| any.downcast_ref::<Vec<u8>>().map(Vec::as_slice)).unwrap_or_default();
-    bytes.first().unwrap_or(&0) ^ bytes.get(64).unwrap_or(&0)
+    bytes.first().unwrap_or(&0) ^ bytes.get(64).unwrap_or(&0) ^ bytes.last().unwrap_or(&0)
 }

@@ -1,3 +1,5 @@
+use std::borrow::Cow;
+
 use cutwater_core::KeyGroup;
 use serde::Serialize;
 
@@ -52,6 +54,22 @@ pub struct SnapshotEncoder {
     last: Vec<Option<KeyGroup>>,
 }
 
+/// A block as it stands in the file, made by [`SnapshotEncoder::frame`].
+#[derive(Debug)]
+pub struct FramedBlock<'a> {
+    head: [u8; FRAME],
+    body: Cow<'a, [u8]>,
+    checksum: [u8; CHECKSUM],
+}
+
+impl FramedBlock<'_> {
+    /// The bytes: one after the other they are the block.
+    #[must_use]
+    pub fn parts(&self) -> [&[u8]; 3] {
+        [&self.head, &self.body, &self.checksum]
+    }
+}
+
 /// The header as it stands in the file.
 #[derive(Serialize)]
 struct Stored<'a> {
@@ -87,17 +105,28 @@ impl SnapshotEncoder {
         Ok(Self { compression, written: (out.len() - start) as u64, index: Vec::new(), last })
     }
 
-    /// Appends a block. Blocks of one state come in the order in which its sweep emits them; those of several states may
-    /// alternate.
+    /// Appends a block: [`Self::frame`] for callers that have the whole file in memory.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::frame`]. `out` is then as it was.
+    pub fn push(&mut self, block: &Block, out: &mut Vec<u8>) -> Result<(), StateError> {
+        for part in self.frame(block)?.parts() {
+            out.extend_from_slice(part);
+        }
+        Ok(())
+    }
+
+    /// The next bytes of the file, which are this block, without copying its payload. Blocks of one state come in the
+    /// order in which its sweep emits them; those of several states may alternate.
     ///
     /// # Errors
     ///
     /// [`StateError::TooLarge`] if the payload is larger than a frame can say; [`StateError::Damaged`] if the block is
-    /// out of order or of a state that is not in the header. `out` is then as it was.
-    pub fn push(&mut self, block: &Block, out: &mut Vec<u8>) -> Result<(), StateError> {
+    /// out of order or of a state that is not in the header. The file then has no such block.
+    pub fn frame<'a>(&mut self, block: &'a Block) -> Result<FramedBlock<'a>, StateError> {
         let raw = block_length("a block", block.payload.len())?;
         self.check_order(block)?;
-        let start = out.len();
         let mut frame = Frame {
             state: block.state,
             groups: block.groups,
@@ -116,16 +145,14 @@ impl SnapshotEncoder {
             frame.compression = ZSTD;
             frame.stored = block_length("a block", packed.len())?;
         }
-        let bytes = packed.as_deref().unwrap_or(&block.payload);
-        out.reserve(FRAME + bytes.len() + CHECKSUM);
-        out.extend_from_slice(&frame.to_bytes());
-        out.extend_from_slice(bytes);
-        append_checksum(start, out);
+        let head = frame.to_bytes();
+        let body = packed.map_or(Cow::Borrowed(block.payload.as_slice()), Cow::Owned);
+        let checksum = crc32c::crc32c_append(crc32c::crc32c(&head), &body).to_le_bytes();
         let length = frame.stored + (FRAME + CHECKSUM) as u32;
         let Block { state, groups, entries, .. } = *block;
         self.index.push(BlockInfo { state, groups, entries, offset: self.written, length });
         self.written += u64::from(length);
-        Ok(())
+        Ok(FramedBlock { head, body, checksum })
     }
 
     /// How many bytes the file has so far.

@@ -60,6 +60,11 @@ fn read_all(bytes: &Vec<u8>) -> Result<(SnapshotHeader, Vec<Block>), StateError>
 fn what_was_written_is_read() {
     for compression in [Compression::None, Compression::Zstd(1), Compression::Zstd(-3)] {
         let (header, blocks, bytes) = file(compression);
+        let reader = SnapshotReader::open(&bytes).unwrap();
+        for used in [0, 1, 100, 1 << 20] {
+            let into_used = |info| reader.read_block_into(info, vec![0xaa; used]).unwrap();
+            assert_eq!(reader.blocks().iter().map(into_used).collect::<Vec<_>>(), blocks, "{used} bytes were in use");
+        }
         assert_eq!(read_all(&bytes).unwrap(), (header, blocks), "{compression:?}");
     }
     assert!(file(Compression::Zstd(1)).2.len() + 100 < file(Compression::None).2.len());

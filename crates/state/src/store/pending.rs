@@ -77,6 +77,11 @@ impl Pending {
         Some(word * 64 + bits.trailing_zeros() as usize)
     }
 
+    /// Which of the places from this one to the end of its word are frozen, as bits from the lowest on.
+    pub(crate) fn frozen_from(&self, place: usize) -> u64 {
+        self.frozen.get(place / 64).map_or(0, |word| word >> (place % 64))
+    }
+
     /// Keeps the entry as it is now. Returns how many bytes that took.
     pub(crate) fn keep<E: Entry>(&mut self, group: KeyGroup, entry: &E) -> Result<usize, StateError> {
         let undo = self.undo_of(group);

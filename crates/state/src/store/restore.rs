@@ -5,8 +5,8 @@ use super::{FULL_SLOTS, Store};
 use crate::block::read_entries;
 use crate::{Block, StateError, codec_of};
 
-/// A shard made beforehand gets so many entries on average, so that hardly one has to split.
-const RESERVED_ENTRIES: u64 = FULL_SLOTS as u64 / 2;
+/// A shard made beforehand gets at most so many entries on average, so that hardly one has to split.
+const RESERVED_ENTRIES: u64 = FULL_SLOTS as u64 * 5 / 8;
 /// No more shards than this are made beforehand: the number of entries comes from a file.
 const MAX_RESERVED_DEPTH: u32 = 18;
 
@@ -23,12 +23,10 @@ impl<E: Entry> Store<E> {
         while depth < MAX_RESERVED_DEPTH && wanted > RESERVED_ENTRIES as f64 * f64::from(1_u32 << depth) {
             depth += 1;
         }
-        let each = (wanted / f64::from(1_u32 << depth)) as usize;
-        // Room for a little more than the average; it is taken when the shard gets its first entry.
-        self.reserved = (each + each / 16).min(FULL_SLOTS / 2);
+        self.reserved = true; // each shard takes its slots when it gets its first entry
         self.depth = depth;
         self.directory = (0..1 << depth).collect();
-        self.shards = (0..1 << depth).map(|_| Shard::with_capacity(0, self.cuts)).collect();
+        self.shards = (0..1 << depth).map(|_| Shard::small(self.cuts)).collect();
         self.depths = vec![depth; 1 << depth];
     }
 
@@ -60,8 +58,8 @@ impl<E: Entry> Store<E> {
         }
         let spread = entry.spread(hash);
         let shard = self.shard_of(hash);
-        if self.reserved > 0 && self.shards[shard].len() == 0 {
-            self.shards[shard] = Shard::with_capacity(self.reserved, self.cuts);
+        if self.reserved && self.shards[shard].len() == 0 {
+            self.shards[shard] = Shard::large(self.cuts);
         }
         if self.shards[shard].find(spread, |there| there.same(&entry)).is_some() {
             return Err(damaged(group, "the key is there already"));

@@ -30,6 +30,13 @@ pub(crate) const MAX_ENTRIES: usize = (1 << 22) - 1;
 /// smaller: shorter pauses for a split (some 30 µs for integers), and memory from the allocator's heap, not by `mmap`.
 pub(crate) const FULL_SLOTS: usize = 4096;
 const LEAST_SLOTS: usize = 8;
+/// How much of a shard's slots may be taken, in sixteenths, before it is tight, and how much entries alone may take
+/// before they get twice as many slots: at eleven sixteenths a search takes two steps on average.
+const FILL: (usize, usize) = (11, 8);
+/// The same for a shard that has not its full size. There is hardly more than one such shard, it stays in the nearest
+/// caches, and what then takes the time of a lookup is a wrong guess of how many steps it takes: with room to spare it
+/// is nearly always one.
+const SPARSE_FILL: (usize, usize) = (4, 3);
 
 /// A small table with open addressing: entries stand in the slots themselves, so that a lookup misses the cache once.
 /// (An index beside dense entries takes less memory and was three times slower at 1e6 keys.)
@@ -56,10 +63,14 @@ enum Slot<E> {
 }
 
 impl<E: Entry> Shard<E> {
-    /// An empty shard with room for some entries.
-    pub(crate) fn with_capacity(entries: usize, settled: u64) -> Self {
-        let slots = (entries * 16).div_ceil(11).next_power_of_two().max(LEAST_SLOTS);
-        Self { slots: empty(slots), full: 0, removed: 0, settled, pending: None }
+    /// An empty shard, to grow from small.
+    pub(crate) fn small(settled: u64) -> Self {
+        Self { slots: empty(LEAST_SLOTS), full: 0, removed: 0, settled, pending: None }
+    }
+
+    /// An empty shard of full size.
+    pub(crate) fn large(settled: u64) -> Self {
+        Self { slots: empty(FULL_SLOTS), ..Self::small(settled) }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -111,28 +122,36 @@ impl<E: Entry> Shard<E> {
         full(place) ^ full((place + 2) & mask)
     }
 
-    /// Loads what the entries at these places own, all at once: encoding them one by one would wait for each.
+    /// Finds the entries among the 64 places from `first` on whose bits are set, and loads what they own: their places
+    /// go into `found`, their number is returned. Encoding them one by one would wait for memory one by one. Which slots
+    /// are full is anybody's guess, so the search for them has no branch that depends on it.
     #[inline]
-    pub(crate) fn warm(&self, places: std::ops::Range<usize>) {
-        let slots = self.slots.get(places.start..places.end.min(self.slots.len())).unwrap_or_default();
-        let entries = slots.iter().filter_map(|slot| match slot {
-            Slot::Full(_, entry) => Some(entry),
-            Slot::Empty | Slot::Removed => None,
-        });
+    pub(crate) fn gather(&self, first: usize, bits: u64, found: &mut [usize; 64]) -> usize {
+        let mut count = 0;
+        for (at, slot) in self.slots.iter().skip(first).take(64).enumerate() {
+            found[count] = first + at;
+            count += usize::from(matches!(slot, Slot::Full(..))) & (bits >> at & 1) as usize;
+        }
+        let entries = found[..count].iter().filter_map(|&place| self.get(place));
         black_box(entries.fold(0, |loaded, entry| loaded ^ entry.warm()));
+        count
     }
 
     /// Whether the next entry needs more slots, or fresh ones without those of removed entries: see [`Self::rebuild`].
     #[inline]
     pub(crate) fn is_tight(&self) -> bool {
-        // At eleven sixteenths a search takes two steps on average.
-        (self.full + self.removed + 1) * 16 > self.slots.len() * 11
+        (self.full + self.removed + 1) * 16 > self.slots.len() * self.fill().0
+    }
+
+    #[inline]
+    fn fill(&self) -> (usize, usize) {
+        if self.slots.len() < FULL_SLOTS { SPARSE_FILL } else { FILL }
     }
 
     /// Moves all entries to new slots, twice as many if the entries need them. Places change.
     #[cold]
     pub(crate) fn rebuild(&mut self) {
-        let grow = (self.full + 1) * 16 > self.slots.len() * 8;
+        let grow = (self.full + 1) * 16 > self.slots.len() * self.fill().1;
         let slots = if grow { self.slots.len() * 2 } else { self.slots.len() };
         let old = std::mem::replace(&mut self.slots, empty(slots));
         (self.full, self.removed) = (0, 0);

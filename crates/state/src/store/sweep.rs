@@ -6,9 +6,6 @@ use super::shard::{Entry, Shard};
 use crate::block::{BLOCK_BYTES, BlockBuilder};
 use crate::{Block, StateError, SweepProgress};
 
-/// So many places are loaded ahead. More would push each other out of the first cache.
-const WARM_PLACES: usize = 32;
-
 /// How far the sweep of the running cut has come.
 #[derive(Default)]
 pub(crate) struct Sweep {
@@ -155,33 +152,10 @@ impl<E: Entry> Store<E> {
         undo_bytes: &mut u64,
         stop: usize,
     ) -> Result<bool, StateError> {
-        let mut warm = plan.at;
         loop {
             // Frozen entries of the current group first, since a change of one adds to what is kept of the group.
-            loop {
-                let place = match &plan.order {
-                    None => pending.next_frozen(plan.at),
-                    Some(order) => match order.get(plan.at) {
-                        Some(&(group, place)) if group == plan.current => Some(place as usize),
-                        _ => None,
-                    },
-                };
-                let Some(place) = place else { break };
-                if plan.order.is_none() && place >= warm {
-                    shard.warm(place..place + WARM_PLACES);
-                    warm = place + WARM_PLACES;
-                }
-                // In an order a place may have thawed since; otherwise it may be empty.
-                if let Some(entry) = shard.get(place).filter(|_| pending.is_frozen(place)) {
-                    block.open(plan.current);
-                    entry.encode(block.payload())?;
-                    block.added(1);
-                    pending.thaw(place);
-                }
-                plan.at = if plan.order.is_none() { place } else { plan.at } + 1;
-                if block.bytes() >= stop {
-                    return Ok(false);
-                }
+            if !Self::emit_frozen(plan, shard, pending, block, stop)? {
+                return Ok(false);
             }
             while let Some(undo) = pending.take_undo(plan.current) {
                 block.open(plan.current);
@@ -198,5 +172,56 @@ impl<E: Entry> Store<E> {
                 None => return Ok(true),
             }
         }
+    }
+    /// Emits the frozen entries of the current group; false if the block has `stop` bytes before all are.
+    fn emit_frozen(
+        plan: &mut Plan,
+        shard: &Shard<E>,
+        pending: &mut Pending,
+        block: &mut BlockBuilder,
+        stop: usize,
+    ) -> Result<bool, StateError> {
+        let Some(order) = &plan.order else {
+            let mut found = [0; 64];
+            while let Some(first) = pending.next_frozen(plan.at) {
+                let count = shard.gather(first, pending.frozen_from(first), &mut found);
+                for &place in &found[..count] {
+                    plan.at = place + 1;
+                    if !Self::emit_entry(plan.current, shard, place, pending, block, stop)? {
+                        return Ok(false);
+                    }
+                }
+                plan.at = first + 64 - first % 64;
+            }
+            return Ok(true);
+        };
+        while let Some(&(_, place)) = order.get(plan.at).filter(|&&(group, _)| group == plan.current) {
+            plan.at += 1;
+            // It may have thawed since the order was made.
+            let place = place as usize;
+            if pending.is_frozen(place) && !Self::emit_entry(plan.current, shard, place, pending, block, stop)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Emits a frozen entry and thaws it; false if the block then has `stop` bytes.
+    #[inline]
+    fn emit_entry(
+        group: KeyGroup,
+        shard: &Shard<E>,
+        place: usize,
+        pending: &mut Pending,
+        block: &mut BlockBuilder,
+        stop: usize,
+    ) -> Result<bool, StateError> {
+        if let Some(entry) = shard.get(place) {
+            block.open(group);
+            entry.encode(block.payload())?;
+            block.added(1);
+            pending.thaw(place);
+        }
+        Ok(block.bytes() < stop)
     }
 }

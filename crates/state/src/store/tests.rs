@@ -199,6 +199,40 @@ fn shards_stay_small_and_the_index_follows() {
 }
 
 #[test]
+fn a_small_table_has_slots_to_spare_and_a_large_one_has_not() {
+    for (keys, least, most) in [(10, 4, 12), (400, 4, 12), (1_000, 4, 12), (2_800, 1, 2), (100_000, 1, 3)] {
+        let mut table = Strings::new(spec(128, 0, 1));
+        for key in 0..keys {
+            put(&mut table, key, "");
+        }
+        let slots = table.store().shards.iter().map(|shard| shard.slots()).sum::<usize>() as u32;
+        assert!((keys * least..=keys * most).contains(&slots), "{slots} slots for {keys} keys");
+    }
+}
+
+#[test]
+fn what_is_reserved_neither_splits_nor_grows() {
+    for (keys, subtask, parallelism) in [(3_000, 0, 1), (40_000, 0, 1), (41_500, 0, 1), (90_000, 1, 3)] {
+        let mut table = Strings::new(spec(128, subtask, parallelism));
+        for key in (0..keys).filter(|&key| owned(key, spec(128, subtask, parallelism).key_groups, 128)) {
+            put(&mut table, key, "");
+        }
+        table.cut();
+        let blocks = sweep_all(&mut table);
+        let mut restored = Strings::new(spec(128, subtask, parallelism));
+        restored.reserve(table.len());
+        let made = restored.store().shards.len();
+        for block in &blocks {
+            restored.restore(block, block.groups).unwrap();
+        }
+        assert_eq!(restored.len(), table.len());
+        let slots: Vec<_> = restored.store().shards.iter().map(|shard| shard.slots()).collect();
+        assert!(made > 1 && slots.len() == made, "{made} shards became {}", slots.len());
+        assert!(slots.iter().all(|&slots| slots <= FULL_SLOTS), "{slots:?}");
+    }
+}
+
+#[test]
 fn a_shard_that_splits_under_the_sweep_is_swept_whole() {
     // Wherever in the shard the sweep is: most entries keep their place in a split, some do not.
     for (max, step) in [1, 1000].into_iter().flat_map(|max| (1..30).map(move |step| (max, step * 1_000))) {
