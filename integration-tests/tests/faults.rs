@@ -518,7 +518,7 @@ fn as_newer_version(path: &Path, snapshot: bool) -> Vec<u8> {
         // docs/format.md: magic, version u32, header length u32, header, checksum of all this.
         newer[8..12].copy_from_slice(&2u32.to_le_bytes());
         let length = u32::from_le_bytes(newer[12..16].try_into().unwrap()) as usize;
-        let sum = crc32c::crc32c(&newer[..16 + length]);
+        let sum = crc32c::crc32c(&newer[..16 + length]).rotate_right(15).wrapping_add(0x5157_3a21);
         newer[16 + length..20 + length].copy_from_slice(&sum.to_le_bytes());
     } else {
         // The header of the log's objects: magic, version u16, kind, length, checksum of these 19 bytes and the body.

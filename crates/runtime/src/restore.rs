@@ -166,6 +166,11 @@ fn restore_file(
         return Err(damaged(StateError::Damaged { part: "file", offset: 0, reason: reason.into() }));
     }
     let snapshot = SnapshotReader::open(&reader).map_err(damaged)?;
+    let header = snapshot.header();
+    if (header.checkpoint, &header.job) != (point.checkpoint.checkpoint, &point.checkpoint.job) {
+        let reason = format!("the file is of checkpoint {} of job {}", header.checkpoint, header.job);
+        return Err(damaged(StateError::Damaged { part: "header", offset: 0, reason: reason.into() }));
+    }
     for (place, header) in (0u16..).zip(&snapshot.header().states) {
         let mut states = core.states();
         let found = states.iter_mut().find(|state| {

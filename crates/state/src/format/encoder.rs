@@ -3,7 +3,7 @@ use std::borrow::Cow;
 use cutwater_core::KeyGroup;
 use serde::Serialize;
 
-use super::layout::{CHECKSUM, FRAME, Footer, Frame, MAGIC, MAX_BLOCK, STORED, VERSION, ZSTD};
+use super::layout::{CHECKSUM, FRAME, Footer, Frame, MAGIC, MAX_BLOCK, STORED, VERSION, ZSTD, checksum};
 use super::{BlockInfo, Compression, KEY_HASH, SnapshotHeader};
 use crate::{Block, StateError};
 
@@ -147,7 +147,7 @@ impl SnapshotEncoder {
         }
         let head = frame.to_bytes();
         let body = packed.map_or(Cow::Borrowed(block.payload.as_slice()), Cow::Owned);
-        let checksum = crc32c::crc32c_append(crc32c::crc32c(&head), &body).to_le_bytes();
+        let checksum = checksum(&[&head, &body]).to_le_bytes();
         let length = frame.stored + (FRAME + CHECKSUM) as u32;
         let Block { state, groups, entries, .. } = *block;
         self.index.push(BlockInfo { state, groups, entries, offset: self.written, length });
@@ -191,7 +191,7 @@ impl SnapshotEncoder {
 }
 
 fn append_checksum(start: usize, out: &mut Vec<u8>) {
-    let checksum = crc32c::crc32c(&out[start..]);
+    let checksum = checksum(&[&out[start..]]);
     out.extend_from_slice(&checksum.to_le_bytes());
 }
 

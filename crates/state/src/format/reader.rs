@@ -4,8 +4,8 @@ use cutwater_core::KeyGroupRange;
 use serde::Deserialize;
 
 use super::layout::{
-    CHECKSUM, FOOTER, FRAME, Footer, Frame, INDEX_ENTRY, MAGIC, PREFIX, STORED, TRUSTED_BYTES, VERSION, ZSTD, damaged,
-    u32_at,
+    CHECKSUM, FOOTER, FRAME, Footer, Frame, INDEX_ENTRY, MAGIC, PREFIX, STORED, TRUSTED_BYTES, VERSION, ZSTD, checksum,
+    damaged, u32_at,
 };
 use super::{BlockInfo, KEY_HASH, ReadAt, SnapshotHeader};
 use crate::{Block, StateError};
@@ -92,10 +92,10 @@ impl<'a> SnapshotReader<'a> {
         // The index tiles the file, so that no length is longer than the file.
         buffer.resize(rest, 0);
         read(self.file, info.offset + FRAME as u64, &mut buffer)?;
-        let Some((stored, checksum)) = buffer.split_last_chunk::<CHECKSUM>() else {
+        let Some((stored, sum)) = buffer.split_last_chunk::<CHECKSUM>() else {
             return Err(wrong("it is shorter than its frame"));
         };
-        if crc32c::crc32c_append(crc32c::crc32c(&head), stored) != u32::from_le_bytes(*checksum) {
+        if checksum(&[&head, stored]) != u32::from_le_bytes(*sum) {
             return Err(wrong("its checksum does not match"));
         }
         let frame = Frame::from_bytes(&head);
@@ -183,8 +183,8 @@ fn read_index(file: &dyn ReadAt, footer: Footer, start: u64, states: usize) -> R
 
 /// What stands before a checksum that matches it.
 fn unseal(bytes: &[u8]) -> Option<&[u8]> {
-    let (sealed, checksum) = bytes.split_last_chunk::<CHECKSUM>()?;
-    (crc32c::crc32c(sealed) == u32::from_le_bytes(*checksum)).then_some(sealed)
+    let (sealed, sum) = bytes.split_last_chunk::<CHECKSUM>()?;
+    (checksum(&[sealed]) == u32::from_le_bytes(*sum)).then_some(sealed)
 }
 
 /// Decompresses to exactly `raw` bytes, and never holds many more than there really are.

@@ -166,3 +166,21 @@ proptest! {
         prop_assert!(mixed == bytes || read_all(&mixed).is_err());
     }
 }
+
+#[test]
+fn the_sum_of_the_whole_file_tells_files_of_one_shape_apart() {
+    let (header, mut blocks, bytes) = file(Compression::None);
+    let other = {
+        let last = blocks[0].payload.len() - 1;
+        blocks[0].payload[last] ^= 1;
+        let mut out = Vec::new();
+        let mut encoder = SnapshotEncoder::new(&header, Compression::None, &mut out).unwrap();
+        for block in &blocks {
+            encoder.push(block, &mut out).unwrap();
+        }
+        encoder.finish(&mut out);
+        out
+    };
+    assert_eq!(bytes.len(), other.len());
+    assert_ne!(crc32c::crc32c(&bytes), crc32c::crc32c(&other));
+}
