@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::num::NonZeroUsize;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Sender, channel};
 use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -727,109 +727,4 @@ fn what_does_not_fit_together_is_refused() {
     assert!(matches!(outcome(&[0, 1, 2]), Err(HostError::ExcessCore { subtask: found }) if found == subtask(2, 0)));
     let (incarnation, _handles) = outcome(&[1, 0]).unwrap();
     incarnation.join(SOON).unwrap();
-}
-
-/// Not a test: prints what the host costs. `cargo test --release --test host -- --ignored --nocapture`.
-#[test]
-#[ignore = "prints figures"]
-fn figures() {
-    let _alone = alone();
-    let layout_small = layout(&[1, 2], &[(0, 1)]);
-    for workers in [1, 2] {
-        let (flowing, ended): (Vec<_>, Vec<_>) =
-            (0..1_000).map(|_| panicking_round(&layout_small, workers)).skip(50).unzip();
-        let both = |times: &Vec<Duration>| (percentile(times.clone(), 50), percentile(times.clone(), 99));
-        println!("{workers} workers: start -> data p50/p99 {:?}, panic -> joined {:?}", both(&flowing), both(&ended));
-    }
-    for workers in [1, 2] {
-        let (answer, answers) = channel();
-        let cores = (0..2).map(|index| echo(subtask(0, index), &answer)).collect();
-        let (incarnation, handles) = start(&layout(&[2], &[]), workers, cores);
-        let times = (0..2_000).map(|command| {
-            std::thread::sleep(Duration::from_micros(200));
-            let begun = Instant::now();
-            handles.send(subtask(0, 1), command).unwrap();
-            answers.recv().unwrap();
-            begun.elapsed()
-        });
-        let times: Vec<_> = times.collect();
-        println!(
-            "{workers} workers: command -> answer {:?} / {:?}",
-            percentile(times.clone(), 50),
-            percentile(times, 99)
-        );
-        incarnation.abort();
-        incarnation.join(SOON).unwrap();
-    }
-    for (workers, records) in [(1, 0), (2, 0), (1, 1024), (2, 1024)] {
-        let (rate, batches) = throughput(workers, records);
-        println!("{workers} workers, {records} records a batch: {rate:.0} batches/s over all ({batches} batches)");
-    }
-}
-
-/// Sources with a window of 16 batches to each receiver, all to all; receivers sum up and give credit back.
-fn throughput(workers: usize, records: u64) -> (f64, u64) {
-    const WINDOW: u64 = 16;
-    let n = workers as u32;
-    let total: u64 = if records == 0 { 500_000 } else { 200_000 };
-    let mut cores = Vec::new();
-    for index in 0..n {
-        let from = subtask(0, index);
-        let mut left = vec![WINDOW; n as usize];
-        let mut sent = 0;
-        cores.push(Scripted::new(from, move |quantum| {
-            for given in quantum.given.drain(..) {
-                if let Given::Credit(output, bytes) = given {
-                    left[output.to as usize] += bytes;
-                }
-            }
-            let mut any = false;
-            let message = |to, last| {
-                let edge = EdgeId(0);
-                let message = Message { from, edge, to, number: 0, batch: (0..records).collect(), last };
-                Output::Send { output: OutputChannel { edge, to }, element: Box::new(message) }
-            };
-            for to in (0..n).filter(|to| left[*to as usize] > 0) {
-                any = true;
-                quantum.out.push(message(to, false));
-            }
-            for left in left.iter_mut().filter(|left| **left > 0) {
-                *left -= 1;
-                sent += 1;
-            }
-            if sent >= total {
-                quantum.out.extend((0..n).map(|to| message(to, true)));
-                return Progress::Done;
-            }
-            if any { Progress::Busy } else { Progress::Idle }
-        }));
-    }
-    let (report, reports) = channel();
-    for index in 0..n {
-        let mut open = n;
-        let (mut sum, mut batches, report) = (0_u64, 0_u64, report.clone());
-        cores.push(Scripted::new(subtask(1, index), move |quantum| {
-            if let Some(Given::Element(channel, message)) = quantum.given.pop_front() {
-                sum += message.batch.iter().sum::<u64>();
-                batches += 1;
-                open -= u32::from(message.last);
-                quantum.out.push(Output::Credit { channel, bytes: 1 });
-            }
-            match quantum.given.is_empty() {
-                true if open == 0 => {
-                    report.send((batches, sum)).unwrap();
-                    Progress::Done
-                }
-                true => Progress::Idle,
-                false => Progress::Busy,
-            }
-        }));
-    }
-    let begun = Instant::now();
-    let (incarnation, _handles) = start(&layout(&[n, n], &[(0, 1)]), workers, cores);
-    incarnation.join(Duration::from_secs(100)).unwrap();
-    let elapsed = begun.elapsed();
-    drop(report);
-    let batches = Receiver::iter(&reports).map(|(batches, _)| batches).sum::<u64>();
-    (batches as f64 / elapsed.as_secs_f64(), batches)
 }
