@@ -169,7 +169,9 @@ fn run(args: &Args) -> Result<(), Ended> {
     let resumable = matches!(place, Place::Folder(_));
     let ended = |error| ended(error, resumable);
     let handle = spawn(graph, options).map_err(ended)?;
-    let outcome = progress::watch(&handle, &place).map_err(Ended::with(Exit::Failed))?;
+    // With --from a folder it may be that one's checkpoint or, on the second try, one of our own.
+    let known = !matches!(args.from, From::Place(_));
+    let outcome = progress::watch(&handle, known.then_some(&place)).map_err(Ended::with(Exit::Failed))?;
     match outcome.map_err(ended)? {
         JobOutcome::AlreadyFinished => {
             println!(

@@ -14,8 +14,8 @@ const TICK: Duration = Duration::from_millis(100);
 /// The least time between two lines where standard error is no terminal.
 const LINE: Duration = Duration::from_secs(5);
 
-/// Shows the job until it ends.
-pub(crate) fn watch(handle: &JobHandle, checkpoints: &Place) -> anyhow::Result<Result<JobOutcome, JobError>> {
+/// Shows the job until it ends. `checkpoints` is where a resumed job's checkpoint was found, where that is one place for sure.
+pub(crate) fn watch(handle: &JobHandle, checkpoints: Option<&Place>) -> anyhow::Result<Result<JobOutcome, JobError>> {
     thread::scope(|scope| {
         let (ended, end) = channel();
         let waiter = thread::Builder::new().name("flights-wait".to_owned());
@@ -39,7 +39,7 @@ pub(crate) fn watch(handle: &JobHandle, checkpoints: &Place) -> anyhow::Result<R
 }
 
 struct Progress<'a> {
-    checkpoints: &'a Place,
+    checkpoints: Option<&'a Place>,
     bar: ProgressBar,
     /// The attempt that was announced.
     attempt: Option<Attempt>,
@@ -52,7 +52,7 @@ struct Progress<'a> {
 }
 
 impl<'a> Progress<'a> {
-    fn new(checkpoints: &'a Place) -> Self {
+    fn new(checkpoints: Option<&'a Place>) -> Self {
         // Hidden by itself if that is no terminal.
         let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
         let style = ProgressStyle::with_template("{spinner:.cyan} {elapsed_precise} {msg}");
@@ -104,7 +104,10 @@ impl<'a> Progress<'a> {
             (self.last, self.rate) = ((0, self.bar.elapsed()), 0.0);
             let verb = if first { "resumes" } else { "goes on" };
             match status.restored {
-                Some(checkpoint) => self.say(&format!("{verb} from checkpoint {checkpoint} of {}", self.checkpoints)),
+                Some(checkpoint) => {
+                    let place = self.checkpoints.map(|place| format!(" of {place}")).unwrap_or_default();
+                    self.say(&format!("{verb} from checkpoint {checkpoint}{place}"));
+                }
                 None if first => self.say("starts from nothing"),
                 None => self.say("starts again from nothing"),
             }
