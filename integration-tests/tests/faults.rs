@@ -542,7 +542,9 @@ fn checkpoints_of_a_newer_format_are_refused_by_name() {
         assert!(flights.published() == before, "{file}: a start that was refused has changed the output");
         let verified = cutwater(flights.path(), "checkpoints verify checkpoints");
         assert_eq!(verified.code, Some(4), "{file}: {verified}");
-        assert!(verified.to_string().contains(&file) && verified.to_string().contains("newer"), "{file}: {verified}");
+        // A file that is not the one of the record is told as such before anybody looks into it.
+        let reason = if index > 0 { "were written" } else { "newer" };
+        assert!(verified.to_string().contains(&file) && verified.to_string().contains(reason), "{file}: {verified}");
         fs::write(&path, whole).unwrap();
         assert_finishes(&flights, FAST, &file);
     }

@@ -234,3 +234,27 @@ fn of_two_started_at_once_one_does_the_job() {
     println!("{superseded} of 8 pairs met while both ran");
     assert!(superseded > 0, "they never met");
 }
+
+/// The checkpoint of a killed run starts a log of its own elsewhere; the output folder is the same. Killed again, the same
+/// command resumes from the new log.
+#[test]
+fn a_killed_run_goes_on_from_another_folder() {
+    let _alone = alone();
+    for round in 0..3 {
+        let flights = Flights::new();
+        while flights.log().newest().is_none() {
+            let running = flights.start(PACED);
+            running.kill_at(Duration::from_millis(400)).expect("the run is paced to last longer");
+        }
+        let old = flights.path().join("old");
+        std::fs::rename(flights.path().join("checkpoints"), &old).expect("both are in one folder");
+        let options = format!("{PACED} --parallelism {} --from old/flights", round + 1);
+        if let Err(ended) = flights.start(&options).kill_at(Duration::from_millis(200)) {
+            drop(ended.with_code(0));
+        }
+        let _ended = flights.run(&options).with_code(0);
+        assert_same_output(&flights.output(), reference(), &options);
+        assert_eq!(flights.unpublished(), [""; 0], "{options}");
+        assert!(matches!(flights.log().claims()[..], [Some(_), ..]), "{options}: it did not begin from a checkpoint");
+    }
+}

@@ -13,10 +13,10 @@ use cutwater_integration_tests::{Flights, assert_same_output, small_csv};
 
 const KEYS: u64 = 16;
 /// Records of the split that is read fast, and of the one that is slow.
-const FAST: u64 = 288_000;
-const SLOW: u64 = 4_800;
+const FAST: u64 = 576_000;
+const SLOW: u64 = 9_600;
 const FAILURES: u64 = 3;
-const ROUNDS: u64 = 5;
+const ROUNDS: u64 = 4;
 
 /// Two splits of numbers. One is slow to read: while its reader sleeps, the barrier of its subtask waits, and records
 /// of the other split run ahead of it.
@@ -101,7 +101,7 @@ fn run_with_failures(mode: CheckpointingMode) -> Vec<(u64, u64)> {
     let handle = spawn(counting(&out, &panic), options).unwrap();
     for failure in 1..=FAILURES {
         let before = handle.status().completed_checkpoints;
-        while handle.status().completed_checkpoints < before + 3 {
+        while handle.status().completed_checkpoints < before + 2 {
             assert!(!handle.is_done(), "it ended before failure {failure}");
             std::thread::yield_now();
         }
