@@ -41,7 +41,7 @@ const MIN_INTERVAL: Duration = Duration::from_millis(1);
 /// - Numbers of checkpoints rise within a process; a new process goes on above the newest *completed* one, since only
 ///   those are in the log. So it is epoch and number together that are never used twice: name files by both, as the
 ///   barrier carries both.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Coordinator {
     settings: Settings,
     job: Job,
@@ -63,7 +63,7 @@ pub struct Coordinator {
     last_completion: Option<Moment>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum Phase {
     /// Not open yet.
     Opening,
@@ -107,6 +107,17 @@ impl Coordinator {
             counts: Counts::default(),
             last_completion: None,
         }
+    }
+
+    /// Sets by how many slots of the log a boundary moves: 1024, unless set before [`Self::handle_open`]. For simulations,
+    /// which are to meet boundaries sooner: all coordinators of a log must agree on it for ever.
+    ///
+    /// # Panics
+    ///
+    /// If `slots` is zero.
+    pub fn set_slots_per_boundary(&mut self, slots: u64) {
+        assert!(slots > 0, "a boundary moves by at least one slot");
+        self.log.set_slots_per_boundary(slots);
     }
 
     /// Tells that the wall clock shows `unix_ms` (milliseconds since 1970-01-01 UTC) at `now`. Only for the times that

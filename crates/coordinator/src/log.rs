@@ -56,7 +56,7 @@ pub(crate) struct Opened {
     pub(crate) next_id: CheckpointId,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Log {
     job: Job,
     num_retained: usize,
@@ -77,7 +77,7 @@ pub(crate) struct Log {
     events: VecDeque<Event>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum State {
     New,
     Opening(Box<Open>),
@@ -109,8 +109,6 @@ impl Log {
         }
     }
 
-    /// For tests that should meet boundaries sooner.
-    #[cfg(test)]
     pub(crate) fn set_slots_per_boundary(&mut self, slots: u64) {
         self.slots_per_boundary = slots;
     }

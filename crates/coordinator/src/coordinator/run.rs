@@ -5,7 +5,7 @@ use cutwater_core::{Attempt, Moment, SubtaskId, TaskId};
 use crate::{Plan, TaskPlan};
 
 /// The attempt that runs, and its clockwork.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Run {
     pub(crate) attempt: Attempt,
     pub(crate) plan: Plan,

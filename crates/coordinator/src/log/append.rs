@@ -7,7 +7,7 @@ use super::{Event, Log, Open, Opened, State, names};
 use crate::{Action, CompletedCheckpoint, CreateOutcome, Outcome, Token};
 
 /// A record on its way into its slot.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Append {
     record: Record,
     bytes: Vec<u8>,
@@ -18,7 +18,7 @@ pub(crate) struct Append {
     step: Step,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) enum Purpose {
     Open { open: Box<Open>, opened: Opened },
     Append,

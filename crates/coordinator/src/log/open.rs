@@ -11,7 +11,7 @@ use super::{Append, Event, Log, Opened, State, names};
 use crate::{Action, CompletedCheckpoint, OpenError, Origin, Outcome, RestoreFrom, Token};
 
 /// Where an opening stands.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Open {
     from: RestoreFrom,
     step: Step,
@@ -25,7 +25,7 @@ pub(crate) struct Open {
 }
 
 /// What the newest record says.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Last {
     epoch: Epoch,
     finished: bool,
@@ -176,7 +176,7 @@ impl Open {
     }
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum Start {
     Empty,
     At(Box<CompletedCheckpoint>),

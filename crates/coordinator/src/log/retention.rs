@@ -16,7 +16,7 @@ const MAX_LITTER: usize = 4096;
 const MAX_AT_ONCE: usize = 16;
 
 /// What the durable records keep, and what is being deleted.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Retention {
     retained: Vec<Kept>,                      // oldest first, the newest completed checkpoint last
     subsumed: BTreeMap<u64, Subsumed>,        // by slot; not yet all deleted
@@ -29,14 +29,14 @@ pub(crate) struct Retention {
     sweep_out: Option<(Token, u64)>,          // the deletion of slots up to this one
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Kept {
     slot: u64,
     checkpoint: CheckpointId,
     files: BTreeSet<String>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Subsumed {
     files: BTreeSet<String>,
     out: Option<Token>,

@@ -133,7 +133,7 @@ impl World {
         };
         let job = Job { name: JOB.to_owned(), max_parallelism: MaxParallelism::default() };
         let mut coordinator = Coordinator::new(settings, job, self.nonce);
-        coordinator.log.set_slots_per_boundary(SLOTS_PER_BOUNDARY);
+        coordinator.set_slots_per_boundary(SLOTS_PER_BOUNDARY);
         coordinator.handle_open(self.now, RestoreFrom::Latest);
         self.processes[who] = Some(Process {
             coordinator,

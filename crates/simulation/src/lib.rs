@@ -1,0 +1,1 @@
+//! One seed runs a world and judges it.
