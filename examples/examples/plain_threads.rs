@@ -137,6 +137,10 @@ fn start(durable: &Arc<Durable>, nonce: u64, crash_in: Option<CheckpointId>) -> 
                     drop(store);
                     coordinator.handle_deleted(now, token, Ok(()));
                 }
+                Action::List { token, prefix } => {
+                    let names = lock(&durable.store).keys().filter(|name| name.starts_with(&prefix)).cloned().collect();
+                    coordinator.handle_listed(now, token, Ok(names));
+                }
 
                 // The job is ours. All threads run before the first checkpoint can be asked for.
                 Action::Opened { epoch, restore } => {

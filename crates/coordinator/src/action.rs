@@ -61,6 +61,15 @@ pub enum Action {
         /// The objects' names.
         names: Vec<String>,
     },
+    /// List the names of all objects that begin with this prefix, in any order, and answer with
+    /// [`crate::Coordinator::handle_listed`]. Comes once, after [`Action::Opened`]. Nothing depends on it: an error, no
+    /// answer at all, or a list that is stale or lacks names only leaves files for the next start to delete.
+    List {
+        /// To be given back with the answer.
+        token: Token,
+        /// What the names begin with.
+        prefix: String,
+    },
     /// The job is ours: the claim is durable. Start its first attempt.
     Opened {
         /// The reign that begins.

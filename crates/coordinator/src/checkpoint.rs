@@ -101,8 +101,8 @@ pub struct SubtaskSnapshot {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileRef {
     /// Its name below the job's folder: relative, `/` between the parts, no part empty, `.` or `..`, at most 1024 bytes,
-    /// not below `log/` or `boundary/`. No two files of a job may ever have the same name, which holds if it contains
-    /// the barrier's epoch and checkpoint.
+    /// not below `log/` or `boundary/`. No two files of a job may ever have the same name, which holds for
+    /// [`snapshot_name`](crate::snapshot_name) and for whatever else contains the barrier's epoch and checkpoint.
     pub name: String,
     /// Its length.
     pub bytes: u64,

@@ -34,7 +34,7 @@ const MIN_INTERVAL: Duration = Duration::from_millis(1);
 ///
 /// A pure state machine: inputs are the `handle_*` calls, what to do comes from [`Self::poll_action`]. After each call
 /// drain the actions to `None`, and call [`Self::handle_timeout`] when [`Self::next_deadline`] comes. Every `Create`,
-/// `Read` and `Delete` needs its answer: checkpoints wait for them.
+/// `Read` and `Delete` needs its answer: checkpoints wait for them. `List` may go without.
 ///
 /// - One checkpoint is in flight at a time.
 /// - A checkpoint exists if and only if its record is in the log, and [`Action::NotifyCompleted`] comes only then.
@@ -151,6 +151,16 @@ impl Coordinator {
         self.log.handle_deleted(token, &result);
         self.settle(now);
         self.try_begin(now); // too many deletions under way hold checkpoints back
+    }
+
+    /// The answer to [`Action::List`]: the names, or why there are none.
+    ///
+    /// Snapshot files of lower epochs that no record names, retained or still to be deleted, are of checkpoints that were
+    /// being taken when their process died: they are deleted, at most 4,096 of them, and the next start finds the others.
+    /// A file is known by its name, see [`snapshot_name`](crate::snapshot_name); other names are left alone.
+    pub fn handle_listed(&mut self, now: Moment, token: Token, result: Result<Vec<String>, String>) {
+        self.log.handle_listed(token, result);
+        self.settle(now);
     }
 
     /// Every subtask of the attempt runs: checkpoints may be taken from now on.

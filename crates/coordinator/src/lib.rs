@@ -25,6 +25,10 @@
 //!             coordinator.handle_created(now, token, outcome);
 //!         }
 //!         Action::Read { token, name, .. } => coordinator.handle_read(now, token, Ok(store.get(&name).cloned())),
+//!         Action::List { token, prefix } => {
+//!             let names = store.keys().filter(|name| name.starts_with(&prefix)).cloned().collect();
+//!             coordinator.handle_listed(now, token, Ok(names));
+//!         }
 //!         Action::Opened { restore, .. } => {
 //!             assert_eq!(restore, None); // a new job: start one source, and take a checkpoint by hand
 //!             let (task, name) = (TaskId(0), "source".to_owned());
@@ -51,7 +55,8 @@
 //! - [`Settings`], [`Job`] and [`RestoreFrom`]: what it is told at the start. [`Plan`]: what runs in an attempt.
 //! - [`Coordinator`]: the inputs and the deadlines. [`Action`]: the outputs, the store's among them.
 //! - [`inspect`]: reads the log of any job, for tools.
-//! - [`CompletedCheckpoint`]: what a record holds. [`OpenError`], [`AbortReason`], [`CheckpointError`]: what went wrong.
+//! - [`CompletedCheckpoint`]: what a record holds; [`snapshot_name`]: how the files that it names are best called.
+//! - [`OpenError`], [`AbortReason`], [`CheckpointError`]: what went wrong.
 //!
 //! # The log
 //!
@@ -67,18 +72,19 @@
 //!   more, by somebody who slept for long, but counts for nothing.
 //! - What is deleted (files of subsumed and aborted checkpoints, slots below a durable boundary) is deleted only after the
 //!   record that lets go of it is durable. What could not be deleted is carried on in the next record.
+//! - Files that were never acknowledged, of a process that died, are found by one listing after opening: snapshot files of
+//!   lower epochs that no record names. Whoever wrote them can append nothing after our claim, so nobody will need them.
 //!
 //! # What is guaranteed
 //!
 //! As long as the store creates atomically and a read sees every create that was answered before: two coordinators never
 //! both append after each other's claim; [`Action::NotifyCompleted`] comes only when the record is in the log; no file
 //! that a retained record names is deleted; what is restored is the newest completed checkpoint, or what was asked for by
-//! name. No clock and no listing is relied on.
+//! name. No clock is relied on, nor a listing: one that is wrong only leaves files behind.
 //!
 //! # What is not offered
 //!
-//! Savepoints, several checkpoints in flight and deltas: not yet. Files that nobody acknowledged (a task that died while
-//! uploading) are not known here and are for a sweep to find. A rewind ([`Settings::allow_rewind`]) is no event of its
+//! Savepoints, several checkpoints in flight and deltas: not yet. A rewind ([`Settings::allow_rewind`]) is no event of its
 //! own in the log: until its first checkpoint completes, [`RestoreFrom::Latest`] still means the one before it.
 
 mod action;
@@ -95,5 +101,6 @@ pub use action::{Action, CreateOutcome, RequestId, Token};
 pub use checkpoint::{CompletedCheckpoint, FileRef, Origin, Phases, SubtaskSnapshot, TaskSnapshot};
 pub use coordinator::{Coordinator, Counts, PendingView};
 pub use error::{AbortReason, CheckpointError, OpenError};
+pub use log::names::snapshot_name;
 pub use plan::{Plan, PlanInput, TaskPlan};
 pub use settings::{Job, Outcome, RestoreFrom, Settings};

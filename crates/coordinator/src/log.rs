@@ -16,6 +16,7 @@ use crate::{
 mod append;
 pub(crate) mod names;
 mod open;
+mod orphans;
 pub(crate) mod record;
 mod retention;
 mod search;
@@ -73,6 +74,7 @@ pub(crate) struct Log {
     newest_slot: Option<u64>,                 // of the newest Completed
     latest: Option<Box<CompletedCheckpoint>>, // that Completed
     retention: Retention,
+    listing: Option<(Token, Epoch)>, // the listing that is out, and the epoch of the claim that opened
     actions: VecDeque<Action>,
     events: VecDeque<Event>,
 }
@@ -104,6 +106,7 @@ impl Log {
             newest_slot: None,
             latest: None,
             retention: Retention::default(),
+            listing: None,
             actions: VecDeque::new(),
             events: VecDeque::new(),
         }
@@ -154,6 +157,12 @@ impl Log {
     pub(crate) fn handle_deleted(&mut self, token: Token, result: &Result<(), String>) {
         if self.is_open() {
             self.on_deleted(token, result.is_ok());
+        }
+    }
+
+    pub(crate) fn handle_listed(&mut self, token: Token, result: Result<Vec<String>, String>) {
+        if let (true, Some(names)) = (self.listing.is_some_and(|(out, _)| out == token), result.ok()) {
+            self.on_listed(names);
         }
     }
 

@@ -34,7 +34,7 @@ pub struct PlanInput {
 
 impl Plan {
     /// All subtasks, in order.
-    pub(crate) fn subtasks(&self) -> impl Iterator<Item = SubtaskId> + '_ {
+    pub fn subtasks(&self) -> impl Iterator<Item = SubtaskId> + '_ {
         self.tasks.iter().flat_map(|task| (0..task.parallelism).map(|index| SubtaskId { task: task.task, index }))
     }
 

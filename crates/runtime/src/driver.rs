@@ -12,7 +12,7 @@ use cutwater_core::{Attempt, CheckpointId, Epoch, MaxParallelism, Moment, Subtas
 use cutwater_dataflow::exec::OperatorSnapshot;
 use cutwater_dataflow::{Finish, JobGraph};
 use cutwater_restart::{Action as RestartAction, FailureClass, GiveUp, Restarter, Strategy};
-use cutwater_storage::{CreateError, ObjectName, ProbeError, Store};
+use cutwater_storage::{CreateError, Listed, ObjectName, ProbeError, Store};
 use cutwater_task::{Cause, TaskError};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
@@ -38,6 +38,7 @@ pub(crate) enum Event {
     Created(Token, CreateOutcome),
     Read(Token, Result<Option<Vec<u8>>, String>),
     Deleted(Token, Result<(), String>),
+    Listed(Token, Result<Vec<String>, String>),
     Started(Attempt, Result<Box<Started>, Failure>),
     Joined(Result<(), Failure>),
     Committed(Committers, Result<CheckpointId, Failure>),
@@ -213,6 +214,7 @@ impl Driver {
             Event::Created(token, outcome) => self.coordinator.handle_created(now, token, outcome),
             Event::Read(token, result) => self.coordinator.handle_read(now, token, result),
             Event::Deleted(token, result) => self.coordinator.handle_deleted(now, token, result),
+            Event::Listed(token, result) => self.coordinator.handle_listed(now, token, result),
             Event::Started(attempt, Ok(started)) => self.handle_started(now, attempt, *started),
             Event::Started(_, Err(failure)) => {
                 self.starting = false;
@@ -326,6 +328,14 @@ impl Driver {
                         object(name).and_then(|name| store.delete(&name).map_err(|error| chain(&error)))
                     };
                     Event::Deleted(token, names.iter().try_for_each(delete))
+                });
+            }
+            Action::List { token, prefix } => {
+                let store = Arc::clone(&self.store);
+                self.block(move || {
+                    let listed = store.list(&prefix).map_err(|error| chain(&error));
+                    let names = |listed: Vec<Listed>| listed.iter().map(|entry| entry.name.to_string()).collect();
+                    Event::Listed(token, listed.map(names))
                 });
             }
             Action::Opened { epoch, restore } => {

@@ -4,7 +4,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use cutwater_coordinator::{FileRef, Phases, SubtaskSnapshot};
+use cutwater_coordinator::{FileRef, Phases, SubtaskSnapshot, snapshot_name};
 use cutwater_core::{Attempt, Barrier, CheckpointId, Moment, SubtaskId};
 use cutwater_dataflow::{Finish, UserError};
 use cutwater_state::format::{Compression, SnapshotEncoder, SnapshotHeader};
@@ -125,7 +125,7 @@ impl Work {
 
     /// Writes the blocks as they come; `None` if the snapshot was dropped.
     fn write(&self, parts: &Receiver<Part>) -> Result<Option<(FileRef, TaskSnapshot)>, UserError> {
-        let name = self.file_name()?;
+        let name = ObjectName::parse(&snapshot_name(self.barrier, self.subtask))?;
         let mut writer = self.uploader.store.writer(&name)?;
         let mut bytes = Vec::new();
         let mut encoder = SnapshotEncoder::new(&self.header(), self.uploader.compression, &mut bytes)?;
@@ -149,17 +149,6 @@ impl Work {
             }
         }
         Ok(None)
-    }
-
-    /// Unique for ever: epoch and checkpoint are never used twice. Without a folder per checkpoint, since folders stay
-    /// when files are deleted.
-    fn file_name(&self) -> Result<ObjectName, UserError> {
-        let Barrier { epoch, checkpoint, .. } = self.barrier;
-        let (attempt, SubtaskId { task, index }) = (self.uploader.attempt, self.subtask);
-        Ok(ObjectName::parse(&format!(
-            "chk/{:010}-{:010}-{:04}-{index:05}-{:06}.snap",
-            epoch.0, checkpoint.0, task.0, attempt.0
-        ))?)
     }
 
     fn header(&self) -> SnapshotHeader {

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
-use cutwater_coordinator::Settings;
+use cutwater_coordinator::{Settings, snapshot_name};
+use cutwater_core::{Attempt, Barrier, CheckpointId, Epoch, SubtaskId, TaskId};
 use cutwater_dataflow::{Collect, Job, JobGraph, NonRecoverable, ProcessContext, UserError, generator};
 use cutwater_restart::{GiveUp, Strategy};
 use cutwater_runtime::{Failure, JobError, JobOutcome, JobState, Options, run, spawn, store_at};
@@ -242,6 +243,52 @@ fn a_job_cancelled_at_once_ends_at_once() {
         handle.cancel();
         assert_eq!(handle.wait().unwrap(), JobOutcome::Canceled);
         assert_eq!(handle.status().state, JobState::Canceled);
+    }
+}
+
+#[test]
+fn a_start_deletes_the_files_that_a_killed_run_left() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = Collect::default();
+    let open = Arc::new(AtomicBool::new(false));
+    let graph = || {
+        let open = Arc::clone(&open);
+        counting(&out, move |n| match n >= 30_000 && !open.load(Ordering::SeqCst) {
+            true => Err("the gate is closed".into()),
+            false => Ok(()),
+        })
+    };
+    let mut options = checkpointed(folder.path());
+    options.restart = Some(Strategy::FixedDelay { attempts: 1 << 20, delay: Duration::from_millis(1) });
+    let first = spawn(graph(), options.clone()).unwrap();
+    while first.status().completed_checkpoints == 0 {
+        std::thread::yield_now();
+    }
+    first.cancel();
+    assert_eq!(first.wait().unwrap(), JobOutcome::Canceled);
+    let snapshots = folder.path().join("counting/chk");
+    let place = |epoch| {
+        let (epoch, checkpoint) = (Epoch(epoch), CheckpointId(1_000_000));
+        let barrier = Barrier { epoch, attempt: Attempt(1), checkpoint, base: None };
+        let name = snapshot_name(barrier, SubtaskId { task: TaskId(1), index: 0 });
+        let path = folder.path().join("counting").join(name);
+        std::fs::write(&path, "half a snap").unwrap();
+        path
+    };
+    let (orphan, own, later) = (place(1), place(2), place(3));
+    let notes = snapshots.join("notes.txt");
+    std::fs::write(&notes, "of the user").unwrap();
+
+    let second = spawn(graph(), options).unwrap();
+    while orphan.exists() {
+        std::thread::yield_now();
+    }
+    open.store(true, Ordering::SeqCst);
+    assert_eq!(second.wait().unwrap(), JobOutcome::Finished);
+    assert_eq!(second.status().epoch, Some(Epoch(2)));
+    assert_exact(out.take());
+    for kept in [own, later, notes] {
+        assert!(kept.exists(), "{}", kept.display());
     }
 }
 

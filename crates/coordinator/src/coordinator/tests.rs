@@ -1,10 +1,10 @@
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 
-use cutwater_core::{Epoch, MaxParallelism, OperatorUid, TaskId};
+use cutwater_core::{Barrier, Epoch, MaxParallelism, OperatorUid, TaskId};
 
 use super::*;
-use crate::{CheckpointError, FileRef, OpenError, Phases, PlanInput, TaskPlan};
+use crate::{CheckpointError, FileRef, OpenError, Phases, PlanInput, TaskPlan, snapshot_name};
 
 mod log;
 mod rules;
@@ -22,6 +22,8 @@ struct Rig {
     waiting: VecDeque<Action>,
     fails_deletions: bool,
     fails_reads: bool,
+    /// Files beside the log, for listings; `None` if listings fail.
+    files: Option<Vec<String>>,
     seen: Vec<String>,
 }
 
@@ -87,6 +89,7 @@ impl Rig {
             waiting: VecDeque::new(),
             fails_deletions: false,
             fails_reads: false,
+            files: Some(Vec::new()),
             seen: Vec::new(),
         }
     }
@@ -103,7 +106,7 @@ impl Rig {
     /// The next start of the job, on the same store.
     fn restarted(self, settings: Settings) -> Self {
         let nonce = self.coordinator.next_request + 1000 * u64::try_from(self.store.len()).unwrap();
-        Self { store: self.store, now: self.now, ..Self::new(settings, nonce) }
+        Self { store: self.store, files: self.files, now: self.now, ..Self::new(settings, nonce) }
     }
 
     fn open(&mut self, from: RestoreFrom) {
@@ -195,7 +198,7 @@ impl Rig {
         loop {
             if let Some(action) = self.coordinator.poll_action() {
                 match action {
-                    Action::Create { .. } | Action::Read { .. } | Action::Delete { .. } => {
+                    Action::Create { .. } | Action::Read { .. } | Action::Delete { .. } | Action::List { .. } => {
                         self.waiting.push_back(action)
                     }
                     told => self.note(told),
@@ -236,9 +239,15 @@ impl Rig {
                 self.seen.push(format!("delete {}", names.join(" ")));
                 let result = if self.fails_deletions { Err("busy".to_owned()) } else { Ok(()) };
                 if !self.fails_deletions {
+                    self.files.iter_mut().for_each(|files| files.retain(|name| !names.contains(name)));
                     self.store.retain(|name, _| !names.contains(name));
                 }
                 self.coordinator.handle_deleted(self.now, token, result);
+            }
+            Action::List { token, prefix } => {
+                assert_eq!(prefix, "chk/");
+                let result = self.files.clone().ok_or_else(|| "unreachable".to_owned());
+                self.coordinator.handle_listed(self.now, token, result);
             }
             other => panic!("{other:?} is no question"),
         }
@@ -267,7 +276,9 @@ impl Rig {
             Action::AllDone => "all done".to_owned(),
             Action::Superseded { by } => format!("superseded by {by}"),
             Action::Closed { unrecorded } => format!("closed: {unrecorded:?}"),
-            question @ (Action::Create { .. } | Action::Read { .. } | Action::Delete { .. }) => panic!("{question:?}"),
+            question @ (Action::Create { .. } | Action::Read { .. } | Action::Delete { .. } | Action::List { .. }) => {
+                panic!("{question:?}")
+            }
         });
     }
 }

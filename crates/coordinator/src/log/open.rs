@@ -319,6 +319,7 @@ impl Log {
         self.state = State::Idle;
         self.events.push_back(Event::Opened(opened));
         self.clean();
+        self.look_for_orphans();
     }
 }
 

@@ -8,8 +8,8 @@ use super::record::{Boundary, Completed, MAX_SUBSUMED};
 use super::{Log, names};
 use crate::{Action, CompletedCheckpoint, CreateOutcome, Token};
 
-/// The most names of files of aborted checkpoints that are remembered for another try.
-const MAX_LITTER: usize = 4096;
+/// The most names of files of aborted checkpoints that are remembered for another try, and of orphans deleted at a start.
+pub(super) const MAX_LITTER: usize = 4096;
 
 /// Of how many subsumed checkpoints files are deleted after one that completes. There is one, unless deletions failed
 /// before; a store that refuses them all should not be asked ever more.
@@ -50,6 +50,11 @@ impl Retention {
     /// Whether a retained record names the file.
     pub(crate) fn protects(&self, name: &str) -> bool {
         self.retained.iter().any(|kept| kept.files.contains(name))
+    }
+
+    /// Whether a record names the file that is retained, or subsumed and not yet all deleted.
+    pub(super) fn knows(&self, name: &str) -> bool {
+        self.protects(name) || self.subsumed.values().any(|subsumed| subsumed.files.contains(name))
     }
 
     /// How many deletions of files of checkpoints are out.

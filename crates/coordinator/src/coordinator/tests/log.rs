@@ -330,6 +330,108 @@ fn an_acknowledgement_that_comes_after_completion_deletes_nothing_retained() {
 }
 
 #[test]
+fn files_of_lower_epochs_that_no_record_names_are_deleted_once_at_the_start() {
+    let file = |epoch, checkpoint| {
+        let (epoch, checkpoint) = (Epoch(epoch), CheckpointId(checkpoint));
+        snapshot_name(Barrier { epoch, attempt: Attempt(1), checkpoint, base: None }, S0)
+    };
+    let complete = |rig: &mut Rig, files: &[String]| {
+        rig.request();
+        let checkpoint = rig.coordinator.pending().expect("one has begun").checkpoint;
+        for (subtask, name) in ALL.into_iter().zip(files) {
+            let files = vec![FileRef { name: name.clone(), bytes: 10, crc32c: 0 }];
+            let snapshot =
+                SubtaskSnapshot { subtask, files, inline: vec![], phases: Phases::default(), state_bytes: 10 };
+            rig.coordinator.handle_ack(rig.now, Attempt(1), checkpoint, snapshot);
+            rig.drain();
+        }
+        rig.seen.clear();
+    };
+    // Epoch 2 retains checkpoint 2, and could not delete checkpoint 1.
+    let mut rig = opened(Rig::running(by_hand()), by_hand(), RestoreFrom::Latest);
+    rig.run(1);
+    rig.fails_deletions = true;
+    let (subsumed, retained) = (file(2, 1), file(2, 2));
+    complete(&mut rig, &[subsumed.clone(), file(2, 101), file(2, 102), file(2, 103)]);
+    complete(&mut rig, &[retained.clone(), file(2, 201), file(2, 202), file(2, 203)]);
+    let others = ["chk/notes.txt", "chk/2-3-0-0-1.snap"].map(str::to_owned);
+    let spared = [retained, subsumed.clone(), file(3, 3), file(9, 3)].into_iter().chain(others);
+    let listed: Vec<String> = spared.chain([file(1, 1), file(2, 3)]).collect();
+
+    let next = |rig: Rig, files| {
+        let mut rig = rig.restarted(by_hand());
+        (rig.files, rig.fails_deletions) = (files, true);
+        rig.open(RestoreFrom::Latest);
+        rig
+    };
+    let rig = next(rig, Some(listed.clone()));
+    let carried_on = format!("delete {subsumed} {} {} {}", file(2, 101), file(2, 102), file(2, 103));
+    let orphans = format!("delete {} {}", file(1, 1), file(2, 3));
+    assert_eq!(rig.seen, ["epoch 3 from 2".to_owned(), carried_on.clone(), orphans]);
+
+    let rig = next(rig, None);
+    assert_eq!(rig.seen, ["epoch 4 from 2".to_owned(), carried_on.clone()], "a listing that fails is no matter");
+    let rig = next(rig, Some(listed));
+    let orphans = format!("delete {} {} {}", file(1, 1), file(2, 3), file(3, 3));
+    assert_eq!(rig.seen, ["epoch 5 from 2".to_owned(), carried_on, orphans.clone()], "the start after finds more");
+
+    // Like all that could not be deleted, they are tried again after the next checkpoint.
+    let mut rig = rig;
+    (rig.fails_deletions, rig.seen) = (false, Vec::new());
+    rig.run(1);
+    rig.request();
+    rig.ack_all(3);
+    assert!(rig.seen.contains(&orphans), "{:?}", rig.seen);
+}
+
+#[test]
+fn a_long_listing_is_worked_off_over_several_starts() {
+    let file = |index| {
+        let barrier = Barrier { epoch: Epoch(1), attempt: Attempt(1), checkpoint: CheckpointId(7), base: None };
+        snapshot_name(barrier, SubtaskId { task: TaskId(0), index })
+    };
+    let mut rig = Rig::running(by_hand());
+    rig.files = Some((0..5000).map(file).collect());
+    for (epoch, left) in [(2, 904), (3, 0), (4, 0)] {
+        rig = opened(rig, by_hand(), RestoreFrom::Latest);
+        assert_eq!(rig.seen[0], format!("epoch {epoch} from nothing"));
+        assert_eq!(rig.files.as_ref().map(Vec::len), Some(left), "epoch {epoch}");
+    }
+}
+
+#[test]
+fn files_of_the_reign_before_a_contest_are_left_to_it() {
+    let mut rig = opened(Rig::running(by_hand()), by_hand(), RestoreFrom::Latest);
+    let own = Barrier { epoch: Epoch(2), attempt: Attempt(1), checkpoint: CheckpointId(1), base: None };
+    rig.files = Some(vec![snapshot_name(own, S0)]);
+    let mut rig = rig.restarted(by_hand());
+    rig.files = Some(vec![snapshot_name(Barrier { epoch: Epoch(3), ..own }, S0)]);
+    rig.coordinator.handle_open(rig.now, RestoreFrom::Latest);
+    // The listing is answered only when the epoch has risen.
+    let mut listing = None;
+    loop {
+        match rig.coordinator.poll_action() {
+            Some(Action::List { token, .. }) => listing = Some(token),
+            Some(question @ (Action::Create { .. } | Action::Read { .. } | Action::Delete { .. })) => {
+                rig.answer(question)
+            }
+            Some(told) => rig.note(told),
+            None => break,
+        }
+    }
+    rig.run(1);
+    rig.outcomes.push_back(Fate::UnknownNotDone);
+    rig.request();
+    rig.ack_all(1);
+    assert_eq!(rig.coordinator.epoch(), Some(Epoch(4)));
+    rig.seen.clear();
+    let names = rig.files.clone().unwrap_or_default();
+    rig.coordinator.handle_listed(rig.now, listing.expect("it was asked"), Ok(names));
+    rig.drain();
+    assert_eq!(rig.seen, Vec::<String>::new());
+}
+
+#[test]
 fn damage_found_while_settling_stops_the_job() {
     let mut rig = Rig::running(by_hand());
     rig.request();
