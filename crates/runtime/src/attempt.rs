@@ -40,6 +40,8 @@ pub(crate) struct Start {
     pub(crate) epoch: Epoch,
     pub(crate) attempt: Attempt,
     pub(crate) point: Option<RestorePoint>,
+    /// Output that the checkpoint names.
+    pub(crate) handles: Vec<OperatorSnapshot>,
     pub(crate) foreign: bool,
     pub(crate) reports: UnboundedSender<Report>,
     pub(crate) events: UnboundedSender<Event>,
@@ -78,9 +80,7 @@ impl Start {
         // First publish what the checkpoint names, then clean up: what it names lies among the leftovers.
         if let Some(point) = &self.point {
             let checkpoint = point.checkpoint.checkpoint;
-            let handles = restore::handles(&point.checkpoint);
-            let handles = handles.map_err(|source| Failure::Restore { checkpoint, source })?;
-            for handle in &handles {
+            for handle in &self.handles {
                 match commit(&mut committers, checkpoint, std::slice::from_ref(handle)) {
                     // Output of a checkpoint from another folder may have been published, and moved, by its own job.
                     Err(Failure::Commit { operator, reason, lost: true, .. }) if self.foreign => {

@@ -1,18 +1,18 @@
-//! Drives one job: performs what coordinator and restarter decide, starts and ends attempts.
+//! Performs on threads and disks what the driver of a job decides, and tells it what becomes of it.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use cutwater_coordinator::{
-    AbortReason, Action, CompletedCheckpoint, Coordinator, CreateOutcome, Job, Outcome, Plan, PlanInput, RequestId,
-    RestoreFrom, SubtaskSnapshot, TaskPlan, Token,
+    AbortReason, CompletedCheckpoint, CreateOutcome, Job, Plan, PlanInput, RequestId, RestoreFrom, TaskPlan, Token,
 };
-use cutwater_core::{Attempt, CheckpointId, Epoch, MaxParallelism, Moment, SubtaskId, TaskId};
+use cutwater_core::{Attempt, Barrier, CheckpointId, Epoch, MaxParallelism, Moment, SubtaskId, TaskId};
 use cutwater_dataflow::exec::OperatorSnapshot;
 use cutwater_dataflow::{Finish, JobGraph};
-use cutwater_restart::{Action as RestartAction, FailureClass, GiveUp, Restarter, Strategy};
-use cutwater_storage::{CreateError, Listed, ObjectName, ProbeError, Store};
+use cutwater_driver::{Action, Driver, DriverSettings, End};
+use cutwater_restart::{FailureClass, Strategy};
+use cutwater_storage::{ProbeError, Store};
 use cutwater_task::{Cause, TaskError};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
@@ -23,16 +23,18 @@ use crate::error::{Failure, JobError};
 use crate::host::{Handles, Incarnation, guarded};
 use crate::hosted::{Command, Report};
 use crate::job::{JobOutcome, Options};
-use crate::restore::{self, RestorePoint};
+use crate::restore::RestorePoint;
 use crate::status::{CheckpointSummary, JobState, Shared};
 use crate::upload::{Uploader, chain};
+
+mod store;
 
 /// How long worker threads may take to end before they are left behind.
 const JOIN_DEADLINE: Duration = Duration::from_secs(30);
 
 type Answer = oneshot::Sender<Result<CompletedCheckpoint, AbortReason>>;
 
-/// What the driver hears.
+/// What the shell hears.
 pub(crate) enum Event {
     Probed(Result<(), ProbeError>),
     Created(Token, CreateOutcome),
@@ -40,8 +42,8 @@ pub(crate) enum Event {
     Deleted(Token, Result<(), String>),
     Listed(Token, Result<Vec<String>, String>),
     Started(Attempt, Result<Box<Started>, Failure>),
-    Joined(Result<(), Failure>),
-    Committed(Committers, Result<CheckpointId, Failure>),
+    Stopped(Attempt, Result<(), Failure>),
+    Committed(Attempt, CheckpointId, Committers, Result<(), Failure>),
     HostPanicked(Attempt, Failure),
     Request(Answer),
     Cancel,
@@ -52,28 +54,11 @@ struct Running {
     attempt: Attempt,
     incarnation: Incarnation,
     handles: Handles<Command>,
-    /// `None` while a commit is under way.
+    /// `None` while they publish.
     committers: Option<Committers>,
-    /// Subtasks that have yet to hand over what their sinks hold, once all is done.
-    last_cut: Option<LastCut>,
 }
 
-#[derive(Default)]
-struct LastCut {
-    missing: usize,
-    handles: Vec<OperatorSnapshot>,
-    finish: Vec<Finish>,
-}
-
-/// What has to come together before the next attempt, or the end.
-#[derive(Default)]
-struct Between {
-    joined: bool,
-    restore: Option<Option<Box<CompletedCheckpoint>>>,
-    due: bool,
-}
-
-pub(crate) struct Driver {
+pub(crate) struct Shell {
     graph: Arc<JobGraph>,
     options: Options,
     store: Arc<dyn Store>,
@@ -82,33 +67,18 @@ pub(crate) struct Driver {
     clock: Clock,
     events: UnboundedSender<Event>,
     shared: Arc<Shared>,
-    coordinator: Coordinator,
-    restarter: Restarter,
-    epoch: Epoch,
-    attempt: Attempt,
+    driver: Driver,
     max_parallelism: MaxParallelism,
     running: Option<Running>,
-    starting: bool,
-    between: Option<Between>,
-    committing: bool,
-    commits: VecDeque<(CheckpointId, Vec<OperatorSnapshot>)>,
-    /// Acknowledgements held back while output of the checkpoint before is being published: a checkpoint may not
-    /// complete before, since a restore publishes only what the newest one names.
-    held: Vec<(Attempt, CheckpointId, SubtaskSnapshot)>,
-    /// Reports of subtasks that ran before the driver heard that their attempt has started.
-    early: Vec<Report>,
-    early_panic: Option<(Attempt, Failure)>,
     triggered: Option<(CheckpointId, Moment)>,
     answers: BTreeMap<RequestId, Answer>,
+    /// What ended the last attempt.
     failure: Option<Arc<Failure>>,
     from: Option<RestoreFrom>,
-    /// How the job is being ended.
-    ending: Option<Result<JobOutcome, JobError>>,
-    closing: bool,
     done: Option<Result<JobOutcome, JobError>>,
 }
 
-impl Driver {
+impl Shell {
     pub(crate) fn new(
         graph: JobGraph,
         options: Options,
@@ -120,11 +90,16 @@ impl Driver {
         shared: Arc<Shared>,
     ) -> Self {
         let max_parallelism = options.max_parallelism.unwrap_or_default();
-        let job = Job { name: graph.name().to_owned(), max_parallelism };
-        let nonce = Clock::nonce();
+        let driver = Driver::new(DriverSettings {
+            checkpointing: options.checkpointing.clone(),
+            job: Job { name: graph.name().to_owned(), max_parallelism },
+            strategy: restart,
+            nonce: Clock::nonce(),
+            plan: plan(&graph, options.parallelism.get()),
+            slots_per_boundary: None,
+        });
         Self {
-            coordinator: Coordinator::new(options.checkpointing.clone(), job, nonce),
-            restarter: Restarter::new(restart, nonce).expect("the strategy was validated when the job was spawned"),
+            driver: driver.expect("the strategy was validated when the job was spawned"),
             graph: Arc::new(graph),
             options,
             store,
@@ -133,23 +108,12 @@ impl Driver {
             clock: Clock::new(),
             events,
             shared,
-            epoch: Epoch(1),
-            attempt: Attempt(0),
             max_parallelism,
             running: None,
-            starting: false,
-            between: None,
-            committing: false,
-            commits: VecDeque::new(),
-            held: Vec::new(),
-            early: Vec::new(),
-            early_panic: None,
             triggered: None,
             answers: BTreeMap::new(),
             failure: None,
             from: None,
-            ending: None,
-            closing: false,
             done: None,
         }
     }
@@ -164,14 +128,13 @@ impl Driver {
         self.block(move || Event::Probed(store.probe()));
         self.from = Some(from);
         loop {
-            self.settle(&reports);
+            while let Some(action) = self.driver.poll_action() {
+                self.perform(action, &reports);
+            }
             if let Some(result) = self.done.take() {
                 return result;
             }
-            let deadline = match (self.coordinator.next_deadline(), self.restarter.next_deadline()) {
-                (Some(a), Some(b)) => Some(a.min(b)),
-                (a, b) => a.or(b),
-            };
+            let deadline = self.driver.next_deadline();
             let sleep = async {
                 match deadline {
                     Some(moment) => tokio::time::sleep_until(self.clock.instant(moment).into()).await,
@@ -181,11 +144,7 @@ impl Driver {
             tokio::select! {
                 Some(event) = inbox.recv() => self.handle(event),
                 Some(report) = reported.recv() => self.handle_report(report),
-                () = sleep => {
-                    let now = self.clock.now();
-                    self.coordinator.handle_timeout(now);
-                    self.restarter.handle_timeout(now);
-                }
+                () = sleep => self.driver.handle_timeout(self.clock.now()),
             }
         }
     }
@@ -205,339 +164,158 @@ impl Driver {
         match event {
             Event::Probed(Ok(())) => {
                 if let Some(from) = self.from.take() {
-                    self.coordinator.handle_open(now, from);
+                    self.driver.handle_open(now, from);
                 }
             }
             Event::Probed(Err(error)) => {
                 self.done = Some(Err(JobError::Store { job: self.job(), source: Arc::new(error) }));
             }
-            Event::Created(token, outcome) => self.coordinator.handle_created(now, token, outcome),
-            Event::Read(token, result) => self.coordinator.handle_read(now, token, result),
-            Event::Deleted(token, result) => self.coordinator.handle_deleted(now, token, result),
-            Event::Listed(token, result) => self.coordinator.handle_listed(now, token, result),
+            Event::Created(token, outcome) => self.driver.handle_created(now, token, outcome),
+            Event::Read(token, result) => self.driver.handle_read(now, token, result),
+            Event::Deleted(token, result) => self.driver.handle_deleted(now, token, result),
+            Event::Listed(token, result) => self.driver.handle_listed(now, token, result),
             Event::Started(attempt, Ok(started)) => self.handle_started(now, attempt, *started),
-            Event::Started(_, Err(failure)) => {
-                self.starting = false;
-                self.early.clear();
-                self.fail(failure);
+            Event::Started(attempt, Err(failure)) => {
+                self.fail(failure, |driver, class| driver.handle_started(now, attempt, Err(class)));
             }
-            Event::Joined(result) => {
+            Event::Stopped(attempt, result) => {
                 if let Err(failure) = result {
                     tracing::error!(job = self.graph.name(), "{}", chain(&failure));
                 }
-                if let Some(between) = &mut self.between {
-                    between.joined = true;
+                self.driver.handle_stopped(now, attempt);
+            }
+            Event::Committed(attempt, checkpoint, committers, result) => {
+                if let Some(running) = self.running.as_mut().filter(|running| running.attempt == attempt) {
+                    running.committers = Some(committers);
+                }
+                self.driver.set_wall_clock(now, Clock::unix_ms());
+                match result {
+                    Ok(()) => drop(self.driver.handle_committed(now, attempt, checkpoint, Ok(()))),
+                    Err(failure) => self
+                        .fail(failure, |driver, class| driver.handle_committed(now, attempt, checkpoint, Err(class))),
                 }
             }
-            Event::Committed(committers, result) => self.handle_committed(committers, result),
-            Event::HostPanicked(attempt, failure) if self.starting => self.early_panic = Some((attempt, failure)),
             Event::HostPanicked(attempt, failure) => {
-                if self.running.as_ref().is_some_and(|running| running.attempt == attempt) {
-                    self.fail(failure);
-                }
+                self.fail(failure, |driver, class| driver.handle_failure(now, attempt, class));
             }
+            Event::Request(answer) if self.driver.is_ending() => drop(answer.send(Err(AbortReason::Shutdown))),
             Event::Request(answer) => {
-                if self.ending.is_some() || self.closing {
-                    drop(answer.send(Err(AbortReason::Shutdown)));
-                } else {
-                    let request = self.coordinator.handle_request(now);
-                    self.answers.insert(request, answer);
-                }
+                let request = self.driver.handle_request(now);
+                self.answers.insert(request, answer);
             }
-            Event::Cancel => {
-                self.end(Ok(JobOutcome::Canceled));
-            }
+            Event::Cancel => self.driver.handle_cancel(now),
+        }
+    }
+
+    fn handle_started(&mut self, now: Moment, attempt: Attempt, started: Started) {
+        let Started { incarnation, handles, committers, gauges } = started;
+        let sources = |subtask: &SubtaskId| self.graph.tasks()[subtask.task.0 as usize].input.is_none();
+        let gauges = gauges.into_iter().filter(|(subtask, _)| sources(subtask)).map(|(_, gauges)| gauges);
+        self.shared.set_sources(gauges.collect());
+        self.running = Some(Running { attempt, incarnation, handles, committers: Some(committers) });
+        self.driver.handle_started(now, attempt, Ok(()));
+        // It may have failed before it was known to run, or the job may have been cancelled.
+        if self.driver.is_running() {
+            self.shared.update(|status| status.state = JobState::Running);
         }
     }
 
     fn handle_report(&mut self, report: Report) {
-        if self.starting {
-            self.early.push(report);
-            return;
-        }
         let now = self.clock.now();
         match report {
             Report::Acked { attempt, checkpoint, mut snapshot, cut_at } => {
                 if let Some((_, started)) = self.triggered.filter(|(triggered, _)| *triggered == checkpoint) {
                     snapshot.phases.start_delay = cut_at.since(started).saturating_sub(snapshot.phases.alignment);
                 }
-                if self.committing {
-                    self.held.push((attempt, checkpoint, *snapshot));
-                } else {
-                    self.coordinator.set_wall_clock(now, Clock::unix_ms());
-                    self.coordinator.handle_ack(now, attempt, checkpoint, *snapshot);
-                }
+                self.driver.set_wall_clock(now, Clock::unix_ms());
+                self.driver.handle_ack(now, attempt, checkpoint, *snapshot);
             }
             Report::Declined { attempt, checkpoint, subtask, reason, counted } => {
-                self.coordinator.handle_decline(now, attempt, checkpoint, subtask, reason, counted);
+                self.driver.handle_decline(now, attempt, checkpoint, subtask, reason, counted);
             }
-            Report::EndOfData { attempt, subtask } => self.coordinator.handle_end_of_data(now, attempt, subtask),
-            Report::LastCut { attempt, handles, finish } => {
-                let running = self.running.as_mut().filter(|running| running.attempt == attempt);
-                if let Some(cut) = running.and_then(|running| running.last_cut.as_mut()) {
-                    cut.handles.extend(handles);
-                    cut.finish.extend(finish);
-                    cut.missing = cut.missing.saturating_sub(1);
-                }
+            Report::EndOfData { attempt, subtask } => self.driver.handle_end_of_data(now, attempt, subtask),
+            Report::LastCut { attempt, subtask, handles, finish } => {
+                self.driver.handle_last_cut(now, attempt, subtask, handles, finish);
             }
             Report::Failed { attempt, error } => {
-                if self.running.as_ref().is_some_and(|running| running.attempt == attempt) {
-                    self.fail(Failure::Task(*error));
-                }
+                self.fail(Failure::Task(*error), |driver, class| driver.handle_failure(now, attempt, class));
             }
         }
     }
 
-    /// Performs everything that can be done now.
-    fn settle(&mut self, reports: &UnboundedSender<Report>) {
-        loop {
-            let mut idle = true;
-            while let Some(action) = self.coordinator.poll_action() {
-                idle = false;
-                self.perform(action, reports);
-            }
-            while let Some(action) = self.restarter.poll_action() {
-                idle = false;
-                self.perform_restart(action);
-            }
-            self.commit_next();
-            self.finish_last_cut();
-            if self.step_between(reports) {
-                idle = false;
-            }
-            if idle {
-                return;
-            }
+    /// Tells the driver of a failure, and keeps the error if it ends the attempt.
+    fn fail(&mut self, failure: Failure, tell: impl FnOnce(&mut Driver, FailureClass) -> bool) {
+        let class = match failure.is_non_recoverable() {
+            true => FailureClass::NonRecoverable,
+            false => FailureClass::Recoverable,
+        };
+        self.driver.describe_failure(chain(&failure));
+        if tell(&mut self.driver, class) {
+            self.keep(failure);
+        } else if self.driver.is_ending() {
+            tracing::warn!(job = self.graph.name(), "while the job ends: {}", chain(&failure));
+        } else {
+            tracing::warn!(job = self.graph.name(), "after the attempt had failed: {}", chain(&failure));
         }
+    }
+
+    /// The attempt is over because of this.
+    fn keep(&mut self, failure: Failure) {
+        let attempt = self.driver.attempt();
+        tracing::warn!(job = self.graph.name(), %attempt, "attempt failed: {}", chain(&failure));
+        self.shared.update(|status| {
+            status.state = JobState::Restarting;
+            status.last_failure = Some(chain(&failure));
+        });
+        self.failure = Some(Arc::new(failure));
     }
 
     fn perform(&mut self, action: Action, reports: &UnboundedSender<Report>) {
         match action {
             Action::Create { token, name, bytes } => self.create(token, name, bytes),
-            Action::Read { token, name, limit } => {
-                let store = Arc::clone(&self.store);
-                self.block(move || {
-                    let read = object(&name).and_then(|name| store.read(&name, limit).map_err(|error| chain(&error)));
-                    Event::Read(token, read)
-                });
+            Action::Read { token, name, limit } => self.read(token, name, limit),
+            Action::Delete { token, names } => self.delete(token, names),
+            Action::List { token, prefix } => self.list(token, prefix),
+            Action::Start { epoch, attempt, restore, handles } => {
+                self.start(epoch, attempt, restore, handles, reports);
             }
-            Action::Delete { token, names } => {
-                let store = Arc::clone(&self.store);
-                self.block(move || {
-                    let delete = |name: &String| {
-                        object(name).and_then(|name| store.delete(&name).map_err(|error| chain(&error)))
-                    };
-                    Event::Deleted(token, names.iter().try_for_each(delete))
-                });
-            }
-            Action::List { token, prefix } => {
-                let store = Arc::clone(&self.store);
-                self.block(move || {
-                    let listed = store.list(&prefix).map_err(|error| chain(&error));
-                    let names = |listed: Vec<Listed>| listed.iter().map(|entry| entry.name.to_string()).collect();
-                    Event::Listed(token, listed.map(names))
-                });
-            }
-            Action::Opened { epoch, restore } => {
-                self.epoch = epoch;
-                self.shared.update(|status| status.epoch = Some(epoch));
-                if self.ending.is_none() {
-                    self.start(restore, reports);
-                } else {
-                    self.close();
-                }
-            }
-            Action::AlreadyFinished { .. } => {
-                self.shared.update(|status| status.state = JobState::Finished);
-                self.done = Some(Ok(JobOutcome::AlreadyFinished));
-            }
-            Action::Refused(source) => {
-                let error = JobError::Log { job: self.job(), url: self.store.url(), source };
-                self.stop_at_once(error);
-            }
-            Action::Trigger { barrier, subtasks } => {
-                self.triggered.get_or_insert((barrier.checkpoint, self.clock.now()));
-                if self.triggered.is_some_and(|(checkpoint, _)| checkpoint != barrier.checkpoint) {
-                    self.triggered = Some((barrier.checkpoint, self.clock.now()));
-                }
-                for subtask in subtasks {
-                    self.send(subtask, Command::Trigger(barrier));
-                }
-            }
-            Action::NotifyCompleted { checkpoint, requests } => self.completed(*checkpoint, requests),
-            Action::NotifyAborted { checkpoint, reason, requests } => {
-                let text = chain(&reason);
-                tracing::warn!(job = self.graph.name(), %checkpoint, "checkpoint aborted: {text}");
-                self.shared.update(|status| {
-                    status.failed_checkpoints += 1;
-                    status.last_checkpoint_failure = Some(format!("checkpoint {checkpoint}: {text}"));
-                });
-                self.refuse(requests, &reason);
-                self.tell_all(|| Command::Abort(checkpoint));
-            }
+            Action::Stop { attempt } => self.stop(attempt),
+            Action::Trigger { barrier, subtasks, attempt: _ } => self.trigger(barrier, &subtasks),
+            Action::Abort { checkpoint, attempt: _ } => self.tell_all(|| Command::Abort(checkpoint)),
+            Action::Published { checkpoint, attempt: _ } => self.tell_all(|| Command::Published(checkpoint)),
+            Action::LastCut { attempt: _ } => self.tell_all(|| Command::LastCut),
+            Action::Commit { attempt, checkpoint, handles } => self.commit(attempt, checkpoint, handles, Vec::new()),
+            Action::CommitLast { attempt, handles, finish } => self.commit(attempt, CheckpointId(0), handles, finish),
+            Action::Completed { checkpoint, requests } => self.completed(&checkpoint, requests),
+            Action::Aborted { checkpoint, reason, requests } => self.aborted(checkpoint, &reason, requests),
             Action::RequestFailed { requests, reason } => self.refuse(requests, &reason),
-            Action::Restore { restore } => {
-                if let Some(between) = &mut self.between {
-                    between.restore = Some(restore);
-                }
+            Action::CheckpointsFailed(error) => self.keep(Failure::Checkpoints(error)),
+            Action::OutputUnreadable { checkpoint, error } => {
+                self.keep(Failure::Restore { checkpoint, source: error.into() });
             }
-            Action::FailJob(error) => self.fail(Failure::Checkpoints(error)),
-            Action::AllDone => self.all_done(),
-            Action::Superseded { by } => {
-                let error = JobError::Superseded { job: self.job(), by };
-                self.stop_at_once(error);
+            Action::Restarting { restarts } => self.shared.update(|status| status.restarts = restarts),
+            Action::EndUnrecorded { reason } => {
+                tracing::warn!(job = self.graph.name(), "the end of the job could not be recorded: {reason}");
             }
-            Action::Closed { unrecorded } => {
-                if let Some(reason) = unrecorded {
-                    tracing::warn!(job = self.graph.name(), "the end of the job could not be recorded: {reason}");
-                }
-                self.done = self.ending.take();
-            }
+            Action::Done(end) => self.end(end),
         }
     }
 
-    fn create(&self, token: Token, name: String, bytes: Vec<u8>) {
-        let store = Arc::clone(&self.store);
-        self.block(move || {
-            let outcome = match object(&name) {
-                Err(reason) => CreateOutcome::Failed(reason),
-                Ok(name) => match store.create(&name, &bytes) {
-                    Ok(()) => CreateOutcome::Created,
-                    Err(CreateError::Exists) => CreateOutcome::Exists,
-                    Err(CreateError::Failed { source }) => CreateOutcome::Failed(chain(&source)),
-                    Err(CreateError::Unknown { source }) => CreateOutcome::Unknown(chain(&source)),
-                },
-            };
-            Event::Created(token, outcome)
-        });
-    }
-
-    fn send(&self, subtask: SubtaskId, command: Command) {
-        if let Some(running) = &self.running {
-            drop(running.handles.send(subtask, command)); // a worker that is gone has been reported
-        }
-    }
-
-    fn tell_all(&self, command: impl Fn() -> Command) {
-        for subtask in self.running.iter().flat_map(|running| running.handles.subtasks()) {
-            self.send(subtask, command());
-        }
-    }
-
-    fn refuse(&mut self, requests: Vec<RequestId>, reason: &AbortReason) {
-        for request in requests {
-            if let Some(answer) = self.answers.remove(&request) {
-                drop(answer.send(Err(reason.clone())));
-            }
-        }
-    }
-
-    fn completed(&mut self, checkpoint: CompletedCheckpoint, requests: Vec<RequestId>) {
-        let subtasks = || checkpoint.tasks.iter().flat_map(|task| &task.subtasks);
-        let summary = CheckpointSummary {
-            checkpoint: checkpoint.checkpoint,
-            bytes: checkpoint.state_bytes(),
-            duration: checkpoint.duration,
-            sync: subtasks().map(|subtask| subtask.phases.sync).max().unwrap_or_default(),
-        };
-        self.shared.update(|status| {
-            status.completed_checkpoints += 1;
-            status.last_checkpoint = Some(summary);
-        });
-        match restore::handles(&checkpoint) {
-            Ok(handles) => self.commits.push_back((checkpoint.checkpoint, handles)),
-            Err(source) => self.fail(Failure::Restore { checkpoint: checkpoint.checkpoint, source }),
-        }
-        for request in requests {
-            if let Some(answer) = self.answers.remove(&request) {
-                drop(answer.send(Ok(checkpoint.clone())));
-            }
-        }
-    }
-
-    /// Publishes what the oldest waiting checkpoint names.
-    fn commit_next(&mut self) {
-        if self.committing {
-            return;
-        }
-        let Some(running) = &mut self.running else {
-            self.commits.clear(); // the restore publishes it
-            return;
-        };
-        let Some((checkpoint, handles)) = self.commits.pop_front() else { return };
-        if handles.is_empty() {
-            return self.commit_next();
-        }
-        let Some(mut committers) = running.committers.take() else { return };
-        self.committing = true;
-        self.block(move || {
-            let result = commit(&mut committers, checkpoint, &handles).map(|()| checkpoint);
-            Event::Committed(committers, result)
-        });
-    }
-
-    fn handle_committed(&mut self, committers: Committers, result: Result<CheckpointId, Failure>) {
-        self.committing = false;
-        if let Some(running) = &mut self.running {
-            running.committers = Some(committers);
-        }
-        let now = self.clock.now();
-        for (attempt, checkpoint, snapshot) in std::mem::take(&mut self.held) {
-            self.coordinator.set_wall_clock(now, Clock::unix_ms());
-            self.coordinator.handle_ack(now, attempt, checkpoint, snapshot);
-        }
-        match result {
-            Ok(checkpoint) => self.tell_all(|| Command::Published(checkpoint)),
-            Err(failure) => self.fail(failure),
-        }
-    }
-
-    /// All data is processed, and what can be durable is.
-    fn all_done(&mut self) {
-        let Some(running) = &mut self.running else { return };
-        let subtasks: Vec<_> = running.handles.subtasks().collect();
-        running.last_cut = Some(LastCut { missing: subtasks.len(), ..LastCut::default() });
-        self.tell_all(|| Command::LastCut);
-    }
-
-    /// Once all subtasks have handed over what their sinks still held: publish it, and end.
-    fn finish_last_cut(&mut self) {
-        if self.committing || !self.commits.is_empty() || self.ending.is_some() {
-            return;
-        }
-        let Some(running) = &mut self.running else { return };
-        let Some(cut) = running.last_cut.as_mut().filter(|cut| cut.missing == 0) else { return };
-        let (handles, finish) = (std::mem::take(&mut cut.handles), std::mem::take(&mut cut.finish));
-        if handles.is_empty() && finish.is_empty() {
-            running.last_cut = None;
-            self.end(Ok(JobOutcome::Finished));
-            return;
-        }
-        let Some(mut committers) = running.committers.take() else { return };
-        self.committing = true;
-        self.block(move || {
-            let operator = handles.first().map(|handle| handle.operator.clone());
-            let finished = finish.into_iter().try_for_each(|finish| finish());
-            let finished = finished.map_err(|error| Failure::Commit {
-                operator: operator.expect("what is to be finished has a handle"),
-                checkpoint: CheckpointId(0),
-                reason: error.to_string(),
-                lost: false,
-            });
-            let result = finished.and_then(|()| commit(&mut committers, CheckpointId(0), &handles));
-            Event::Committed(committers, result.map(|()| CheckpointId(0)))
-        });
-    }
-
-    fn start(&mut self, restore: Option<Box<CompletedCheckpoint>>, reports: &UnboundedSender<Report>) {
+    fn start(
+        &mut self,
+        epoch: Epoch,
+        attempt: Attempt,
+        restore: Option<Box<CompletedCheckpoint>>,
+        handles: Vec<OperatorSnapshot>,
+        reports: &UnboundedSender<Report>,
+    ) {
+        self.shared.update(|status| status.epoch = Some(epoch));
         let (asked, max) = (self.options.parallelism.get(), self.max_parallelism); // a checkpoint has its own
         if restore.is_none() && asked > max.count() {
             let reason =
                 format!("parallelism {asked} is above its {} key groups: raise pipeline.max-parallelism", max.count());
-            return self.stop_at_once(JobError::Options { job: self.job(), reason });
+            return self.end_with(JobState::Failed, Err(JobError::Options { job: self.job(), reason }));
         }
-        self.attempt = self.attempt.next();
-        self.starting = true;
         let mut from_elsewhere = false;
         let point = restore.map(|checkpoint| {
             let foreign = self.foreign.as_ref().filter(|foreign| foreign.checkpoint == *checkpoint);
@@ -546,7 +324,6 @@ impl Driver {
             RestorePoint { checkpoint: *checkpoint, store: Arc::clone(store) }
         });
         let restored = point.as_ref().map(|point| point.checkpoint.checkpoint);
-        let attempt = self.attempt;
         self.shared.update(|status| {
             status.state = JobState::Initializing;
             status.attempt = Some(attempt);
@@ -555,6 +332,7 @@ impl Driver {
         if let Some(point) = &point {
             self.max_parallelism = self.options.max_parallelism.unwrap_or(point.checkpoint.max_parallelism);
         }
+        let tasks = self.graph.tasks().iter().map(|task| (task.name(), task.parallelism(asked)));
         let uploader = Arc::new(Uploader {
             job: self.job(),
             attempt,
@@ -562,16 +340,17 @@ impl Driver {
             tokio: self.tokio.clone(),
             clock: self.clock,
             compression: self.options.compression,
-            tasks: self.graph.tasks().iter().map(|task| (task.name(), self.parallelism_of(task.task))).collect(),
-            handles: std::sync::OnceLock::new(),
+            tasks: tasks.collect(),
+            handles: OnceLock::new(),
         });
         let start = Start {
             graph: Arc::clone(&self.graph),
             options: self.options.clone(),
             max_parallelism: self.max_parallelism,
-            epoch: self.epoch,
+            epoch,
             attempt,
             point,
+            handles,
             foreign: from_elsewhere,
             reports: reports.clone(),
             events: self.events.clone(),
@@ -591,177 +370,129 @@ impl Driver {
         });
     }
 
-    fn parallelism_of(&self, task: TaskId) -> u32 {
-        self.graph.tasks()[task.0 as usize].parallelism(self.options.parallelism.get())
-    }
-
-    fn handle_started(&mut self, now: Moment, attempt: Attempt, started: Started) {
-        self.starting = false;
-        let Started { incarnation, handles, committers, gauges } = started;
-        let sources = |subtask: &SubtaskId| self.graph.tasks()[subtask.task.0 as usize].input.is_none();
-        let gauges = gauges.into_iter().filter(|(subtask, _)| sources(subtask)).map(|(_, gauges)| gauges);
-        self.shared.set_sources(gauges.collect());
-        self.running = Some(Running { attempt, incarnation, handles, committers: Some(committers), last_cut: None });
-        if self.ending.is_some() {
-            self.stop_attempt();
-            return;
-        }
-        self.shared.update(|status| status.state = JobState::Running);
-        self.restarter.handle_restarted(now);
-        self.coordinator.handle_running(now, attempt, self.plan());
-        for report in std::mem::take(&mut self.early) {
-            self.handle_report(report);
-        }
-        if let Some((attempt, failure)) = self.early_panic.take() {
-            self.handle(Event::HostPanicked(attempt, failure));
-        }
-    }
-
-    fn plan(&self) -> Plan {
-        let task = |task: &cutwater_dataflow::TaskSpec| TaskPlan {
-            task: task.task,
-            name: task.name(),
-            operators: task.uids().cloned().collect(),
-            parallelism: self.parallelism_of(task.task),
-            inputs: task.input.map(|edge| PlanInput { from: TaskId(edge.0), pointwise: false }).into_iter().collect(),
-        };
-        Plan { tasks: self.graph.tasks().iter().map(task).collect() }
-    }
-
-    /// The attempt is over.
-    fn fail(&mut self, failure: Failure) {
-        if self.ending.is_some() {
-            tracing::warn!(job = self.graph.name(), "while the job ends: {}", chain(&failure));
-            return;
-        }
-        if self.between.is_some() {
-            // One failure brings others about; the strategy hears of the first only.
-            tracing::warn!(job = self.graph.name(), "after the attempt had failed: {}", chain(&failure));
-            return;
-        }
-        let now = self.clock.now();
-        tracing::warn!(job = self.graph.name(), attempt = %self.attempt, "attempt failed: {}", chain(&failure));
-        let class = match failure.is_non_recoverable() {
-            true => FailureClass::NonRecoverable,
-            false => FailureClass::Recoverable,
-        };
-        self.shared.update(|status| {
-            status.state = JobState::Restarting;
-            status.last_failure = Some(chain(&failure));
-        });
-        self.failure = Some(Arc::new(failure));
-        self.stop_attempt();
-        self.between.get_or_insert(Between { joined: true, ..Between::default() }); // nothing ran that is to be joined
-        self.coordinator.handle_failover(now);
-        self.restarter.handle_failure(now, class);
-    }
-
-    /// Ends the threads of the attempt, if it runs.
-    fn stop_attempt(&mut self) {
-        if let Some(running) = self.running.take() {
-            self.between = Some(Between::default());
-            running.incarnation.abort();
-            // Joining waits for a quantum of user code, so not here.
-            self.block(move || Event::Joined(running.incarnation.join(JOIN_DEADLINE).map_err(Failure::Host)));
-        }
-    }
-
-    fn perform_restart(&mut self, action: RestartAction) {
-        match action {
-            RestartAction::Restart { attempt, .. } => self.shared.update(|status| status.restarts = attempt),
-            RestartAction::Merged { .. } => {}
-            RestartAction::Start { .. } => {
-                if let Some(between) = &mut self.between {
-                    between.due = true;
-                }
-            }
-            RestartAction::GiveUp { reason } => self.give_up(reason),
-        }
-    }
-
-    fn give_up(&mut self, gave_up: GiveUp) {
-        let Some(source) = self.failure.clone() else { return };
-        let restarts = self.restarter.restarts();
-        self.end(Err(JobError::Failed { job: self.job(), restarts, gave_up, source }));
-    }
-
-    /// Begins to end the job.
-    fn end(&mut self, outcome: Result<JobOutcome, JobError>) {
-        if self.ending.is_none() {
-            self.ending = Some(outcome);
-            self.stop_attempt();
-        }
-    }
-
-    /// Ends the job without a word to the log, which is not ours any more.
-    fn stop_at_once(&mut self, error: JobError) {
-        self.commits.clear();
-        self.closing = true;
-        self.shared.update(|status| status.state = JobState::Failed);
+    fn stop(&mut self, attempt: Attempt) {
         match self.running.take() {
             Some(running) => {
-                self.ending = Some(Err(error));
-                self.between = Some(Between::default());
                 running.incarnation.abort();
-                self.block(move || Event::Joined(running.incarnation.join(JOIN_DEADLINE).map_err(Failure::Host)));
+                // Joining waits for a quantum of user code, so not here.
+                self.block(move || {
+                    Event::Stopped(attempt, running.incarnation.join(JOIN_DEADLINE).map_err(Failure::Host))
+                });
             }
-            None => self.done = Some(Err(error)),
+            None => self.driver.handle_stopped(self.clock.now(), attempt),
         }
     }
 
-    /// Goes on between attempts, or at the end, once all that is needed is there. `true` if something was done.
-    fn step_between(&mut self, reports: &UnboundedSender<Report>) -> bool {
-        if self.committing || self.starting {
-            return false; // output under way may not be swept, a start under way must be stopped first
+    fn trigger(&mut self, barrier: Barrier, subtasks: &[SubtaskId]) {
+        if self.triggered.is_none_or(|(checkpoint, _)| checkpoint != barrier.checkpoint) {
+            self.triggered = Some((barrier.checkpoint, self.clock.now()));
         }
-        if self.ending.is_some() {
-            let joined = self.between.as_ref().is_none_or(|between| between.joined);
-            if joined && self.running.is_none() && self.done.is_none() {
-                self.between = None;
-                if std::mem::replace(&mut self.closing, true) {
-                    if self.between.is_none() && self.coordinator_is_over() {
-                        self.done = self.ending.take();
-                        return true;
-                    }
-                    return false;
-                }
-                self.close();
-                return true;
-            }
-            return false;
+        for subtask in subtasks {
+            self.send(*subtask, Command::Trigger(barrier));
         }
-        let ready = |between: &Between| between.joined && between.due && between.restore.is_some();
-        if self.between.as_ref().is_some_and(ready)
-            && let Some(Between { restore: Some(restore), .. }) = self.between.take()
-        {
-            self.start(restore, reports);
-            return true;
-        }
-        false
     }
 
-    /// After it was superseded or refused the coordinator says no more.
-    fn coordinator_is_over(&self) -> bool {
-        matches!(self.ending, Some(Err(JobError::Superseded { .. } | JobError::Log { .. } | JobError::Store { .. })))
+    fn send(&self, subtask: SubtaskId, command: Command) {
+        if let Some(running) = &self.running {
+            drop(running.handles.send(subtask, command)); // a worker that is gone has been reported
+        }
     }
 
-    /// Records the end of the job.
-    fn close(&mut self) {
-        self.closing = true;
-        let (outcome, state) = match &self.ending {
-            Some(Ok(JobOutcome::Finished | JobOutcome::AlreadyFinished)) => (Outcome::Finished, JobState::Finished),
-            Some(Ok(JobOutcome::Canceled)) => (Outcome::Canceled, JobState::Canceled),
-            Some(Err(error)) => (Outcome::Failed(chain(error)), JobState::Failed),
-            None => return,
+    fn tell_all(&self, command: impl Fn() -> Command) {
+        for subtask in self.running.iter().flat_map(|running| running.handles.subtasks()) {
+            self.send(subtask, command());
+        }
+    }
+
+    fn commit(
+        &mut self,
+        attempt: Attempt,
+        checkpoint: CheckpointId,
+        handles: Vec<OperatorSnapshot>,
+        finish: Vec<Finish>,
+    ) {
+        let committers = self.running.as_mut().and_then(|running| running.committers.take());
+        let mut committers = committers.expect("the driver publishes of the attempt that runs, one after the other");
+        self.block(move || {
+            let operator = handles.first().map(|handle| handle.operator.clone());
+            let finished = finish.into_iter().try_for_each(|finish| finish());
+            let finished = finished.map_err(|error| Failure::Commit {
+                operator: operator.expect("what is to be finished has a handle"),
+                checkpoint,
+                reason: error.to_string(),
+                lost: false,
+            });
+            let result = finished.and_then(|()| commit(&mut committers, checkpoint, &handles));
+            Event::Committed(attempt, checkpoint, committers, result)
+        });
+    }
+
+    fn completed(&mut self, checkpoint: &CompletedCheckpoint, requests: Vec<RequestId>) {
+        let subtasks = || checkpoint.tasks.iter().flat_map(|task| &task.subtasks);
+        let summary = CheckpointSummary {
+            checkpoint: checkpoint.checkpoint,
+            bytes: checkpoint.state_bytes(),
+            duration: checkpoint.duration,
+            sync: subtasks().map(|subtask| subtask.phases.sync).max().unwrap_or_default(),
         };
-        self.shared.update(|status| status.state = state);
-        for (_, answer) in std::mem::take(&mut self.answers) {
-            drop(answer.send(Err(AbortReason::Shutdown)));
+        self.shared.update(|status| {
+            status.completed_checkpoints += 1;
+            status.last_checkpoint = Some(summary);
+        });
+        for request in requests {
+            if let Some(answer) = self.answers.remove(&request) {
+                drop(answer.send(Ok(checkpoint.clone())));
+            }
         }
-        self.coordinator.handle_end(self.clock.now(), outcome);
+    }
+
+    fn aborted(&mut self, checkpoint: CheckpointId, reason: &AbortReason, requests: Vec<RequestId>) {
+        let text = chain(reason);
+        tracing::warn!(job = self.graph.name(), %checkpoint, "checkpoint aborted: {text}");
+        self.shared.update(|status| {
+            status.failed_checkpoints += 1;
+            status.last_checkpoint_failure = Some(format!("checkpoint {checkpoint}: {text}"));
+        });
+        self.refuse(requests, reason);
+    }
+
+    fn refuse(&mut self, requests: Vec<RequestId>, reason: &AbortReason) {
+        for request in requests {
+            if let Some(answer) = self.answers.remove(&request) {
+                drop(answer.send(Err(reason.clone())));
+            }
+        }
+    }
+
+    fn end(&mut self, end: End) {
+        let job = self.job();
+        let (state, result) = match end {
+            End::Finished => (JobState::Finished, Ok(JobOutcome::Finished)),
+            End::AlreadyFinished { .. } => (JobState::Finished, Ok(JobOutcome::AlreadyFinished)),
+            End::Canceled => (JobState::Canceled, Ok(JobOutcome::Canceled)),
+            End::GaveUp { restarts, reason: gave_up } => {
+                let source = self.failure.clone().expect("the driver said which failure ended the attempt");
+                (JobState::Failed, Err(JobError::Failed { job, restarts, gave_up, source }))
+            }
+            End::Superseded { by } => (JobState::Failed, Err(JobError::Superseded { job, by })),
+            End::Refused(source) => (JobState::Failed, Err(JobError::Log { job, url: self.store.url(), source })),
+        };
+        self.end_with(state, result);
+    }
+
+    fn end_with(&mut self, state: JobState, result: Result<JobOutcome, JobError>) {
+        self.shared.update(|status| status.state = state);
+        self.done = Some(result);
     }
 }
 
-fn object(name: &str) -> Result<ObjectName, String> {
-    ObjectName::parse(name).map_err(|error| error.to_string())
+fn plan(graph: &JobGraph, parallelism: u32) -> Plan {
+    let task = |task: &cutwater_dataflow::TaskSpec| TaskPlan {
+        task: task.task,
+        name: task.name(),
+        operators: task.uids().cloned().collect(),
+        parallelism: task.parallelism(parallelism),
+        inputs: task.input.map(|edge| PlanInput { from: TaskId(edge.0), pointwise: false }).into_iter().collect(),
+    };
+    Plan { tasks: graph.tasks().iter().map(task).collect() }
 }

@@ -28,7 +28,7 @@ pub(crate) enum Report {
     Acked { attempt: Attempt, checkpoint: CheckpointId, snapshot: Box<SubtaskSnapshot>, cut_at: Moment },
     Declined { attempt: Attempt, checkpoint: CheckpointId, subtask: SubtaskId, reason: String, counted: bool },
     EndOfData { attempt: Attempt, subtask: SubtaskId },
-    LastCut { attempt: Attempt, handles: Vec<OperatorSnapshot>, finish: Vec<Finish> },
+    LastCut { attempt: Attempt, subtask: SubtaskId, handles: Vec<OperatorSnapshot>, finish: Vec<Finish> },
     Failed { attempt: Attempt, error: Box<TaskError> },
 }
 
@@ -83,7 +83,7 @@ impl Hosted {
                 }
                 Action::EndOfData => self.report(Report::EndOfData { attempt, subtask }),
                 Action::LastCut { handles, finish } => {
-                    self.report(Report::LastCut { attempt, handles, finish });
+                    self.report(Report::LastCut { attempt, subtask, handles, finish });
                 }
             }
         }

@@ -15,7 +15,7 @@ use cutwater_task::TaskSettings;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
 
-use crate::driver::{Driver, Event};
+use crate::driver::{Event, Shell};
 use crate::error::JobError;
 use crate::place::{OptionsError, job_folder, store_at};
 use crate::restore::RestorePoint;
@@ -225,11 +225,11 @@ pub fn spawn(graph: JobGraph, options: Options) -> Result<JobHandle, JobError> {
     let shared = Arc::new(Shared::new(JobStatus::new(&job)));
     let result = Arc::new(Mutex::new(None));
     let handle = tokio.handle().clone();
-    let driver = Driver::new(graph, options, restart, store, foreign, handle, events.clone(), Arc::clone(&shared));
+    let shell = Shell::new(graph, options, restart, store, foreign, handle, events.clone(), Arc::clone(&shared));
     let thread = {
         let result = Arc::clone(&result);
         std::thread::Builder::new().name("cutwater-driver".to_owned()).spawn(move || {
-            let outcome = tokio.block_on(driver.drive(from, inbox));
+            let outcome = tokio.block_on(shell.drive(from, inbox));
             *result.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(outcome);
             // A blocking task that hangs in a store must not hold the program up.
             tokio.shutdown_background();

@@ -8,7 +8,6 @@ use std::sync::mpsc::{channel, sync_channel};
 use cutwater_coordinator::{CompletedCheckpoint, FileRef};
 use cutwater_core::{Attempt, Epoch, MaxParallelism, SubtaskId};
 use cutwater_dataflow::JobGraph;
-use cutwater_dataflow::exec::{OperatorSnapshot, SnapshotKind};
 use cutwater_state::format::{ReadAt, SnapshotReader};
 use cutwater_state::{Block, StateError};
 use cutwater_storage::{ObjectName, ObjectReader, Store};
@@ -42,16 +41,6 @@ pub(crate) fn check(graph: &JobGraph, checkpoint: &CompletedCheckpoint, parallel
         return Err(RestoreError::UnknownOperator { operator: operator.clone() });
     }
     check_parallelism(parallelism, checkpoint.max_parallelism)
-}
-
-/// The handles of prepared output that a checkpoint holds.
-pub(crate) fn handles(checkpoint: &CompletedCheckpoint) -> Result<Vec<OperatorSnapshot>, RestoreError> {
-    let mut handles = Vec::new();
-    for subtask in checkpoint.tasks.iter().flat_map(|task| &task.subtasks) {
-        let parts = TaskSnapshot::decode(&subtask.inline)?.operators.into_iter();
-        handles.extend(parts.filter(|part| part.kind == SnapshotKind::PreparedOutput));
-    }
-    Ok(handles)
 }
 
 impl Build<'_> {

@@ -1,0 +1,236 @@
+use std::fmt;
+
+use cutwater_coordinator::{AbortReason, CheckpointError, CompletedCheckpoint, OpenError, RequestId, Token};
+use cutwater_core::{Attempt, Barrier, CheckpointId, Epoch, SubtaskId};
+use cutwater_dataflow::Finish;
+use cutwater_dataflow::exec::OperatorSnapshot;
+use cutwater_restart::GiveUp;
+use cutwater_task::SnapshotError;
+
+/// What the caller does next, in the order polled. Names of objects are relative to the job's folder.
+///
+/// The first four are questions to the store, as in [`cutwater_coordinator::Action`].
+pub enum Action {
+    /// Create this object if it is absent, durably, and answer with [`crate::Driver::handle_created`].
+    Create {
+        /// To be given back with the answer.
+        token: Token,
+        /// The object's name.
+        name: String,
+        /// Its content.
+        bytes: Vec<u8>,
+    },
+    /// Read this object as it is now and answer with [`crate::Driver::handle_read`].
+    Read {
+        /// To be given back with the answer.
+        token: Token,
+        /// The object's name.
+        name: String,
+        /// The most bytes it may have.
+        limit: u64,
+    },
+    /// Delete these objects and answer with [`crate::Driver::handle_deleted`]. That some are not there is no error.
+    Delete {
+        /// To be given back with the answer.
+        token: Token,
+        /// The objects' names.
+        names: Vec<String>,
+    },
+    /// List the names of all objects that begin with this prefix; answer with [`crate::Driver::handle_listed`]. A stale or
+    /// partial list does no harm, nor does none at all.
+    List {
+        /// To be given back with the answer.
+        token: Token,
+        /// What the names begin with.
+        prefix: String,
+    },
+    /// Start an attempt: publish `handles`, sweep what earlier attempts left unpublished, build the subtasks, restore their
+    /// state, run. Answer with [`crate::Driver::handle_started`]; what subtasks report before that may be told before.
+    ///
+    /// Whatever else a start needs, such as that the checkpoint fits the program, is to be checked before anything is
+    /// published.
+    Start {
+        /// The reign of the claim that opened the job: the same for all attempts of a start of the process.
+        epoch: Epoch,
+        /// Its number, rising from 1.
+        attempt: Attempt,
+        /// What to restore; `None` to start from nothing.
+        restore: Option<Box<CompletedCheckpoint>>,
+        /// The output that the restored checkpoint names. Some or all may be published already: publishing is idempotent.
+        handles: Vec<OperatorSnapshot>,
+    },
+    /// End all threads of the attempt; answer with [`crate::Driver::handle_stopped`]. Output that is being published goes
+    /// on, and its answer is waited for.
+    Stop {
+        /// The attempt.
+        attempt: Attempt,
+    },
+    /// Send this barrier to these subtasks.
+    Trigger {
+        /// The attempt.
+        attempt: Attempt,
+        /// The barrier.
+        barrier: Barrier,
+        /// Whom to send it to, in order.
+        subtasks: Vec<SubtaskId>,
+    },
+    /// Tell all subtasks that the checkpoint was given up.
+    Abort {
+        /// The attempt.
+        attempt: Attempt,
+        /// The checkpoint.
+        checkpoint: CheckpointId,
+    },
+    /// Tell all subtasks that the output of the checkpoint, and of all before, is published.
+    Published {
+        /// The attempt.
+        attempt: Attempt,
+        /// The checkpoint.
+        checkpoint: CheckpointId,
+    },
+    /// Tell all subtasks to hand over what their sinks still hold; each answers with [`crate::Driver::handle_last_cut`].
+    LastCut {
+        /// The attempt.
+        attempt: Attempt,
+    },
+    /// Publish these handles, in order; answer with [`crate::Driver::handle_committed`].
+    Commit {
+        /// The attempt.
+        attempt: Attempt,
+        /// The checkpoint that names them.
+        checkpoint: CheckpointId,
+        /// The handles, at least one.
+        handles: Vec<OperatorSnapshot>,
+    },
+    /// The same at the end of the job, for what no checkpoint names: run `finish` first. Answer with
+    /// [`crate::Driver::handle_committed`], checkpoint 0.
+    CommitLast {
+        /// The attempt.
+        attempt: Attempt,
+        /// The handles.
+        handles: Vec<OperatorSnapshot>,
+        /// Blocking work of sinks, to be done before anything is published.
+        finish: Vec<Finish>,
+    },
+    /// A checkpoint is durable. [`Action::Commit`] follows, if it names output and its attempt still runs.
+    Completed {
+        /// The checkpoint.
+        checkpoint: Box<CompletedCheckpoint>,
+        /// The requests that it answers.
+        requests: Vec<RequestId>,
+    },
+    /// A checkpoint was given up.
+    Aborted {
+        /// The checkpoint.
+        checkpoint: CheckpointId,
+        /// Why.
+        reason: AbortReason,
+        /// The requests that it should have answered.
+        requests: Vec<RequestId>,
+    },
+    /// These requests will not be answered, and no checkpoint was begun for them.
+    RequestFailed {
+        /// The requests.
+        requests: Vec<RequestId>,
+        /// Why.
+        reason: AbortReason,
+    },
+    /// Too many checkpoints failed, and with this error the attempt does. For the report: the rest follows by itself.
+    CheckpointsFailed(CheckpointError),
+    /// It can't be read what output a checkpoint names, so the attempt fails, and no restart can mend it. For the report:
+    /// the rest follows by itself.
+    OutputUnreadable {
+        /// The checkpoint.
+        checkpoint: CheckpointId,
+        /// What is wrong with the part of a subtask.
+        error: SnapshotError,
+    },
+    /// The restart strategy has scheduled restart number `restarts`. For the report.
+    Restarting {
+        /// How many there were in the life of the driver, this one included.
+        restarts: u32,
+    },
+    /// How the job ended could not be recorded in the log. For the report; [`Action::Done`] follows.
+    EndUnrecorded {
+        /// What the store said.
+        reason: String,
+    },
+    /// The job is over, nothing follows.
+    Done(End),
+}
+
+/// How a job comes to its end.
+#[derive(Clone, Debug, PartialEq)]
+pub enum End {
+    /// All data was processed and all output published.
+    Finished,
+    /// It had finished in an earlier run; nothing was claimed.
+    AlreadyFinished {
+        /// The reign in which it finished.
+        epoch: Epoch,
+        /// Its newest completed checkpoint, if there is one.
+        latest: Option<Box<CompletedCheckpoint>>,
+    },
+    /// It was cancelled.
+    Canceled,
+    /// An attempt failed and the restart strategy gave up.
+    GaveUp {
+        /// How often the job was restarted.
+        restarts: u32,
+        /// Why it is not restarted again.
+        reason: GiveUp,
+    },
+    /// Another process runs the job now. Nothing was recorded, since the log is not ours any more.
+    Superseded {
+        /// Its reign, or the lowest that it can be.
+        by: Epoch,
+    },
+    /// The log can't be used. Nothing was recorded.
+    Refused(OpenError),
+}
+
+/// In a line: for traces.
+impl fmt::Debug for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let id = |restore: &Option<Box<CompletedCheckpoint>>| restore.as_ref().map(|it| it.checkpoint.0);
+        match self {
+            Self::Create { token, name, bytes } => write!(f, "Create({token:?}, {name}, {} bytes)", bytes.len()),
+            Self::Read { token, name, .. } => write!(f, "Read({token:?}, {name})"),
+            Self::Delete { token, names } => write!(f, "Delete({token:?}, {names:?})"),
+            Self::List { token, prefix } => write!(f, "List({token:?}, {prefix})"),
+            Self::Start { epoch, attempt, restore, handles } => {
+                let (restore, handles) = (id(restore), handles.len());
+                write!(f, "Start(epoch {epoch}, attempt {attempt}, restore {restore:?}, {handles} handles)")
+            }
+            Self::Stop { attempt } => write!(f, "Stop(attempt {attempt})"),
+            Self::Trigger { attempt, barrier, subtasks } => {
+                write!(f, "Trigger(attempt {attempt}, checkpoint {}, {subtasks:?})", barrier.checkpoint)
+            }
+            Self::Abort { attempt, checkpoint } => write!(f, "Abort(attempt {attempt}, checkpoint {checkpoint})"),
+            Self::Published { attempt, checkpoint } => {
+                write!(f, "Published(attempt {attempt}, checkpoint {checkpoint})")
+            }
+            Self::LastCut { attempt } => write!(f, "LastCut(attempt {attempt})"),
+            Self::Commit { attempt, checkpoint, handles } => {
+                write!(f, "Commit(attempt {attempt}, checkpoint {checkpoint}, {} handles)", handles.len())
+            }
+            Self::CommitLast { attempt, handles, finish } => {
+                write!(f, "CommitLast(attempt {attempt}, {} handles, {} to finish)", handles.len(), finish.len())
+            }
+            Self::Completed { checkpoint, requests } => {
+                write!(f, "Completed(checkpoint {}, {requests:?})", checkpoint.checkpoint)
+            }
+            Self::Aborted { checkpoint, reason, requests } => {
+                write!(f, "Aborted(checkpoint {checkpoint}, {reason:?}, {requests:?})")
+            }
+            Self::RequestFailed { requests, reason } => write!(f, "RequestFailed({requests:?}, {reason:?})"),
+            Self::CheckpointsFailed(error) => write!(f, "CheckpointsFailed({error:?})"),
+            Self::OutputUnreadable { checkpoint, error } => {
+                write!(f, "OutputUnreadable(checkpoint {checkpoint}, {error:?})")
+            }
+            Self::Restarting { restarts } => write!(f, "Restarting({restarts})"),
+            Self::EndUnrecorded { reason } => write!(f, "EndUnrecorded({reason})"),
+            Self::Done(end) => write!(f, "Done({end:?})"),
+        }
+    }
+}
