@@ -13,6 +13,7 @@ pub(crate) enum Exit {
     Ok = 0,
     Failed = 1,
     Usage = 2,
+    Violated = 3,
     Damaged = 4,
     NotFound = 5,
 }

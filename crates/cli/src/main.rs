@@ -1,12 +1,14 @@
-//! The `cutwater` command: looks into checkpoint folders without the job that wrote them.
+//! The `cutwater` command: looks into checkpoint folders without the job that wrote them, and simulates.
 //!
-//! It only reads. Each command gathers a report, which is printed as text that fits 80 columns, or as one JSON document.
+//! `checkpoints` only reads. Each command gathers a report, which is printed as text that fits 80 columns, or as one JSON
+//! document.
 
 mod failure;
 mod folder;
 mod inspect;
 mod list;
 mod report;
+mod simulate;
 mod snapshot;
 mod text;
 mod verify;
@@ -23,6 +25,7 @@ Exit codes:
   0  all is well
   1  something could not be read
   2  the command line is wrong
+  3  a simulated world broke a rule
   4  something is damaged, missing from a checkpoint, or of a newer version
   5  there is no such folder, log or checkpoint";
 
@@ -39,6 +42,9 @@ enum Command {
     /// Reads checkpoint folders, without the job. Changes nothing.
     #[command(subcommand)]
     Checkpoints(Checkpoints),
+    /// Runs worlds of failures from seeds, and judges them.
+    #[command(after_help = EXIT_CODES)]
+    Simulate(simulate::Simulate),
 }
 
 #[derive(Subcommand)]
@@ -85,8 +91,11 @@ struct Place {
 }
 
 fn main() -> ExitCode {
-    let Command::Checkpoints(command) = Cli::parse().command;
-    match run(command) {
+    let ended = match Cli::parse().command {
+        Command::Checkpoints(command) => run(command),
+        Command::Simulate(simulate) => simulate.run(),
+    };
+    match ended {
         Ok(exit) => exit.into(),
         Err(failure) => {
             eprintln!("error: {failure}");

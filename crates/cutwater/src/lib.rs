@@ -39,8 +39,11 @@
 //!
 //! # Features
 //!
-//! None yet: memory keeps the state, a local folder or memory the checkpoints. Features will add names and never
-//! change behaviour.
+//! Without any, memory keeps the state, a local folder or memory the checkpoints. Features add names and never change
+//! behaviour.
+//!
+//! - `simulation`: the module `simulation`, which runs a job of yours in worlds where everything fails, and judges its
+//!   output.
 
 pub mod prelude;
 
@@ -59,6 +62,8 @@ pub use cutwater_runtime::{
     CheckpointSummary, Failure, JobError, JobHandle, JobOutcome, JobState, JobStatus, OpenCheckpointError, Options,
     OptionsError, RestoreError, StartFrom, open_checkpoint, run, spawn, store_at,
 };
+#[cfg(feature = "simulation")]
+pub use cutwater_simulation as simulation;
 pub use {
     cutwater_coordinator as coordinator, cutwater_file as file, cutwater_memory as memory, cutwater_state as state,
     cutwater_storage as storage,

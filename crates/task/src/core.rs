@@ -27,6 +27,9 @@ pub struct TaskSettings {
     pub window_bytes: u64,
     /// How long a partly filled batch waits for more records; 1 ms.
     pub flush_delay: Duration,
+    /// How many records a source reads in one quantum at the most; 1,024. Smaller: barriers are sent sooner after they are
+    /// asked for, each record costs more.
+    pub read_records: usize,
     /// How much of a snapshot is swept in one quantum; 128 KiB. Larger: the snapshot ends sooner, batches meanwhile
     /// take longer.
     pub sweep_step_bytes: usize,
@@ -44,6 +47,7 @@ impl Default for TaskSettings {
             checkpoints_after_tasks_finish: true,
             window_bytes: 512 << 10,
             flush_delay: Duration::from_millis(1),
+            read_records: BATCH_RECORDS,
             sweep_step_bytes: 128 << 10,
             unwritten_limit_bytes: 16 << 20,
             undo_limit_bytes: 256 << 20,
@@ -409,7 +413,7 @@ impl TaskCore {
         if self.source_wait > now {
             return Ok(false);
         }
-        let read = self.chain.read(&mut self.exec, BATCH_RECORDS);
+        let read = self.chain.read(&mut self.exec, self.settings.read_records);
         match read.map_err(|error| self.fault(Cause::User(error)))? {
             SourcePoll::More => self.source_wait = Moment::ZERO,
             SourcePoll::WaitUntil(moment) => {

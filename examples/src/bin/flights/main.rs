@@ -3,8 +3,6 @@
 //!
 //! `job.rs` is the job, `progress.rs` and `report.rs` are what is seen of it.
 
-mod date;
-mod job;
 mod progress;
 mod report;
 
@@ -22,6 +20,8 @@ use cutwater::{
     Config, Failure, JobError, JobOutcome, JobStatus, OpenCheckpointError, Options, Resolved, RestoreError, Settings,
     StartFrom, discover, open_checkpoint, spawn,
 };
+
+use cutwater_examples::flights::{self, Tuning};
 
 use crate::report::Report;
 
@@ -164,7 +164,8 @@ fn run(args: &Args) -> Result<(), Ended> {
     let name = config.name.as_deref().unwrap_or("flights");
     let place = Place::of(&config, name);
     refuse_to_mix(args, &place).map_err(Ended::with(Exit::CouldNotStart))?;
-    let graph = job::graph(name, &data, &args.out, args.pace, args.crash_at);
+    let tuning = Tuning { pace: args.pace, crash_at: args.crash_at, files: None };
+    let graph = flights::graph(name, &data, &args.out, tuning);
     let graph = graph.map_err(|error| Ended::with(Exit::Usage)(error.into()))?;
     let resumable = matches!(place, Place::Folder(_));
     let ended = |error| ended(error, resumable);

@@ -9,11 +9,11 @@ const MS_PER_DAY: i64 = 86_400_000;
 
 /// A day, counted from 1970-01-01.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub(crate) struct Date(i32);
+pub struct Date(i32);
 
 impl Date {
     /// The day, if there is one: years 1 to 9999.
-    pub(crate) fn new(year: i32, month: u32, day: u32) -> Option<Self> {
+    pub fn new(year: i32, month: u32, day: u32) -> Option<Self> {
         let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
         let days = match month {
             2 if leap => 29,
@@ -33,12 +33,12 @@ impl Date {
     }
 
     /// Midnight at its beginning, as if it were UTC: local times only have to be in order.
-    pub(crate) fn timestamp(self) -> Timestamp {
+    pub fn timestamp(self) -> Timestamp {
         Timestamp(i64::from(self.0) * MS_PER_DAY)
     }
 
     /// The day in which a time lies; times beyond all days give the nearest.
-    pub(crate) fn of(time: Timestamp) -> Self {
+    pub fn of(time: Timestamp) -> Self {
         let days = time.0.div_euclid(MS_PER_DAY);
         Self(i32::try_from(days).unwrap_or(if days < 0 { i32::MIN } else { i32::MAX }))
     }

@@ -1,4 +1,6 @@
-//! The job: what is read, what is kept per route, what is written.
+//! The job of `flights`: what is read, what is kept per route, what is written.
+
+mod date;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -8,19 +10,31 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use cutwater::file::{csv, lines_sink};
 use cutwater::prelude::*;
+use cutwater::simulation::{Env, Simulation};
+use cutwater::storage::Files;
 use cutwater::{GraphError, JobGraph};
 use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::date::Date;
+pub use self::date::Date;
+
+/// What the job can be told beside its input and output.
+#[derive(Clone, Debug, Default)]
+pub struct Tuning {
+    /// The most records a second.
+    pub pace: Option<f64>,
+    /// At which record to panic, once.
+    pub crash_at: Option<u64>,
+    /// The file system that the output goes to; that of the machine unless given.
+    pub files: Option<Arc<dyn Files>>,
+}
 
 /// The graph: flights from a CSV file, statistics per route, lines into a folder.
-pub(crate) fn graph(
-    name: &str,
-    data: &Path,
-    out: &Path,
-    pace: Option<f64>,
-    crash_at: Option<u64>,
-) -> Result<JobGraph, GraphError> {
+///
+/// # Errors
+///
+/// [`GraphError`] if `name` can't be that of a job.
+pub fn graph(name: &str, data: &Path, out: &Path, tuning: Tuning) -> Result<JobGraph, GraphError> {
+    let Tuning { pace, crash_at, files } = tuning;
     let mut flights = csv::<Line>(data)
         .event_time(|Line(flight)| flight.date.timestamp())
         // The file is in the order of its days: the first flight of a day tells that the day before is complete.
@@ -28,13 +42,37 @@ pub(crate) fn graph(
     if let Some(records_per_second) = pace {
         flights = flights.pace(records_per_second);
     }
+    let mut output = lines_sink::<Row>(out).create_folder();
+    if let Some(files) = files {
+        output = output.files(files);
+    }
     let mut job = Job::new(name);
     job.source("flights", flights)
         .map(|Line(flight)| flight)
         .key_by(|flight: &Flight| flight.route.clone())
         .process_with("routes", Routes { crash: crash_at.map(|record| Arc::new(Crash::at(record))) })
-        .sink("out", lines_sink::<Row>(out).create_folder());
+        .sink("out", output);
     job.build()
+}
+
+/// Some of the flights of the first days of the year: enough for a simulation, which runs them many thousand times.
+const FEW: &str = include_str!("../data/flights-few.csv");
+
+/// The job as a world of the simulation: real flights, the same graph, a modelled disk for its output.
+///
+/// # Errors
+///
+/// If the data can't be put into a temporary file, or the job does not work even undisturbed.
+pub fn simulation() -> Result<Simulation, UserError> {
+    let folder = Arc::new(tempfile::tempdir()?);
+    let data = folder.path().join("flights.csv");
+    std::fs::write(&data, FEW)?;
+    let make = move |env: &Env| {
+        let _kept = &folder; // as long as the job may be made
+        let tuning = Tuning { files: Some(env.files()), ..Tuning::default() };
+        Ok(graph("flights", &data, env.out(), tuning)?)
+    };
+    Ok(Simulation::of_job(make)?)
 }
 
 /// A flight as it stands in the file.
@@ -111,13 +149,15 @@ fn number_or_na<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<i32
 
 /// Flights that were counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Tally {
-    pub(crate) flights: u64,
-    pub(crate) cancelled: u64,
+pub struct Tally {
+    /// All of them.
+    pub flights: u64,
+    /// Those that never departed.
+    pub cancelled: u64,
     /// Flights whose arrival delay is known.
-    pub(crate) arrived: u64,
+    pub arrived: u64,
     /// Of all delays, in minutes. A whole number, so that the order of the sum can't change the mean.
-    pub(crate) delay: i64,
+    pub delay: i64,
 }
 
 impl Tally {
@@ -128,7 +168,9 @@ impl Tally {
         self.delay += i64::from(flight.arrival_delay.unwrap_or(0));
     }
 
-    pub(crate) fn mean_delay(&self) -> Mean {
+    /// How late they arrived, in minutes.
+    #[must_use]
+    pub fn mean_delay(&self) -> Mean {
         Mean { sum: self.delay, count: self.arrived }
     }
 }
@@ -136,9 +178,11 @@ impl Tally {
 /// A mean with two decimals, rounded half away from zero; nothing if nothing was counted. Computed in whole numbers, so
 /// that each run and machine writes the same text.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Mean {
-    pub(crate) sum: i64,
-    pub(crate) count: u64,
+pub struct Mean {
+    /// What was added up.
+    pub sum: i64,
+    /// How many there were.
+    pub count: u64,
 }
 
 impl fmt::Display for Mean {

@@ -1,0 +1,359 @@
+//! What kind of world a seed makes: the job, its settings, which faults there are and how often.
+
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use cutwater_barrier::Mode;
+use cutwater_coordinator::Settings;
+use cutwater_restart::{ExponentialDelay, Strategy};
+use cutwater_task::TaskSettings;
+use serde::{Deserialize, Serialize};
+
+use crate::random::Random;
+
+/// A world as a seed draws it: everything but the decisions made while it runs. Small on purpose (queues of one batch,
+/// timeouts of a few steps, one checkpoint retained), since errors live where limits are met.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorldConfig {
+    /// The streams of the job, 1 to 4, each with a source and a sink of its own. Not used by worlds of a given job.
+    pub pipelines: Vec<Pipeline>,
+    /// The parallelism of each start of a process, over and over.
+    pub parallelism: Vec<u32>,
+    /// How many key groups.
+    pub max_parallelism: u16,
+    /// Whether barriers are aligned; else at least once.
+    pub exactly_once: bool,
+    /// Whether checkpoints are in a modelled object store; else in a local folder over a modelled disk.
+    pub object_store: bool,
+    /// Whether snapshots hold only what has changed since the checkpoint that the barrier names (a model of what is to
+    /// come: the table itself writes full ones).
+    pub deltas: bool,
+    /// What may be under way on a channel: so many bytes, some 1 to 4 batches.
+    pub window_bytes: u64,
+    /// How many records a source reads at once at the most.
+    pub read_records: usize,
+    /// How much of a snapshot is swept in one quantum.
+    pub sweep_step_bytes: usize,
+    /// How much of a snapshot may wait to be written.
+    pub unwritten_limit_bytes: u64,
+    /// How much may be kept because it changed before it was swept.
+    pub undo_limit_bytes: u64,
+    /// From checkpoint to checkpoint, in microseconds.
+    pub interval_us: u32,
+    /// How long a checkpoint may take, in microseconds.
+    pub timeout_us: u32,
+    /// From the end of one to the start of the next, in microseconds.
+    pub min_pause_us: u32,
+    /// How many failed checkpoints are borne; `u32::MAX` for any number.
+    pub tolerable_failures: u32,
+    /// How many completed checkpoints are kept.
+    pub retained: u32,
+    /// By how many slots of the log a boundary moves.
+    pub slots_per_boundary: u64,
+    /// Whether and when the job restarts.
+    pub restart: Restart,
+    /// How the next event is chosen.
+    pub search: Search,
+    /// Faults, each as often as in 10,000 chances it has.
+    pub rates: Rates,
+    /// After so many steps the faults stop, and the job must come to its end.
+    pub fault_steps: u32,
+    /// Within so many steps more.
+    pub healed_steps: u32,
+}
+
+/// One stream of a generated job.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pipeline {
+    /// Splits of the source.
+    pub splits: u32,
+    /// Records of each split.
+    pub records: u32,
+    /// Different keys.
+    pub keys: u32,
+    /// The most records in one read.
+    pub chunk: u32,
+    /// How much longer each split pauses after a read than the one before it, in microseconds.
+    pub pause_us: u32,
+    /// Whether some records are filtered out and some doubled before the first exchange.
+    pub reshape: bool,
+    /// What the keyed stages do, none to three.
+    pub stages: Vec<StageKind>,
+}
+
+/// What a keyed stage of a generated job does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum StageKind {
+    /// Numbers the records of each key.
+    Number,
+    /// Keeps a record of state for each key, forgets it now and then, and passes records on.
+    Forget,
+    /// Counts by key and day, and emits the count by a timer when the day is over. Always the last.
+    Days,
+}
+
+/// A restart strategy, with times in microseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Restart {
+    /// The first failure ends the process.
+    None,
+    /// The same delay each time.
+    FixedDelay {
+        /// How often.
+        attempts: u32,
+        /// How long.
+        delay_us: u32,
+    },
+    /// While failures are rare.
+    FailureRate {
+        /// So many in each stretch of time.
+        failures: u32,
+        /// The stretch.
+        interval_us: u32,
+        /// From the failure to the restart.
+        delay_us: u32,
+    },
+    /// Longer and longer.
+    Exponential {
+        /// The first delay.
+        initial_us: u32,
+        /// The longest.
+        max_us: u32,
+    },
+}
+
+/// How the next event is chosen among those that are possible.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Search {
+    /// Each with the same chance.
+    Walk,
+    /// Whoever has the highest priority goes first; so often the one that would go loses its priority. Finds errors that
+    /// need somebody to be very slow. Source: Burckhardt et al., "A randomized scheduler with probabilistic guarantees
+    /// of finding bugs", ASPLOS 2010.
+    Priorities {
+        /// How many changes in 10,000 steps.
+        changes: u16,
+    },
+}
+
+macro_rules! rates {
+    ($($(#[$doc:meta])* $name:ident: $typical:literal;)*) => {
+        /// How often each fault strikes: of 10,000 chances that it has. 0 is never.
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+        pub struct Rates {
+            $($(#[$doc])* pub $name: u16,)*
+        }
+
+        impl Rates {
+            /// Each off with a chance of 40 %, so that single faults get deep schedules of their own; else around what is
+            /// typical.
+            fn draw(random: &mut Random) -> Self {
+                Self {
+                    $($name: if random.percent(40) { 0 } else { scale($typical, random) },)*
+                }
+            }
+        }
+    };
+}
+
+fn scale(typical: u16, random: &mut Random) -> u16 {
+    let percent = random.one_of(&[30, 100, 100, 300]);
+    u16::try_from((u32::from(typical) * percent).div_ceil(100)).unwrap_or(u16::MAX)
+}
+
+rates! {
+    /// The process is killed, at any step of the world.
+    kill: 12;
+    /// The process is killed at a named step that changes the disk or the store.
+    kill_at_step: 40;
+    /// The machine loses power: all processes die, what was not synced may be lost, torn or zeroed.
+    power_loss: 4;
+    /// The same, at a named step.
+    power_loss_at_step: 10;
+    /// A subtask fails: user code panics.
+    task_panic: 12;
+    /// User code or a sink returns an error.
+    user_error: 15;
+    /// The process stands still for a while and wakes as if nothing had happened.
+    pause: 10;
+    /// Another process of the same job is started beside those that run.
+    second_process: 10;
+    /// A step of the disk fails.
+    disk_error: 60;
+    /// The store says no, and did nothing.
+    store_fails: 150;
+    /// The store did it, and its answer is lost.
+    store_answer_lost: 150;
+    /// The store's answer is lost, and the operation may take effect at any later time.
+    store_late: 150;
+    /// A read brings back something else than what was written.
+    corrupt_read: 60;
+    /// A listing lacks what is new, or has what is gone.
+    stale_list: 3000;
+    /// A message between coordinator and subtasks is lost.
+    message_lost: 200;
+    /// It comes twice.
+    message_twice: 300;
+    /// The store can't be reached for a while.
+    store_outage: 5;
+    /// Somebody asks for a checkpoint.
+    request: 30;
+    /// Somebody cancels the job.
+    cancel: 3;
+}
+
+impl WorldConfig {
+    /// The world of this seed.
+    #[must_use]
+    pub fn draw(seed: u64) -> Self {
+        let random = &mut Random::new(seed ^ 0x6375_7477_6174_6572);
+        let pipelines = match random.below(100) {
+            0..70 => 1,
+            70..92 => 2,
+            92..97 => 3,
+            _ => 4,
+        };
+        let records = random.between(4, 96 / pipelines);
+        let most_stages = if pipelines > 2 { 1 } else { 3 };
+        let parallelism = |random: &mut Random| random.one_of(&[1, 1, 2, 2, 2, 3, 4]);
+        let exactly_once = random.percent(88);
+        let deltas = random.percent(35);
+        Self {
+            pipelines: (0..pipelines).map(|_| Pipeline::draw(random, records, most_stages)).collect(),
+            parallelism: (0..4).map(|_| parallelism(random)).collect(),
+            max_parallelism: random.one_of(&[4, 7, 16]),
+            exactly_once,
+            object_store: random.percent(60),
+            deltas,
+            window_bytes: random.one_of(&[1, 120, 240, 480]),
+            read_records: 1_024,
+            sweep_step_bytes: random.one_of(&[24, 64, 100_000]),
+            unwritten_limit_bytes: random.one_of(&[48, 200, 1 << 20]),
+            undo_limit_bytes: random.one_of(&[60, 1 << 20, 1 << 20, 1 << 20]),
+            interval_us: random.between(1_000, 6_000),
+            timeout_us: random.one_of(&[3_000, 20_000, 100_000]),
+            min_pause_us: random.one_of(&[0, 0, 3_000]),
+            tolerable_failures: random.one_of(&[0, 1, 3, u32::MAX, u32::MAX]),
+            retained: random.between(1, 3),
+            slots_per_boundary: u64::from(random.one_of(&[2_u32, 3, 5, 1024])),
+            restart: Restart::draw(random),
+            search: if random.percent(75) {
+                Search::Walk
+            } else {
+                Search::Priorities { changes: random.one_of(&[30, 100, 300]) }
+            },
+            rates: Rates::draw(random),
+            fault_steps: random.one_of(&[150, 400, 800]),
+            healed_steps: 20_000,
+        }
+    }
+
+    /// The world of this seed for a job that is given.
+    #[must_use]
+    pub fn draw_for_job(seed: u64) -> Self {
+        let drawn = Self::draw(seed);
+        let random = &mut Random::new(seed ^ 0x6a6f_6273);
+        Self {
+            pipelines: Vec::new(),
+            window_bytes: random.one_of(&[1, 2_000, 20_000]),
+            read_records: random.one_of(&[1, 4, 20]),
+            sweep_step_bytes: random.one_of(&[64, 500, 100_000]),
+            unwritten_limit_bytes: random.one_of(&[200, 2_000, 1 << 20]),
+            undo_limit_bytes: random.one_of(&[1_000, 1 << 20, 1 << 20, 1 << 20]),
+            fault_steps: random.one_of(&[300, 1_000, 3_000]),
+            healed_steps: 300_000,
+            ..drawn
+        }
+    }
+
+    /// What the coordinator is told.
+    pub(crate) fn checkpointing(&self) -> Settings {
+        Settings {
+            interval: Some(micros(self.interval_us)),
+            timeout: micros(self.timeout_us),
+            min_pause: micros(self.min_pause_us),
+            tolerable_failures: self.tolerable_failures,
+            num_retained: NonZeroU32::new(self.retained).unwrap_or(NonZeroU32::MIN),
+            ..Settings::default()
+        }
+    }
+
+    /// What subtasks are told.
+    pub(crate) fn task(&self) -> TaskSettings {
+        TaskSettings {
+            mode: if self.exactly_once { Mode::ExactlyOnce } else { Mode::AtLeastOnce },
+            window_bytes: self.window_bytes,
+            read_records: self.read_records,
+            flush_delay: Duration::from_micros(500),
+            sweep_step_bytes: self.sweep_step_bytes,
+            unwritten_limit_bytes: self.unwritten_limit_bytes,
+            undo_limit_bytes: self.undo_limit_bytes,
+            ..TaskSettings::default()
+        }
+    }
+}
+
+impl Pipeline {
+    fn draw(random: &mut Random, records: u32, most_stages: u32) -> Self {
+        let splits = random.between(1, 4);
+        let mut stages = match random.below(100) {
+            0..10 => Vec::new(),
+            _ => vec![StageKind::Number],
+        };
+        if !stages.is_empty() {
+            let more = random.below(most_stages);
+            stages.extend((0..more).map(|_| StageKind::Forget));
+            if random.percent(35) {
+                if stages.len() == 3 {
+                    stages.pop();
+                }
+                stages.push(StageKind::Days);
+            }
+        }
+        Self {
+            splits,
+            records: (records / splits).max(1),
+            keys: random.between(1, 9),
+            chunk: random.between(1, 5),
+            pause_us: random.one_of(&[0, 100, 700]),
+            reshape: random.percent(30),
+            stages,
+        }
+    }
+}
+
+impl Restart {
+    fn draw(random: &mut Random) -> Self {
+        match random.below(10) {
+            0 => Self::None,
+            1 => Self::FailureRate { failures: 2, interval_us: 20_000, delay_us: 500 },
+            2 | 3 => Self::Exponential { initial_us: 1_000, max_us: 8_000 },
+            _ => Self::FixedDelay {
+                attempts: random.one_of(&[1, 3, 1_000_000]),
+                delay_us: random.one_of(&[0, 0, 2_000]),
+            },
+        }
+    }
+
+    pub(crate) fn strategy(self) -> Strategy {
+        match self {
+            Self::None => Strategy::None,
+            Self::FixedDelay { attempts, delay_us } => Strategy::FixedDelay { attempts, delay: micros(delay_us) },
+            Self::FailureRate { failures, interval_us, delay_us } => Strategy::FailureRate {
+                max_failures_per_interval: failures,
+                interval: micros(interval_us),
+                delay: micros(delay_us),
+            },
+            Self::Exponential { initial_us, max_us } => Strategy::ExponentialDelay(ExponentialDelay {
+                initial_backoff: micros(initial_us),
+                max_backoff: micros(max_us),
+                reset_backoff_threshold: micros(max_us),
+                ..ExponentialDelay::default()
+            }),
+        }
+    }
+}
+
+fn micros(micros: u32) -> Duration {
+    Duration::from_micros(micros.into())
+}

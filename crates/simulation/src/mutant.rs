@@ -1,0 +1,86 @@
+//! Deliberate protocol errors: a simulation that does not find them would not find real ones.
+
+use serde::{Deserialize, Serialize};
+
+macro_rules! mutants {
+    ($($(#[$doc:meta])* $mutant:ident = $name:literal,)*) => {
+        /// An error planted on purpose, chosen when a world is made. The first fourteen are those of the prototype that
+        /// this simulation began as; each is planted at the seam where the cores meet the world, so that the cores are
+        /// those of production.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+        pub enum Mutant {
+            $($(#[$doc])* $mutant,)*
+        }
+
+        impl Mutant {
+            /// All of them.
+            pub const ALL: &[Self] = &[$(Self::$mutant,)*];
+
+            /// How people call it.
+            #[must_use]
+            pub fn name(self) -> &'static str {
+                match self {
+                    $(Self::$mutant => $name,)*
+                }
+            }
+        }
+    };
+}
+
+mutants! {
+    /// Channels are not stopped at their barriers.
+    NoAlignment = "no-alignment",
+    /// A subtask takes its snapshot one batch late: the barrier comes behind the batch that follows it.
+    SnapshotLate = "snapshot-late",
+    /// A barrier overtakes a batch that waits before it.
+    BarrierOvertakes = "barrier-overtakes",
+    /// Acknowledgements are not bound to attempt and checkpoint: one of a dead attempt counts for the checkpoint in
+    /// flight.
+    AcksUnbound = "acks-unbound",
+    /// Sinks publish when all acknowledgements are in, before the record is durable.
+    CommitBeforeDurable = "commit-before-durable",
+    /// A record of unknown fate is taken for one that failed.
+    UnknownIsFailure = "unknown-is-failure",
+    /// Barriers and triggers of checkpoints that are over are honoured like new ones.
+    StaleHonoured = "stale-honoured",
+    /// A restore does not publish what its checkpoint names.
+    NoRecommit = "no-recommit",
+    /// Publishing is not idempotent: what is there already is written again.
+    CommitTwice = "commit-twice",
+    /// When a checkpoint is subsumed all its files are deleted, those that others share included.
+    DeleteShared = "delete-shared",
+    /// A delta builds on the last snapshot that was taken, whether or not its checkpoint completed.
+    DeltaOnUnconfirmed = "delta-on-unconfirmed",
+    /// The store creates what is there already: no claim fences anybody.
+    NoFence = "no-fence",
+    /// When an attempt fails while a record is on its way, the record is taken for one that failed.
+    NotSettled = "not-settled",
+    /// A delta builds on the checkpoint that the subtask last heard of, and not on that of the barrier.
+    BaseFromNotice = "base-from-notice",
+    /// Leftovers of sinks are swept before the restored checkpoint's output is published.
+    SweepBeforeRecommit = "sweep-before-recommit",
+    /// A source records the position behind what it has read ahead.
+    PositionAhead = "position-ahead",
+    /// Output prepared for a checkpoint that came to nothing is forgotten.
+    HandlesForgotten = "handles-forgotten",
+    /// A snapshot is acknowledged before its files are synced.
+    AckBeforeSync = "ack-before-sync",
+    /// A process resumes from the checkpoint before the newest.
+    RestoreOlder = "restore-older",
+    /// A subtask restores one key group too few when the parallelism changes.
+    GroupLost = "group-lost",
+    /// Timers are not restored.
+    TimersLost = "timers-lost",
+    /// Senders do not wait for credit.
+    NoCredit = "no-credit",
+    /// Subtasks are told that output is published before it is.
+    PublishedEarly = "published-early",
+    /// Orphaned files are never swept.
+    OrphansKept = "orphans-kept",
+    /// The watermark of a restored subtask is the highest of its predecessors, not the lowest.
+    WatermarkAhead = "watermark-ahead",
+    /// Records of the log are deleted above the boundary.
+    SlotDeletedEarly = "slot-deleted-early",
+    /// A damaged snapshot file is read as if it were whole.
+    ChecksumIgnored = "checksum-ignored",
+}

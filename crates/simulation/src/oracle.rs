@@ -1,0 +1,440 @@
+//! Watches the store and the output from outside, and knows what must hold.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use cutwater_coordinator::inspect::{LogEntry, LogEntryKind, boundary_of, read_slot, slot_of};
+use cutwater_coordinator::{CompletedCheckpoint, Outcome};
+use cutwater_core::{CheckpointId, Epoch, SubtaskId};
+use cutwater_dataflow::exec::SnapshotKind;
+use cutwater_state::{Block, StateHeader};
+use cutwater_storage::{Files, MemoryFiles};
+use cutwater_task::TaskSnapshot;
+
+use crate::job::OUT;
+use crate::marks::Mark;
+use crate::shared::{Handle, Rule};
+
+/// What a subtask had put into a snapshot, as the world saw it.
+#[derive(Clone)]
+pub(crate) struct Part {
+    pub(crate) states: Vec<StateHeader>,
+    pub(crate) blocks: Vec<Block>,
+    pub(crate) inline: TaskSnapshot,
+}
+
+/// Which snapshot.
+pub(crate) type PartId = (Epoch, CheckpointId, SubtaskId);
+
+/// What is special about the job of a world.
+pub(crate) trait Judge {
+    /// A checkpoint was recorded: its parts, by subtask.
+    fn check_cut(&mut self, checkpoint: &CompletedCheckpoint, parts: &BTreeMap<SubtaskId, &Part>)
+    -> Result<(), String>;
+
+    /// A file was published; `newest` is the newest checkpoint that is durable.
+    fn check_file(&mut self, name: &str, lines: &[String], newest: Option<CheckpointId>) -> Result<(), String>;
+
+    /// Everything up to this checkpoint has been published.
+    fn check_published(&mut self, checkpoint: CheckpointId) -> Result<(), String>;
+
+    /// Forgets all files: the disk has lost some, and those that are left will be shown again.
+    fn forget_files(&mut self);
+
+    /// The job is over.
+    fn check_end(&mut self) -> Result<(), String>;
+}
+
+/// See the module.
+pub(crate) struct Oracle {
+    shared: Handle,
+    disk: MemoryFiles,
+    pub(crate) judge: Box<dyn Judge>,
+    retained_at_most: usize,
+    slots_per_boundary: u64,
+    /// Every record that ever had its slot for good.
+    pub(crate) history: Vec<LogEntry>,
+    /// So many of them somebody has acted upon: they can't be unmade any more.
+    relied: usize,
+    boundaries: u64,
+    /// Files of snapshots in the store.
+    pub(crate) files: BTreeSet<String>,
+    /// Files that some completed checkpoint named.
+    ever_named: BTreeSet<String>,
+    parts: BTreeMap<PartId, Part>,
+    /// Final names that durable checkpoints name, by temporary name, with the checkpoint that did so first.
+    named: BTreeMap<String, String>,
+    finals: BTreeMap<String, CheckpointId>,
+    /// Published files and their lines.
+    lines: BTreeMap<String, Vec<String>>,
+    /// Files that somebody was told are published.
+    settled: BTreeSet<String>,
+    /// The newest durable checkpoint.
+    newest: Option<CheckpointId>,
+    /// Files that were written by somebody who was replaced, after the living one had swept, or that could not be removed.
+    pub(crate) excused: BTreeSet<String>,
+    pub(crate) finished: bool,
+}
+
+impl Oracle {
+    pub(crate) fn new(
+        shared: &Handle,
+        disk: &MemoryFiles,
+        judge: Box<dyn Judge>,
+        retained_at_most: u32,
+        slots_per_boundary: u64,
+    ) -> Self {
+        Self {
+            shared: shared.clone(),
+            disk: disk.clone(),
+            judge,
+            retained_at_most: retained_at_most as usize,
+            slots_per_boundary,
+            history: Vec::new(),
+            relied: 0,
+            boundaries: 0,
+            files: BTreeSet::new(),
+            ever_named: BTreeSet::new(),
+            parts: BTreeMap::new(),
+            named: BTreeMap::new(),
+            finals: BTreeMap::new(),
+            lines: BTreeMap::new(),
+            settled: BTreeSet::new(),
+            newest: None,
+            excused: BTreeSet::new(),
+            finished: false,
+        }
+    }
+
+    fn violated(&self, rule: Rule, detail: impl FnOnce() -> String) {
+        self.shared.violated(rule, detail);
+    }
+
+    /// A subtask has completed its snapshot.
+    pub(crate) fn snapshot_taken(&mut self, id: PartId, part: Part) {
+        self.parts.insert(id, part);
+    }
+
+    /// An object was created in the store. `there`: whether an object of this name was there before.
+    pub(crate) fn created(&mut self, name: &str, bytes: &[u8]) {
+        if let Some(slot) = slot_of(name) {
+            if slot < self.boundaries * self.slots_per_boundary {
+                self.shared.hit(Mark::RecordBelowBoundary);
+                return;
+            }
+            match read_slot(name, bytes) {
+                Ok(entry) => self.recorded(entry),
+                Err(error) => self.violated(Rule::Contract, || format!("{name} was written unreadable: {error}")),
+            }
+        } else if let Some(k) = boundary_of(name) {
+            if k != self.boundaries + 1 {
+                self.violated(Rule::Contract, || format!("boundary {k} after {}", self.boundaries));
+            }
+            self.boundaries = k;
+            self.shared.hit(Mark::BoundaryMoved);
+        } else {
+            self.files.insert(name.to_owned());
+        }
+    }
+
+    fn recorded(&mut self, entry: LogEntry) {
+        let next = self.history.len() as u64;
+        if entry.slot != next {
+            let known = self.history.get(usize::try_from(entry.slot).unwrap_or(usize::MAX));
+            if known == Some(&entry) {
+                return; // a crash took it away, and it has come back
+            }
+            self.violated(Rule::Fence, || format!("slot {} is written, the next one is {next}", entry.slot));
+            return;
+        }
+        let reign = self.history.last().map_or(Epoch(0), |last| last.epoch);
+        match &entry.kind {
+            LogEntryKind::Claim { .. } if entry.epoch <= reign => {
+                self.violated(Rule::Mono, || format!("epoch {} is claimed after {reign}", entry.epoch));
+            }
+            LogEntryKind::Claim { .. } => {}
+            LogEntryKind::Completed { .. } | LogEntryKind::Ended(_) if entry.epoch != reign => {
+                self.violated(Rule::Fence, || format!("epoch {} appends in the reign of {reign}", entry.epoch));
+            }
+            LogEntryKind::Completed { checkpoint, retained } => self.completed(checkpoint, retained),
+            LogEntryKind::Ended(outcome) => self.finished |= matches!(outcome, Outcome::Finished),
+        }
+        self.history.push(entry);
+        self.check_references();
+    }
+
+    fn completed(&mut self, checkpoint: &CompletedCheckpoint, retained: &[u64]) {
+        let id = checkpoint.checkpoint;
+        if self.newest >= Some(id) {
+            self.violated(Rule::Mono, || format!("checkpoint {id} after {:?}", self.newest));
+        }
+        if retained.len() >= self.retained_at_most {
+            self.violated(Rule::Bound, || format!("{} other checkpoints are retained", retained.len()));
+        }
+        self.newest = Some(id);
+        let mut files = 0;
+        for subtask in checkpoint.tasks.iter().flat_map(|task| &task.subtasks) {
+            files += subtask.files.len();
+            match TaskSnapshot::decode(&subtask.inline) {
+                Ok(inline) => {
+                    for part in inline.operators.iter().filter(|part| part.kind == SnapshotKind::PreparedOutput) {
+                        self.name_output(id, &part.payload);
+                    }
+                }
+                Err(error) => self.violated(Rule::Contract, || format!("{}: {error}", subtask.subtask)),
+            }
+        }
+        let subtasks = checkpoint.tasks.iter().flat_map(|task| &task.subtasks).map(|subtask| subtask.subtask);
+        let part = |subtask| Some((subtask, self.parts.get(&(checkpoint.epoch, id, subtask))?));
+        let parts: BTreeMap<SubtaskId, &Part> = subtasks.filter_map(part).collect();
+        self.ever_named.extend(checkpoint.files().map(|file| file.name.clone()));
+        if files == 0 {
+            self.shared.hit(Mark::EmptyState);
+        }
+        if let Err(detail) = self.judge.check_cut(checkpoint, &parts) {
+            self.violated(Rule::Cut, || format!("checkpoint {id}: {detail}"));
+        }
+        let (epoch, of_epoch) = (checkpoint.epoch, (checkpoint.epoch, CheckpointId(id.0 + 1)));
+        self.parts.retain(|(of, checkpoint, _), _| (*of, *checkpoint) >= of_epoch || *of > epoch);
+    }
+
+    /// A durable checkpoint names this prepared output.
+    fn name_output(&mut self, checkpoint: CheckpointId, handle: &[u8]) {
+        let names = handle.split_first().and_then(|(_, body)| postcard::take_from_bytes::<(String, String)>(body).ok());
+        let Some(((temporary, name), _)) = names else { return };
+        match self.finals.entry(name.clone()) {
+            std::collections::btree_map::Entry::Occupied(_) => self.shared.hit(Mark::HandlesCarriedOn),
+            std::collections::btree_map::Entry::Vacant(entry) => drop(entry.insert(checkpoint)),
+        }
+        self.named.insert(temporary, name);
+    }
+
+    /// An object was deleted from the store.
+    pub(crate) fn deleted(&mut self, name: &str) {
+        if let Some(slot) = slot_of(name) {
+            if slot >= self.boundaries * self.slots_per_boundary {
+                self.violated(Rule::Ref, || format!("slot {slot} is deleted, the boundary is {}", self.boundaries));
+            }
+            self.shared.hit(Mark::SlotDeleted);
+        } else if boundary_of(name).is_some() {
+            self.violated(Rule::Ref, || format!("{name} is deleted"));
+        } else {
+            self.files.remove(name);
+            let reign = self.history.last().map(|last| last.epoch);
+            let orphan = epoch_of(name) < reign && !self.ever_named.contains(name);
+            self.shared.hit(if orphan { Mark::OrphanSwept } else { Mark::FileDeleted });
+        }
+        self.check_references();
+    }
+
+    /// Nothing that a retained record needs is gone.
+    fn check_references(&self) {
+        for checkpoint in self.retained() {
+            if let Some(file) = checkpoint.files().find(|file| !self.files.contains(&file.name)) {
+                let (id, name) = (checkpoint.checkpoint, file.name.clone());
+                self.violated(Rule::Ref, || format!("checkpoint {id} is retained and {name} is gone"));
+            }
+        }
+    }
+
+    /// The checkpoints that the newest record of one keeps, itself included.
+    pub(crate) fn retained(&self) -> impl Iterator<Item = &CompletedCheckpoint> {
+        let newest = self.history.iter().rev().find_map(|entry| match &entry.kind {
+            LogEntryKind::Completed { checkpoint, retained } => Some((checkpoint, retained)),
+            LogEntryKind::Claim { .. } | LogEntryKind::Ended(_) => None,
+        });
+        newest.into_iter().flat_map(|(checkpoint, retained)| {
+            let others = retained.iter().filter_map(|slot| completed_in(&self.history, *slot));
+            others.chain([&**checkpoint])
+        })
+    }
+
+    /// The newest checkpoint of an epoch up to this one.
+    pub(crate) fn newest_until(&self, epoch: Epoch) -> Option<&CompletedCheckpoint> {
+        self.history.iter().rev().filter(|entry| entry.epoch <= epoch).find_map(|entry| match &entry.kind {
+            LogEntryKind::Completed { checkpoint, .. } => Some(&**checkpoint),
+            LogEntryKind::Claim { .. } | LogEntryKind::Ended(_) => None,
+        })
+    }
+
+    /// Somebody acts on what the log says.
+    pub(crate) fn rely(&mut self) {
+        self.relied = self.history.len();
+    }
+
+    /// A driver says that this checkpoint completed.
+    pub(crate) fn told_completed(&mut self, checkpoint: &CompletedCheckpoint) {
+        let known = completed_in(&self.history, checkpoint.slot);
+        if known != Some(checkpoint) {
+            let id = checkpoint.checkpoint;
+            self.violated(Rule::Commit, || format!("checkpoint {id} is told complete, and the log has none such"));
+        }
+        self.rely();
+    }
+
+    /// A driver starts an attempt from this.
+    pub(crate) fn told_restore(&mut self, epoch: Epoch, restore: Option<&CompletedCheckpoint>) {
+        let newest = self.newest_until(epoch);
+        if newest != restore {
+            let id = |checkpoint: Option<&CompletedCheckpoint>| checkpoint.map(|checkpoint| checkpoint.checkpoint);
+            let (newest, restore) = (id(newest), id(restore));
+            self.violated(Rule::Mono, || format!("{restore:?} is restored in epoch {epoch}, the newest is {newest:?}"));
+        }
+        self.rely();
+    }
+
+    /// A file of the output got its final name.
+    pub(crate) fn published(&mut self, path: &Path) {
+        let name = file_name(path);
+        match self.finals.get(&name) {
+            Some(_) => self.shared.hit(Mark::OutputPublished),
+            None => self.violated(Rule::Commit, || format!("{name} is published, and no durable checkpoint names it")),
+        }
+        self.read_lines(name);
+    }
+
+    fn read_lines(&mut self, name: String) {
+        let Some(text) = self.content(&name) else { return };
+        let lines: Vec<String> = text.lines().map(str::to_owned).collect();
+        if let Err(detail) = self.judge.check_file(&name, &lines, self.newest) {
+            self.violated(Rule::Out, || format!("{name}: {detail}"));
+        }
+        self.lines.insert(name, lines);
+    }
+
+    fn content(&self, name: &str) -> Option<String> {
+        let file = self.disk.open(&Path::new(OUT).join(name)).ok()?;
+        let mut bytes = vec![0; usize::try_from(file.len()).ok()?];
+        file.read_at(0, &mut bytes).ok()?;
+        Some(String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    /// All files that are there may stay until somebody starts the job once more.
+    pub(crate) fn excuse_all(&mut self) {
+        self.excused.extend(self.files.iter().cloned());
+    }
+
+    /// This file may stay until somebody starts the job once more.
+    pub(crate) fn excuse(&mut self, path: &Path) {
+        self.excused.insert(file_name(path));
+    }
+
+    /// A temporary name was removed.
+    pub(crate) fn removed(&mut self, path: &Path) {
+        let temporary = file_name(path);
+        match self.named.get(&temporary) {
+            Some(name) if !self.lines.contains_key(name) => {
+                let name = name.clone();
+                self.violated(Rule::Commit, || format!("{name} is durable, unpublished, and its file is removed"));
+            }
+            Some(_) => {}
+            None => self.shared.hit(Mark::LeftoverSwept),
+        }
+    }
+
+    /// A driver was told that the output of this checkpoint is published.
+    pub(crate) fn told_published(&mut self, checkpoint: CheckpointId) {
+        let named = self.finals.iter().filter(|(_, of)| **of <= checkpoint);
+        let missing = named.clone().find(|(name, _)| !self.lines.contains_key(*name));
+        if let Some((name, _)) = missing {
+            let name = name.clone();
+            self.violated(Rule::Commit, || format!("{name} should be published with checkpoint {checkpoint}"));
+        }
+        let names: Vec<String> = named.map(|(name, _)| name.clone()).collect();
+        self.settled.extend(names);
+        if let Err(detail) = self.judge.check_published(checkpoint) {
+            self.violated(Rule::Out, || format!("after checkpoint {checkpoint} was published: {detail}"));
+        }
+    }
+
+    /// The machine has lost power: looks at what is left. `log` are the objects of the log that are there, `files` those
+    /// of snapshots.
+    pub(crate) fn power_lost(&mut self, log: &BTreeMap<String, Vec<u8>>, files: BTreeSet<String>) {
+        self.boundaries = log.keys().filter_map(|name| boundary_of(name)).max().unwrap_or(0).min(self.boundaries);
+        let first = self.boundaries * self.slots_per_boundary;
+        let present: BTreeMap<u64, &Vec<u8>> =
+            log.iter().filter_map(|(name, bytes)| Some((slot_of(name)?, bytes))).collect();
+        let kept = (first..).take_while(|slot| present.contains_key(slot)).count() as u64 + first;
+        let kept = usize::try_from(kept).unwrap_or(usize::MAX).max(usize::try_from(first).unwrap_or(0));
+        if kept < self.relied {
+            self.violated(Rule::Commit, || format!("{} records were relied upon, {kept} are left", self.relied));
+        }
+        self.history.truncate(kept);
+        self.newest = self.history.iter().rev().find_map(|entry| match &entry.kind {
+            LogEntryKind::Completed { checkpoint, .. } => Some(checkpoint.checkpoint),
+            LogEntryKind::Claim { .. } | LogEntryKind::Ended(_) => None,
+        });
+        self.finished = self.history.iter().any(|entry| matches!(entry.kind, LogEntryKind::Ended(Outcome::Finished)));
+        self.files = files;
+        self.check_references();
+        self.judge.forget_files();
+        self.lines.clear();
+        let visible = self.disk.list_folder(Path::new(OUT)).unwrap_or_default();
+        let names = visible.iter().filter_map(|entry| entry.name.to_str()).filter(|name| !name.starts_with('.'));
+        let names: Vec<String> = names.map(str::to_owned).collect();
+        for name in names {
+            self.read_lines(name);
+        }
+        if let Some(lost) = self.settled.iter().find(|name| !self.lines.contains_key(*name)) {
+            let lost = lost.clone();
+            self.violated(Rule::Commit, || format!("{lost} was told published, and a loss of power has taken it"));
+        }
+        let durable: BTreeSet<CheckpointId> = self.history.iter().filter_map(completed_id).collect();
+        self.finals.retain(|_, of| durable.contains(of));
+        let finals = &self.finals;
+        self.named.retain(|_, name| finals.contains_key(name));
+    }
+
+    /// The job has finished and all is quiet.
+    pub(crate) fn check_end(&mut self, epoch: Epoch) {
+        if let Err(detail) = self.judge.check_end() {
+            self.violated(Rule::Out, || format!("at the end: {detail}"));
+        }
+        if let Some((name, _)) = self.finals.iter().find(|(name, _)| !self.lines.contains_key(*name)) {
+            self.violated(Rule::Commit, || format!("{name} is durable and was never published"));
+        }
+        let kept: BTreeSet<&str> =
+            self.retained().flat_map(CompletedCheckpoint::files).map(|file| &*file.name).collect();
+        let orphan = self.files.iter().find(|name| {
+            !kept.contains(name.as_str())
+                && epoch_of(name).is_some_and(|of| of < epoch)
+                && !self.excused.contains(*name)
+        });
+        if let Some(orphan) = orphan {
+            self.violated(Rule::Orphan, || format!("{orphan} belongs to nobody, the epoch is {epoch}"));
+        }
+    }
+
+    /// Names below the output folder that were not published.
+    pub(crate) fn leftovers(&self) -> Vec<PathBuf> {
+        let entries = self.disk.list_folder(Path::new(OUT)).unwrap_or_default();
+        entries
+            .into_iter()
+            .map(|entry| PathBuf::from(entry.name))
+            .filter(|name| file_name(name).starts_with('.') && !self.excused.contains(&file_name(name)))
+            .collect()
+    }
+}
+
+/// The epoch in the name of a snapshot file.
+pub(crate) fn epoch_of(name: &str) -> Option<Epoch> {
+    name.strip_prefix("chk/")?.split('-').next()?.parse().ok().map(Epoch)
+}
+
+fn completed_in(history: &[LogEntry], slot: u64) -> Option<&CompletedCheckpoint> {
+    match &history.get(usize::try_from(slot).ok()?)?.kind {
+        LogEntryKind::Completed { checkpoint, .. } => Some(checkpoint),
+        LogEntryKind::Claim { .. } | LogEntryKind::Ended(_) => None,
+    }
+}
+
+fn completed_id(entry: &LogEntry) -> Option<CheckpointId> {
+    match &entry.kind {
+        LogEntryKind::Completed { checkpoint, .. } => Some(checkpoint.checkpoint),
+        LogEntryKind::Claim { .. } | LogEntryKind::Ended(_) => None,
+    }
+}
+
+fn file_name(path: &Path) -> String {
+    path.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_owned()
+}

@@ -1,0 +1,298 @@
+//! One process of the job: the driver, the subtasks of its attempt, what is on its way between them and to the store.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use cutwater_coordinator::{CompletedCheckpoint, FileRef, SubtaskSnapshot, Token};
+use cutwater_core::{Attempt, Barrier, CheckpointId, EdgeId, Epoch, Moment, OperatorUid, SubtaskId, TaskId};
+use cutwater_dataflow::exec::{Element, OperatorSnapshot};
+use cutwater_dataflow::{Committer, Finish, JobGraph};
+use cutwater_driver::{Driver, End};
+use cutwater_restart::FailureClass;
+use cutwater_state::{Block, StateHeader};
+use cutwater_storage::LocalFolder;
+use cutwater_task::{TaskCore, TaskSnapshot};
+
+use crate::delta::Entries;
+use crate::shared::ProcessId;
+
+/// See the module.
+pub(crate) struct Process {
+    pub(crate) id: ProcessId,
+    pub(crate) driver: Driver,
+    /// When the driver is to be told of the time at the latest. It changes only when the driver is told something.
+    pub(crate) deadline: Option<Moment>,
+    pub(crate) graph: Arc<JobGraph>,
+    pub(crate) parallelism: u32,
+    pub(crate) folder: LocalFolder,
+    /// Until then nothing of it runs.
+    pub(crate) paused_until: Option<Moment>,
+    /// Whether it was paused while another process ran.
+    pub(crate) slept: bool,
+    pub(crate) epoch: Epoch,
+    pub(crate) attempt: Attempt,
+    pub(crate) running: Option<Running>,
+    pub(crate) starting: Option<Starting>,
+    pub(crate) stopping: Option<Attempt>,
+    pub(crate) commit: Option<Commit>,
+    pub(crate) committers: BTreeMap<OperatorUid, Box<dyn Committer>>,
+    pub(crate) ops: Vec<Op>,
+    pub(crate) net: Vec<Message>,
+    /// Bytes that were written, to be told to their subtasks.
+    pub(crate) written: VecDeque<(Attempt, SubtaskId, CheckpointId, u64)>,
+    pub(crate) uploads: Vec<Upload>,
+    /// What deltas may be built on: the snapshots that each subtask has taken, with the files that hold them.
+    pub(crate) bases: BTreeMap<(Attempt, SubtaskId), BTreeMap<CheckpointId, Base>>,
+    /// The newest checkpoint that each subtask has heard of as published.
+    pub(crate) noticed: BTreeMap<SubtaskId, CheckpointId>,
+    pub(crate) end: Option<End>,
+    /// For marks: a record of this slot has an unknown fate.
+    pub(crate) unknown: Option<String>,
+    /// For marks: the acknowledgements that have come.
+    pub(crate) acked: std::collections::BTreeSet<(CheckpointId, SubtaskId)>,
+}
+
+/// A snapshot that a delta may be built on.
+#[derive(Clone)]
+pub(crate) struct Base {
+    pub(crate) entries: Entries,
+    pub(crate) chain: Vec<FileRef>,
+}
+
+/// A question to the store that is out.
+#[derive(Clone, Debug)]
+pub(crate) enum Op {
+    Create { token: Token, name: String, bytes: Vec<u8> },
+    Read { token: Token, name: String },
+    Delete { token: Token, names: Vec<String> },
+    List { token: Token, prefix: String },
+}
+
+/// Something that the store may still do although nobody waits for it.
+#[derive(Clone, Debug)]
+pub(crate) enum LateOp {
+    Create { name: String, bytes: Vec<u8> },
+    Delete { names: Vec<String> },
+}
+
+/// A message between the driver and a subtask. They come in any order.
+pub(crate) enum Message {
+    Trigger { to: SubtaskId, attempt: Attempt, barrier: Barrier },
+    Abort { to: SubtaskId, attempt: Attempt, checkpoint: CheckpointId },
+    Published { to: SubtaskId, attempt: Attempt, checkpoint: CheckpointId },
+    LastCut { to: SubtaskId, attempt: Attempt },
+    Acked { attempt: Attempt, checkpoint: CheckpointId, snapshot: Box<SubtaskSnapshot> },
+    Declined { attempt: Attempt, checkpoint: CheckpointId, subtask: SubtaskId, reason: String, counted: bool },
+    EndOfData { attempt: Attempt, subtask: SubtaskId },
+    HandedOver { attempt: Attempt, subtask: SubtaskId, handles: Vec<OperatorSnapshot>, finish: Vec<Finish> },
+    Failed { attempt: Attempt, class: FailureClass },
+}
+
+impl Message {
+    /// A second one of the same, if such a message may be repeated.
+    pub(crate) fn again(&self) -> Option<Self> {
+        Some(match self {
+            Self::Trigger { to, attempt, barrier } => Self::Trigger { to: *to, attempt: *attempt, barrier: *barrier },
+            Self::Abort { to, attempt, checkpoint } => {
+                Self::Abort { to: *to, attempt: *attempt, checkpoint: *checkpoint }
+            }
+            Self::Published { to, attempt, checkpoint } => {
+                Self::Published { to: *to, attempt: *attempt, checkpoint: *checkpoint }
+            }
+            Self::Acked { attempt, checkpoint, snapshot } => {
+                Self::Acked { attempt: *attempt, checkpoint: *checkpoint, snapshot: snapshot.clone() }
+            }
+            Self::Declined { attempt, checkpoint, subtask, reason, counted } => Self::Declined {
+                attempt: *attempt,
+                checkpoint: *checkpoint,
+                subtask: *subtask,
+                reason: reason.clone(),
+                counted: *counted,
+            },
+            Self::EndOfData { attempt, subtask } => Self::EndOfData { attempt: *attempt, subtask: *subtask },
+            Self::Failed { attempt, class } => Self::Failed { attempt: *attempt, class: *class },
+            Self::LastCut { .. } | Self::HandedOver { .. } => return None,
+        })
+    }
+
+    /// Whether a timeout makes up for its loss. The others must arrive, in whatever order.
+    pub(crate) fn may_be_lost(&self) -> bool {
+        match self {
+            Self::Trigger { .. }
+            | Self::Abort { .. }
+            | Self::Published { .. }
+            | Self::Acked { .. }
+            | Self::Declined { .. } => true,
+            Self::EndOfData { .. } | Self::Failed { .. } | Self::LastCut { .. } | Self::HandedOver { .. } => false,
+        }
+    }
+}
+
+/// A subtask.
+pub(crate) struct Node {
+    pub(crate) core: TaskCore,
+    pub(crate) subtask: SubtaskId,
+    pub(crate) busy: bool,
+    /// When it must run at the latest. It changes only when it runs.
+    pub(crate) deadline: Option<Moment>,
+    pub(crate) failed: bool,
+    /// The snapshot that is being taken.
+    pub(crate) snapshot: Option<Snapshot>,
+    /// The newest checkpoint of which it has been told or has seen a barrier.
+    pub(crate) newest: CheckpointId,
+    pub(crate) ended: bool,
+}
+
+pub(crate) struct Snapshot {
+    pub(crate) barrier: Barrier,
+    pub(crate) states: Vec<StateHeader>,
+    pub(crate) blocks: Vec<Block>,
+}
+
+/// A channel from one subtask to another.
+#[derive(Default)]
+pub(crate) struct Channel {
+    pub(crate) edge: u32,
+    pub(crate) from: u32,
+    pub(crate) to: u32,
+    /// The places of its ends among the nodes.
+    pub(crate) sender: usize,
+    pub(crate) receiver: usize,
+    pub(crate) elements: VecDeque<Element>,
+    pub(crate) credits: VecDeque<u64>,
+    /// Sent, and not known to the sender as processed.
+    pub(crate) in_flight: u64,
+    /// Records ever sent.
+    pub(crate) sent: u64,
+    /// How many had been sent when the barrier of a checkpoint was.
+    pub(crate) at_barrier: BTreeMap<CheckpointId, u64>,
+    pub(crate) ended: bool,
+    /// A barrier held back by a mutant, until a batch has gone ahead of it.
+    pub(crate) held: Option<Element>,
+    /// Stopped for good by a mutant.
+    pub(crate) stuck: bool,
+}
+
+/// The attempt that runs.
+pub(crate) struct Running {
+    pub(crate) attempt: Attempt,
+    pub(crate) nodes: Vec<Node>,
+    /// The place of the first node of each task.
+    pub(crate) first_node: Vec<usize>,
+    pub(crate) channels: Vec<Channel>,
+    /// The place of the first channel of each edge, and how many receivers it has.
+    pub(crate) first_channel: Vec<(usize, u32)>,
+}
+
+impl Running {
+    pub(crate) fn new(graph: &JobGraph, parallelism: u32, attempt: Attempt, cores: Vec<TaskCore>) -> Self {
+        let tasks = graph.tasks();
+        let count = |task: usize| tasks[task].parallelism(parallelism);
+        let mut first_node = Vec::with_capacity(tasks.len());
+        let mut nodes = 0;
+        for task in 0..tasks.len() {
+            first_node.push(nodes);
+            nodes += count(task) as usize;
+        }
+        let mut channels = Vec::new();
+        let mut first_channel = vec![(0, 0); tasks.len()];
+        for (task, spec) in tasks.iter().enumerate() {
+            let Some(edge) = spec.output else { continue };
+            let reader = graph.reader(edge).task.0 as usize;
+            first_channel[edge.0 as usize] = (channels.len(), count(reader));
+            for from in 0..count(task) {
+                for to in 0..count(reader) {
+                    let (sender, receiver) = (first_node[task] + from as usize, 0);
+                    channels.push(Channel { edge: edge.0, from, to, sender, receiver, ..Channel::default() });
+                }
+            }
+        }
+        for channel in &mut channels {
+            let reader = graph.reader(EdgeId(channel.edge)).task.0 as usize;
+            channel.receiver = first_node[reader] + channel.to as usize;
+        }
+        let node = |core: TaskCore| Node {
+            subtask: core.subtask(),
+            deadline: core.next_deadline(),
+            core,
+            busy: true,
+            failed: false,
+            snapshot: None,
+            newest: CheckpointId(0),
+            ended: false,
+        };
+        Self { attempt, nodes: cores.into_iter().map(node).collect(), first_node, channels, first_channel }
+    }
+
+    pub(crate) fn node_of(&self, subtask: SubtaskId) -> Option<usize> {
+        let at = self.first_node.get(subtask.task.0 as usize)? + subtask.index as usize;
+        (self.nodes.get(at)?.subtask == subtask).then_some(at)
+    }
+
+    pub(crate) fn channel_of(&self, edge: EdgeId, from: u32, to: u32) -> usize {
+        let (first, receivers) = self.first_channel[edge.0 as usize];
+        first + (from * receivers + to) as usize
+    }
+
+    /// The subtasks, in order.
+    pub(crate) fn subtasks(&self) -> impl Iterator<Item = SubtaskId> + '_ {
+        self.nodes.iter().map(|node| node.subtask)
+    }
+}
+
+/// The steps of a start, one at a time.
+pub(crate) struct Starting {
+    pub(crate) attempt: Attempt,
+    pub(crate) restore: Option<Box<CompletedCheckpoint>>,
+    pub(crate) handles: VecDeque<OperatorSnapshot>,
+    pub(crate) stage: Stage,
+    pub(crate) cores: Vec<TaskCore>,
+    pub(crate) to_build: VecDeque<SubtaskId>,
+    pub(crate) tries: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stage {
+    SweepStore,
+    Committers,
+    Publish,
+    SweepSinks,
+    Build,
+}
+
+/// Output that is being published.
+pub(crate) struct Commit {
+    pub(crate) attempt: Attempt,
+    pub(crate) checkpoint: CheckpointId,
+    pub(crate) finish: Vec<Finish>,
+    pub(crate) handles: VecDeque<OperatorSnapshot>,
+    pub(crate) tries: u32,
+}
+
+/// A snapshot on its way into the store.
+pub(crate) struct Upload {
+    pub(crate) attempt: Attempt,
+    pub(crate) subtask: SubtaskId,
+    pub(crate) barrier: Barrier,
+    pub(crate) states: Vec<StateHeader>,
+    pub(crate) blocks: Vec<Block>,
+    pub(crate) inline: TaskSnapshot,
+    pub(crate) finish: Vec<Finish>,
+    pub(crate) step: UploadStep,
+}
+
+pub(crate) enum UploadStep {
+    /// Sync what sinks have written.
+    Finish,
+    /// Write the file.
+    Write,
+    /// Tell the driver.
+    Tell(Vec<FileRef>),
+}
+
+/// All subtasks of the graph at this parallelism, in order.
+pub(crate) fn subtasks(graph: &JobGraph, parallelism: u32) -> impl Iterator<Item = SubtaskId> + '_ {
+    graph.tasks().iter().flat_map(move |spec| {
+        (0..spec.parallelism(parallelism)).map(move |index| SubtaskId { task: TaskId(spec.task.0), index })
+    })
+}

@@ -1,0 +1,431 @@
+//! Subtasks and what flows between them.
+
+use cutwater_core::{CheckpointId, SubtaskId};
+use cutwater_dataflow::exec::{Element, OutputChannel};
+use cutwater_restart::FailureClass;
+use cutwater_task::{Action, Cause, Progress};
+
+use super::World;
+use super::events::Entity;
+use crate::marks::Mark;
+use crate::mutant::Mutant;
+use crate::oracle::Part;
+use crate::process::{Message, Node, Process, Running, Snapshot, Upload, UploadStep};
+use crate::shared::{ProcessId, Rule};
+
+impl World<'_> {
+    fn node_mut(&mut self, id: ProcessId, at: usize) -> Option<&mut Node> {
+        self.processes.get_mut(&id)?.running.as_mut()?.nodes.get_mut(at)
+    }
+
+    /// A subtask does a quantum of work.
+    pub(super) fn run_node(&mut self, id: ProcessId, at: usize) {
+        let now = self.now;
+        let Some(node) = self.node_mut(id, at) else { return };
+        let result = node.core.run(now);
+        node.deadline = node.core.next_deadline();
+        match result {
+            Ok(progress) => node.busy = progress == Progress::Busy,
+            Err(error) => {
+                node.failed = true;
+                let class =
+                    if error.is_non_recoverable() { FailureClass::NonRecoverable } else { FailureClass::Recoverable };
+                let broken = matches!(error.cause, Cause::Protocol(_) | Cause::State(_));
+                let text = error.to_string();
+                let Some(process) = self.processes.get_mut(&id) else { return };
+                let Some(running) = &process.running else { return };
+                process.net.push(Message::Failed { attempt: running.attempt, class });
+                if broken && self.mutant.is_none() {
+                    self.violated(Rule::Contract, || text.clone());
+                }
+                // A file that can't be written because the process is dead is nobody's failure.
+                if !self.shared.is_dead(id) {
+                    self.hit(Mark::UserError);
+                }
+                self.tell(Entity::Node(id, at as u32), || format!("fails: {text}"));
+                return; // a host drops what a failed subtask still has to say
+            }
+        }
+        self.drain_node(id, at);
+    }
+
+    /// Performs what a subtask wants done.
+    pub(super) fn drain_node(&mut self, id: ProcessId, at: usize) {
+        loop {
+            let Some(node) = self.node_mut(id, at) else { return };
+            let subtask = node.subtask;
+            match node.core.poll_action() {
+                None => return,
+                Some(Action::Send { output, element }) => self.send(id, at, subtask, output, element),
+                Some(Action::Credit { channel, bytes }) => self.give_credit(id, subtask, channel.0, bytes),
+                Some(other) => self.perform_task(id, at, subtask, other),
+            }
+        }
+    }
+
+    fn send(&mut self, id: ProcessId, at: usize, subtask: SubtaskId, output: OutputChannel, element: Element) {
+        let (overtakes, late) = (self.is(Mutant::BarrierOvertakes), self.is(Mutant::SnapshotLate));
+        let (window, no_credit) = (self.config.window_bytes, self.is(Mutant::NoCredit));
+        self.tell(Entity::Node(id, at as u32), || format!("sends {element:?} to {}", output.to));
+        let Some(running) = self.processes.get_mut(&id).and_then(|process| process.running.as_mut()) else { return };
+        let place = running.channel_of(output.edge, subtask.index, output.to);
+        let channel = &mut running.channels[place];
+        let mut too_much = false;
+        let mut mark = None;
+        match &element {
+            Element::Batch(batch) => {
+                too_much = channel.in_flight >= window;
+                channel.in_flight += batch.bytes();
+                channel.sent += batch.len() as u64;
+                if channel.in_flight >= window {
+                    mark = Some(Mark::WindowUsedUp);
+                }
+            }
+            Element::Barrier(barrier) => {
+                channel.at_barrier.insert(barrier.checkpoint, channel.sent);
+                if channel.elements.iter().any(|element| matches!(element, Element::Batch(_))) {
+                    mark = Some(Mark::BarrierWaitsForCredit);
+                }
+            }
+            Element::CancelBarrier(_) => mark = Some(Mark::CancelBarrier),
+            Element::End => channel.ended = true,
+            Element::Watermark(_) => {}
+        }
+        self.shared.lock().choices.note(channel.sent << 8 | channel.elements.len() as u64);
+        let is_batch = matches!(element, Element::Batch(_));
+        match (&element, channel.elements.back()) {
+            (Element::Barrier(_), Some(Element::Batch(_))) if overtakes => {
+                let before = channel.elements.len() - 1;
+                channel.elements.insert(before, element);
+            }
+            (Element::Barrier(_), _) if late && channel.held.is_none() => channel.held = Some(element),
+            _ => {
+                let held = channel.held.take();
+                match (held, is_batch) {
+                    (Some(barrier), true) => channel.elements.extend([element, barrier]),
+                    (Some(barrier), false) => channel.elements.extend([barrier, element]),
+                    (None, _) => channel.elements.push_back(element),
+                }
+            }
+        }
+        if let Some(mark) = mark {
+            self.hit(mark);
+        }
+        if too_much || (no_credit && is_batch && self.more_than_the_window(id, place)) {
+            self.violated(Rule::Bound, || format!("a batch leaves {subtask} although its window is used up"));
+        }
+    }
+
+    /// With credit ignored, what is on a channel grows without bound.
+    fn more_than_the_window(&self, id: ProcessId, place: usize) -> bool {
+        let running = self.processes.get(&id).and_then(|process| process.running.as_ref());
+        let batches = |running: &Running| {
+            let elements = &running.channels[place].elements;
+            elements.iter().filter(|element| matches!(element, Element::Batch(_))).count() as u64
+        };
+        // Each batch of the generated jobs has at least one record of 40 bytes, and a last one may exceed the window.
+        running.is_some_and(|running| batches(running) > self.config.window_bytes / 40 + 2)
+    }
+
+    fn give_credit(&mut self, id: ProcessId, subtask: SubtaskId, from: u32, bytes: u64) {
+        let Some(process) = self.processes.get_mut(&id) else { return };
+        let Some(edge) = process.graph.tasks()[subtask.task.0 as usize].input else { return };
+        let Some(running) = process.running.as_mut() else { return };
+        let place = running.channel_of(edge, from, subtask.index);
+        let channel = &mut running.channels[place];
+        channel.credits.push_back(bytes);
+        let coming: u64 = channel.credits.iter().sum();
+        if coming > channel.in_flight {
+            self.violated(Rule::Contract, || format!("{subtask} returns more credit than is under way"));
+        }
+    }
+
+    fn perform_task(&mut self, id: ProcessId, at: usize, subtask: SubtaskId, action: Action) {
+        let Some(process) = self.processes.get_mut(&id) else { return };
+        let Some(running) = process.running.as_mut() else { return };
+        let attempt = running.attempt;
+        let node = &mut running.nodes[at];
+        let who = Entity::Node(id, at as u32);
+        match action {
+            Action::Send { .. } | Action::Credit { .. } => {}
+            Action::SnapshotBegun { barrier, states, .. } => {
+                let before = node.snapshot.replace(Snapshot { barrier, states, blocks: Vec::new() });
+                node.newest = node.newest.max(barrier.checkpoint);
+                if before.is_some() {
+                    self.violated(Rule::Contract, || format!("{subtask} begins a snapshot within another"));
+                }
+                self.tell(who, || format!("cuts for checkpoint {}", barrier.checkpoint));
+            }
+            Action::Block { checkpoint, block } => {
+                process.written.push_back((attempt, subtask, checkpoint, block.payload.len() as u64));
+                match node.snapshot.as_mut().filter(|snapshot| snapshot.barrier.checkpoint == checkpoint) {
+                    Some(snapshot) => snapshot.blocks.push(block),
+                    None => self.violated(Rule::Contract, || format!("{subtask} emits a block of no snapshot")),
+                }
+            }
+            Action::SnapshotComplete { checkpoint, inline, finish } => {
+                let taken = node.snapshot.take().filter(|snapshot| snapshot.barrier.checkpoint == checkpoint);
+                let Some(Snapshot { barrier, states, blocks }) = taken else {
+                    return self.violated(Rule::Contract, || format!("{subtask} completes no snapshot"));
+                };
+                self.check_channels(id, subtask, checkpoint, inline.records);
+                let mut inline = inline;
+                if self.is(Mutant::PositionAhead) {
+                    move_positions(&mut inline);
+                }
+                let part = Part { states: states.clone(), blocks: blocks.clone(), inline: inline.clone() };
+                self.oracle.snapshot_taken((barrier.epoch, checkpoint, subtask), part);
+                let step = UploadStep::Finish;
+                let upload = Upload { attempt, subtask, barrier, states, blocks, inline, finish, step };
+                if let Some(process) = self.processes.get_mut(&id) {
+                    process.uploads.push(upload);
+                }
+            }
+            Action::SnapshotDropped { .. } => {
+                node.snapshot = None;
+                self.hit(Mark::SnapshotDropped);
+            }
+            Action::Decline { checkpoint, reason, counted } => {
+                let mark = match (counted, reason.contains("old values")) {
+                    (true, true) => Mark::UndoLimit,
+                    (true, false) => Mark::DeclinedCounted,
+                    (false, _) => Mark::DeclinedOvertaken,
+                };
+                self.tell(who, || format!("declines checkpoint {checkpoint}: {reason}"));
+                self.post(id, Message::Declined { attempt, checkpoint, subtask, reason, counted });
+                self.hit(mark);
+            }
+            Action::EndOfData => {
+                node.ended = true;
+                self.tell(who, || "is at the end of data".to_owned());
+                self.post(id, Message::EndOfData { attempt, subtask });
+            }
+            Action::LastCut { handles, finish } => {
+                self.post(id, Message::HandedOver { attempt, subtask, handles, finish });
+            }
+        }
+    }
+
+    /// What a subtask had processed when it was cut is what was sent to it before the barrier.
+    fn check_channels(&mut self, id: ProcessId, subtask: SubtaskId, checkpoint: CheckpointId, records: u64) {
+        let Some(process) = self.processes.get(&id) else { return };
+        let Some(edge) = process.graph.tasks()[subtask.task.0 as usize].input else { return };
+        let Some(running) = &process.running else { return };
+        let mine = running.channels.iter().filter(|channel| channel.edge == edge.0 && channel.to == subtask.index);
+        let before: u64 =
+            mine.map(|channel| channel.at_barrier.get(&checkpoint).copied().unwrap_or(channel.sent)).sum();
+        let exact = self.config.exactly_once;
+        if records < before || (exact && records != before) {
+            self.violated(Rule::Cut, || {
+                format!(
+                    "{subtask} has {records} records in checkpoint {checkpoint}, {before} were sent before the barrier"
+                )
+            });
+        }
+        if records > before {
+            self.hit(Mark::AtLeastOnceAhead);
+        }
+    }
+
+    fn post(&mut self, id: ProcessId, message: Message) {
+        if let Some(process) = self.processes.get_mut(&id) {
+            process.net.push(message);
+        }
+    }
+
+    /// An element comes in.
+    pub(super) fn deliver(&mut self, id: ProcessId, place: usize) {
+        let now = self.now;
+        let honours_stale = self.is(Mutant::StaleHonoured);
+        let Some(running) = self.processes.get_mut(&id).and_then(|process| process.running.as_mut()) else { return };
+        let channel = &mut running.channels[place];
+        let Some(element) = channel.elements.pop_front() else { return };
+        let (from, receiver) = (channel.from, channel.receiver);
+        let node = &mut running.nodes[receiver];
+        let mut pauses = false;
+        if let Element::Barrier(barrier) = &element {
+            if honours_stale && barrier.checkpoint < node.newest {
+                channel.stuck = true; // it waits for the same barrier on the other channels, which never comes
+            }
+            pauses = node.newest < barrier.checkpoint;
+            node.newest = node.newest.max(barrier.checkpoint);
+        }
+        node.core.handle_element(now, cutwater_core::ChannelId(from), element);
+        node.busy = true;
+        if pauses {
+            self.hit(Mark::AlignmentPauses);
+        }
+        self.drain_node(id, receiver);
+    }
+
+    /// A receiver's credit comes back to the sender.
+    pub(super) fn return_credit(&mut self, id: ProcessId, place: usize) {
+        let Some(running) = self.processes.get_mut(&id).and_then(|process| process.running.as_mut()) else { return };
+        let channel = &mut running.channels[place];
+        let Some(bytes) = channel.credits.pop_front() else { return };
+        channel.in_flight = channel.in_flight.saturating_sub(bytes);
+        let (sender, output) =
+            (channel.sender, OutputChannel { edge: cutwater_core::EdgeId(channel.edge), to: channel.to });
+        running.nodes[sender].core.handle_credit(output, bytes);
+        running.nodes[sender].busy = true;
+        self.drain_node(id, sender);
+    }
+
+    /// Tells a subtask that a part of its snapshot is written.
+    pub(super) fn tell_written(&mut self, id: ProcessId) {
+        let Some(process) = self.processes.get_mut(&id) else { return };
+        let Some((attempt, subtask, checkpoint, bytes)) = process.written.pop_front() else { return };
+        let Some(at) = node_of(process, attempt, subtask) else { return };
+        if let Some(node) = self.node_mut(id, at) {
+            node.core.handle_written(checkpoint, bytes);
+            node.busy = true;
+        }
+        self.drain_node(id, at);
+    }
+
+    /// One of the messages comes, or is lost, or comes and will come again.
+    pub(super) fn deliver_message(&mut self, id: ProcessId) {
+        let Some(process) = self.processes.get_mut(&id) else { return };
+        let count = process.net.len();
+        let at = self.shared.lock().choices.below(count);
+        let Some(process) = self.processes.get_mut(&id) else { return };
+        let message = process.net.swap_remove(at);
+        let fault = {
+            let mut shared = self.shared.lock();
+            let lost = if message.may_be_lost() { shared.rates.message_lost } else { 0 };
+            let rates = [lost, shared.rates.message_twice];
+            shared.choices.fault(&rates)
+        };
+        match fault {
+            1 => {
+                self.shared.lock().marks.fault("message_lost");
+                return self.hit(Mark::MessageLost);
+            }
+            2 => {
+                if let Some(again) = message.again() {
+                    self.shared.lock().marks.fault("message_twice");
+                    self.hit(Mark::MessageTwice);
+                    self.post(id, again);
+                }
+            }
+            _ => {}
+        }
+        self.receive(id, message);
+    }
+
+    fn receive(&mut self, id: ProcessId, message: Message) {
+        let now = self.now;
+        match message {
+            Message::Trigger { to, attempt, barrier } => {
+                self.command(id, attempt, to, |node| {
+                    let late = barrier.checkpoint < node.newest;
+                    node.newest = node.newest.max(barrier.checkpoint);
+                    node.core.handle_trigger(now, barrier);
+                    late.then_some(Mark::TriggerLate)
+                });
+                self.honour_stale_trigger(id, attempt, to, barrier);
+            }
+            Message::Abort { to, attempt, checkpoint } => {
+                let forgets = self.is(Mutant::HandlesForgotten);
+                self.command(id, attempt, to, |node| {
+                    node.core.handle_abort(checkpoint);
+                    if forgets {
+                        node.core.handle_published(checkpoint);
+                    }
+                    None
+                });
+            }
+            Message::Published { to, attempt, checkpoint } => {
+                self.command(id, attempt, to, |node| {
+                    node.core.handle_published(checkpoint);
+                    None
+                });
+                if let Some(process) = self.processes.get_mut(&id) {
+                    let noticed = process.noticed.entry(to).or_insert(checkpoint);
+                    *noticed = checkpoint.max(*noticed);
+                }
+            }
+            Message::LastCut { to, attempt } => self.command(id, attempt, to, |node| {
+                node.core.handle_last_cut();
+                None
+            }),
+            Message::Acked { attempt, checkpoint, snapshot } => self.acknowledge(id, attempt, checkpoint, *snapshot),
+            Message::Declined { attempt, checkpoint, subtask, reason, counted } => {
+                self.with_driver(id, |driver| {
+                    driver.handle_decline(now, attempt, checkpoint, subtask, reason, counted);
+                });
+            }
+            Message::EndOfData { attempt, subtask } => {
+                self.with_driver(id, |driver| driver.handle_end_of_data(now, attempt, subtask));
+            }
+            Message::HandedOver { attempt, subtask, handles, finish } => {
+                self.with_driver(id, |driver| driver.handle_last_cut(now, attempt, subtask, handles, finish));
+            }
+            Message::Failed { attempt, class } => self.report_failure(id, attempt, class),
+        }
+    }
+
+    /// Tells a subtask something, if its attempt still runs.
+    fn command(
+        &mut self,
+        id: ProcessId,
+        attempt: cutwater_core::Attempt,
+        to: SubtaskId,
+        tell: impl FnOnce(&mut Node) -> Option<Mark>,
+    ) {
+        let Some(process) = self.processes.get(&id) else { return };
+        let Some(at) = node_of(process, attempt, to) else { return };
+        let Some(node) = self.node_mut(id, at).filter(|node| !node.failed) else { return };
+        let mark = tell(node);
+        node.busy = true;
+        if let Some(mark) = mark {
+            self.hit(mark);
+        }
+        self.drain_node(id, at);
+    }
+
+    /// A source that honours a stale trigger sends a stale barrier.
+    fn honour_stale_trigger(
+        &mut self,
+        id: ProcessId,
+        attempt: cutwater_core::Attempt,
+        to: SubtaskId,
+        barrier: cutwater_core::Barrier,
+    ) {
+        if !self.is(Mutant::StaleHonoured) {
+            return;
+        }
+        let Some(process) = self.processes.get_mut(&id) else { return };
+        let Some(at) = node_of(process, attempt, to) else { return };
+        let Some(running) = process.running.as_mut() else { return };
+        if barrier.checkpoint >= running.nodes[at].newest || running.nodes[at].ended {
+            return;
+        }
+        for channel in running.channels.iter_mut().filter(|channel| channel.sender == at && !channel.ended) {
+            channel.elements.push_back(Element::Barrier(barrier));
+        }
+    }
+}
+
+/// The place of the subtask among the nodes, if the attempt runs.
+pub(super) fn node_of(process: &Process, attempt: cutwater_core::Attempt, subtask: SubtaskId) -> Option<usize> {
+    process.running.as_ref().filter(|running| running.attempt == attempt)?.node_of(subtask)
+}
+
+/// Records positions one record further than the source has emitted.
+fn move_positions(inline: &mut cutwater_task::TaskSnapshot) {
+    use cutwater_dataflow::exec::SnapshotKind;
+    type Split = (String, Option<Vec<u8>>, bool, i64, u64);
+    for part in inline.operators.iter_mut().filter(|part| part.kind == SnapshotKind::SourceSplits) {
+        let Ok(mut splits) = cutwater_state::decode::<Vec<Split>>(&part.payload) else { continue };
+        for (_, position, ended, _, _) in splits.iter_mut().filter(|split| !split.2) {
+            let ahead = position.as_deref().and_then(|bytes| cutwater_state::decode::<u32>(bytes).ok());
+            let mut bytes = Vec::new();
+            if !*ended && cutwater_state::encode(&(ahead.unwrap_or(0) + 1), &mut bytes).is_ok() {
+                *position = Some(bytes);
+            }
+        }
+        part.payload.clear();
+        let _ = cutwater_state::encode(&splits, &mut part.payload);
+    }
+}

@@ -1,0 +1,320 @@
+//! Faults of the world: processes that die, sleep, are started twice; machines that lose power; people who ask.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use cutwater_coordinator::{Job, OpenError, RestoreFrom};
+use cutwater_core::{Attempt, Epoch};
+use cutwater_driver::{Driver, DriverSettings, End};
+use cutwater_restart::FailureClass;
+use cutwater_storage::{Files, ObjectName, Store};
+
+use super::events::Entity;
+use super::{World, plan};
+use crate::disk::{self, ProcessFiles};
+use crate::marks::Mark;
+use crate::process::{LateOp, Message, Op, Process, UploadStep};
+use crate::shared::{DiskEvent, Probe, ProcessId, Rule};
+
+/// How long a process sleeps, in microseconds.
+const NAPS: [u64; 4] = [200, 3_000, 20_000, 200_000];
+
+/// How long the store can't be reached, in microseconds.
+const OUTAGES: [u64; 3] = [500, 50_000, 6_000_000];
+
+impl World<'_> {
+    pub(super) fn meddle(&mut self) {
+        if self.is_healed() {
+            return;
+        }
+        let fault = {
+            let mut shared = self.shared.lock();
+            let r = shared.rates;
+            let rates =
+                [r.kill, r.power_loss, r.task_panic, r.pause, r.second_process, r.request, r.cancel, r.store_outage];
+            shared.choices.fault(&rates)
+        };
+        let names =
+            ["kill", "power_loss", "task_panic", "pause", "second_process", "request", "cancel", "store_outage"];
+        if fault == 0 {
+            return;
+        }
+        let Some(id) = self.any_process() else { return };
+        self.shared.lock().marks.fault(names[fault - 1]);
+        match fault {
+            1 => drop(self.shared.lock().killed.insert(id)),
+            2 => self.shared.lock().power_lost = true,
+            3 => self.panic_somewhere(id),
+            4 => self.put_to_sleep(id),
+            5 if self.processes.len() < 3 => self.start_process(),
+            6 => {
+                let now = self.now;
+                self.with_driver(id, |driver| driver.handle_request(now));
+            }
+            7 => {
+                let now = self.now;
+                self.tell(Entity::Driver(id), || "is cancelled".to_owned());
+                self.with_driver(id, |driver| driver.handle_cancel(now));
+            }
+            8 => {
+                let long = OUTAGES[self.shared.lock().choices.below(OUTAGES.len())];
+                self.outage_until = self.now + Duration::from_micros(long);
+                self.tell(Entity::Store, || format!("can't be reached for {long} us"));
+            }
+            _ => {}
+        }
+    }
+
+    fn any_process(&self) -> Option<ProcessId> {
+        let ids: Vec<ProcessId> = self.processes.keys().copied().collect();
+        if ids.is_empty() { None } else { Some(ids[self.shared.lock().choices.below(ids.len())]) }
+    }
+
+    fn put_to_sleep(&mut self, id: ProcessId) {
+        let nap = NAPS[self.shared.lock().choices.below(NAPS.len())];
+        let until = self.now + Duration::from_micros(nap);
+        if let Some(process) = self.processes.get_mut(&id) {
+            process.paused_until = Some(until);
+        }
+        self.tell(Entity::Driver(id), || format!("sleeps for {nap} us"));
+    }
+
+    /// A thread of the attempt panics in user code; the host catches it and reports.
+    fn panic_somewhere(&mut self, id: ProcessId) {
+        let Some(process) = self.processes.get_mut(&id).filter(|process| process.paused_until.is_none()) else {
+            return;
+        };
+        let Some(running) = &mut process.running else { return };
+        let at = self.shared.lock().choices.below(running.nodes.len());
+        let Some(node) = running.nodes.get_mut(at).filter(|node| !node.failed) else { return };
+        node.failed = true;
+        process.net.push(Message::Failed { attempt: running.attempt, class: FailureClass::Recoverable });
+        self.shared.hit(Mark::TaskPanic);
+        self.tell(Entity::Node(id, at as u32), || "panics".to_owned());
+    }
+
+    /// Somebody starts the job.
+    pub(super) fn start_process(&mut self) {
+        self.started += 1;
+        let id = self.started;
+        let parallelism = self.config.parallelism[id as usize % self.config.parallelism.len().max(1)];
+        let parallelism = parallelism.clamp(1, self.max_parallelism.count());
+        let files = Arc::new(ProcessFiles::new(&self.disk, &self.shared, id));
+        let sink_files: Arc<dyn Files> = files.clone();
+        let graph = match self.subject.graph(&Probe::new(&self.shared), &sink_files) {
+            Ok(graph) => graph,
+            Err(error) => return self.violated(Rule::Contract, || format!("the graph can't be built: {error}")),
+        };
+        let settings = DriverSettings {
+            checkpointing: self.config.checkpointing(),
+            job: Job { name: graph.name().to_owned(), max_parallelism: self.max_parallelism },
+            strategy: self.config.restart.strategy(),
+            nonce: u64::from(id),
+            plan: plan(&graph, parallelism),
+            slots_per_boundary: Some(self.config.slots_per_boundary),
+        };
+        let driver = match Driver::new(settings) {
+            Ok(driver) => driver,
+            Err(error) => return self.violated(Rule::Contract, || format!("the restart strategy: {error}")),
+        };
+        if self.processes.values().any(|process| process.paused_until.is_none()) {
+            self.hit(Mark::TwoAlive);
+        }
+        let process = Process {
+            id,
+            driver,
+            deadline: None,
+            graph: Arc::new(graph),
+            parallelism,
+            folder: disk::folder(&self.disk, &self.shared, id),
+            paused_until: None,
+            slept: false,
+            epoch: Epoch(0),
+            attempt: Attempt(0),
+            running: None,
+            starting: None,
+            stopping: None,
+            commit: None,
+            committers: BTreeMap::new(),
+            ops: Vec::new(),
+            net: Vec::new(),
+            written: VecDeque::new(),
+            uploads: Vec::new(),
+            bases: BTreeMap::new(),
+            noticed: BTreeMap::new(),
+            end: None,
+            unknown: None,
+            acked: BTreeSet::new(),
+        };
+        self.processes.insert(id, process);
+        self.tell(Entity::Driver(id), || format!("starts at parallelism {parallelism}"));
+        let now = self.now;
+        self.with_driver(id, |driver| driver.handle_open(now, RestoreFrom::Latest));
+    }
+
+    /// Clears away processes that have died; whether any has.
+    pub(super) fn clear_dead(&mut self) -> bool {
+        let (power_lost, killed) = {
+            let mut shared = self.shared.lock();
+            if !shared.power_lost && shared.killed.is_empty() {
+                return false;
+            }
+            if shared.power_lost {
+                let all: Vec<ProcessId> = self.processes.keys().copied().collect();
+                shared.killed.extend(all);
+            }
+            (shared.power_lost, shared.killed.clone())
+        };
+        for id in killed {
+            let Some(process) = self.processes.remove(&id) else { continue };
+            self.mark_death(&process);
+            self.tell(Entity::Driver(id), || "dies".to_owned());
+            self.leave_behind(process, power_lost);
+        }
+        if power_lost {
+            self.hit(Mark::PowerLost);
+            self.tell(Entity::World, || "the machine loses power".to_owned());
+            disk::lose_power(&self.disk, &self.shared);
+            self.look_after_power_loss();
+        }
+        let mut shared = self.shared.lock();
+        shared.killed.clear();
+        shared.power_lost = false;
+        true
+    }
+
+    fn mark_death(&self, process: &Process) {
+        self.hit(Mark::Killed);
+        if process.driver.epoch().is_none() {
+            self.hit(Mark::KilledWhileOpening);
+        }
+        if process.starting.is_some() {
+            self.hit(Mark::KilledWhileStarting);
+        }
+        if process.commit.is_some() {
+            self.hit(Mark::KilledWhileCommitting);
+        }
+        if process.ops.iter().any(|op| matches!(op, Op::Create { name, .. } if name.starts_with("log/"))) {
+            self.hit(Mark::KilledWithRecordOut);
+        }
+    }
+
+    /// What a process had asked of an object store may still come to be after its end.
+    fn leave_behind(&mut self, process: Process, _power_lost: bool) {
+        if !self.config.object_store {
+            return; // the disk is only asked by those who live
+        }
+        for op in process.ops {
+            match op {
+                Op::Create { name, bytes, .. } => self.late.push(LateOp::Create { name, bytes }),
+                Op::Delete { names, .. } => self.late.push(LateOp::Delete { names }),
+                Op::Read { .. } | Op::List { .. } => {}
+            }
+        }
+        for upload in process.uploads {
+            if let UploadStep::Write = upload.step
+                && let Ok((name, bytes)) = super::upload::full_file(&upload)
+            {
+                self.late.push(LateOp::Create { name, bytes });
+            }
+        }
+    }
+
+    /// The oracle looks at what is left on the disk.
+    fn look_after_power_loss(&mut self) {
+        let (mut log, mut files) = (BTreeMap::new(), BTreeSet::new());
+        if self.config.object_store {
+            log.extend(self.objects.of_log());
+            files.extend(self.objects.of_snapshots());
+        } else {
+            for listed in self.raw_folder.list("").unwrap_or_default() {
+                let name = listed.name.as_str().to_owned();
+                if name.starts_with("chk/") {
+                    files.insert(name);
+                } else if let Some(bytes) = self.raw_read(&name) {
+                    log.insert(name, bytes);
+                }
+            }
+        }
+        self.oracle.power_lost(&log, files);
+    }
+
+    pub(super) fn raw_read(&self, name: &str) -> Option<Vec<u8>> {
+        if self.config.object_store {
+            return self.objects.get(name).cloned();
+        }
+        let name = ObjectName::parse(name).ok()?;
+        self.raw_folder.read(&name, u64::MAX).ok().flatten()
+    }
+
+    /// Processes whose driver is done go.
+    pub(super) fn remove_ended(&mut self) {
+        let ended: Vec<ProcessId> =
+            self.processes.values().filter(|process| process.end.is_some()).map(|process| process.id).collect();
+        for id in ended {
+            let Some(mut process) = self.processes.remove(&id) else { continue };
+            let end = process.end.take();
+            self.tell(Entity::Driver(id), || format!("ends: {end:?}"));
+            let mark = match end {
+                Some(End::Finished) => Some(Mark::Finished),
+                Some(End::AlreadyFinished { .. }) => Some(Mark::OpenedFinished),
+                Some(End::Canceled) => Some(Mark::Canceled),
+                Some(End::GaveUp { .. }) => Some(Mark::GaveUp),
+                Some(End::Superseded { .. }) if process.slept => Some(Mark::SupersededAsZombie),
+                Some(End::Superseded { .. }) => Some(Mark::Superseded),
+                Some(End::Refused(error)) => self.refused(&error),
+                None => None,
+            };
+            if let Some(mark) = mark {
+                self.hit(mark);
+            }
+            self.leave_behind(process, false);
+        }
+    }
+
+    /// A damaged log may be refused if something was damaged, an unreachable one if it could not be reached.
+    fn refused(&mut self, error: &OpenError) -> Option<Mark> {
+        let damages = self.shared.lock().rates.corrupt_read > 0;
+        let unreachable = matches!(error, OpenError::Storage { .. });
+        let damaged = damages
+            && matches!(
+                error,
+                OpenError::Corrupt { .. } | OpenError::NewerFormat { .. } | OpenError::AnotherJob { .. }
+            );
+        if self.is_healed() || !(unreachable || damaged) {
+            let text = error.to_string();
+            self.violated(Rule::Contract, || format!("the log is refused although nothing is wrong: {text}"));
+            return None;
+        }
+        Some(if unreachable { Mark::RefusedStorage } else { Mark::RefusedCorrupt })
+    }
+
+    /// Whether somebody else has the job: what such a process still writes is swept at the next start only.
+    pub(super) fn is_replaced(&self, id: ProcessId) -> bool {
+        self.processes.get(&id).is_none_or(|process| process.epoch < self.epoch)
+    }
+
+    /// Shows the oracle what happened to files of the output.
+    pub(super) fn look_at_disk(&mut self) {
+        let events = {
+            let mut shared = self.shared.lock();
+            if shared.disk_events.is_empty() {
+                return;
+            }
+            std::mem::take(&mut shared.disk_events)
+        };
+        for event in events {
+            match event {
+                DiskEvent::Published { path } => {
+                    self.tell(Entity::World, || format!("{} is published", path.display()));
+                    self.oracle.published(&path);
+                }
+                DiskEvent::Removed { path } => self.oracle.removed(&path),
+                DiskEvent::Created { path, process } if self.is_replaced(process) => self.oracle.excuse(&path),
+                DiskEvent::Created { .. } => {}
+                DiskEvent::Kept { path } => self.oracle.excuse(&path),
+            }
+        }
+    }
+}

@@ -1,0 +1,234 @@
+//! Snapshots on their way into the store.
+
+use std::collections::BTreeMap;
+
+use cutwater_coordinator::{FileRef, Phases, SubtaskSnapshot, snapshot_name};
+use cutwater_core::{Attempt, CheckpointId};
+use cutwater_state::format::{Compression, SnapshotEncoder, SnapshotHeader};
+use cutwater_storage::{ObjectName, Store};
+
+use super::World;
+use super::events::Entity;
+use crate::delta::Entries;
+use crate::marks::Mark;
+use crate::mutant::Mutant;
+use crate::process::{Base, LateOp, Message, Upload, UploadStep};
+use crate::shared::ProcessId;
+
+/// After so many deltas the next snapshot is a full one.
+const LONGEST_CHAIN: usize = 3;
+
+impl World<'_> {
+    /// The next step of one of the uploads.
+    pub(super) fn upload(&mut self, id: ProcessId) {
+        let Some(process) = self.processes.get_mut(&id) else { return };
+        let count = process.uploads.len();
+        let at = self.shared.lock().choices.below(count);
+        let Some(process) = self.processes.get_mut(&id) else { return };
+        let mut upload = process.uploads.swap_remove(at);
+        let next = match std::mem::replace(&mut upload.step, UploadStep::Finish) {
+            UploadStep::Finish if self.is(Mutant::AckBeforeSync) => Ok(UploadStep::Write),
+            UploadStep::Finish => finish(&mut upload).map(|()| UploadStep::Write),
+            UploadStep::Write => self.write(id, &upload).map(UploadStep::Tell),
+            UploadStep::Tell(files) => {
+                self.acked(id, &upload, files);
+                if self.is(Mutant::AckBeforeSync) {
+                    // Late enough for a loss of power in between.
+                    upload.step = UploadStep::Finish;
+                }
+                return;
+            }
+        };
+        match next {
+            Ok(step) => {
+                upload.step = step;
+                if let Some(process) = self.processes.get_mut(&id) {
+                    process.uploads.push(upload);
+                }
+            }
+            Err(reason) => self.decline(id, &upload, reason),
+        }
+    }
+
+    fn decline(&mut self, id: ProcessId, upload: &Upload, reason: String) {
+        if self.shared.is_dead(id) {
+            return;
+        }
+        self.hit(Mark::DeclinedCounted);
+        self.tell(Entity::Io(id), || format!("{} can't be stored: {reason}", upload.subtask));
+        let (attempt, checkpoint, subtask) = (upload.attempt, upload.barrier.checkpoint, upload.subtask);
+        if let Some(process) = self.processes.get_mut(&id) {
+            process.net.push(Message::Declined { attempt, checkpoint, subtask, reason, counted: true });
+        }
+    }
+
+    fn acked(&mut self, id: ProcessId, upload: &Upload, files: Vec<FileRef>) {
+        let inline = upload.inline.encode();
+        let state_bytes = files.iter().map(|file| file.bytes).sum::<u64>() + inline.len() as u64;
+        let phases = Phases::default();
+        let snapshot = SubtaskSnapshot { subtask: upload.subtask, files, inline, phases, state_bytes };
+        let (attempt, checkpoint) = (upload.attempt, upload.barrier.checkpoint);
+        if let Some(process) = self.processes.get_mut(&id) {
+            process.net.push(Message::Acked { attempt, checkpoint, snapshot: Box::new(snapshot) });
+        }
+    }
+
+    /// Writes what has to be written and returns the files that hold the snapshot.
+    fn write(&mut self, id: ProcessId, upload: &Upload) -> Result<Vec<FileRef>, String> {
+        if upload.blocks.is_empty() {
+            return Ok(Vec::new());
+        }
+        let name = snapshot_name(upload.barrier, upload.subtask);
+        let entries = match self.config.deltas {
+            true => Some(Entries::of(&upload.states, &upload.blocks).ok_or("blocks that can't be read")?),
+            false => None,
+        };
+        let base = self.base_of(id, upload);
+        let (bytes, mut chain) = match (&entries, base) {
+            (Some(entries), Some(base)) if base.chain.len() <= LONGEST_CHAIN && !base.chain.is_empty() => {
+                self.hit(Mark::DeltaWritten);
+                (base.entries.delta_to(entries).encode(), base.chain)
+            }
+            _ => (full_file(upload)?.1, Vec::new()),
+        };
+        let file = FileRef { name, bytes: bytes.len() as u64, crc32c: crc32c::crc32c(&bytes) };
+        self.put(id, &file.name, bytes)?;
+        chain.push(file);
+        if let Some(entries) = entries
+            && let Some(process) = self.processes.get_mut(&id)
+        {
+            let bases = process.bases.entry((upload.attempt, upload.subtask)).or_default();
+            if let Some(base) = upload.barrier.base {
+                bases.retain(|checkpoint, _| *checkpoint >= base);
+            }
+            bases.insert(upload.barrier.checkpoint, Base { entries, chain: chain.clone() });
+        }
+        Ok(chain)
+    }
+
+    /// What a delta may be built on.
+    fn base_of(&self, id: ProcessId, upload: &Upload) -> Option<Base> {
+        let process = self.processes.get(&id)?;
+        let bases: &BTreeMap<CheckpointId, Base> = process.bases.get(&(upload.attempt, upload.subtask))?;
+        let base = if self.is(Mutant::DeltaOnUnconfirmed) {
+            *bases.last_key_value()?.0
+        } else if self.is(Mutant::BaseFromNotice) {
+            *process.noticed.get(&upload.subtask)?
+        } else {
+            upload.barrier.base?
+        };
+        bases.get(&base).cloned()
+    }
+
+    fn put(&mut self, id: ProcessId, name: &str, bytes: Vec<u8>) -> Result<(), String> {
+        if self.is_out_of_reach() {
+            return Err("the store can't be reached".to_owned());
+        }
+        if !self.config.object_store {
+            let Some(process) = self.processes.get(&id) else { return Err(String::new()) };
+            let object = ObjectName::parse(name).map_err(|error| error.to_string())?;
+            let mut writer = process.folder.writer(&object).map_err(|error| error.to_string())?;
+            writer.write(&bytes).map_err(|error| error.to_string())?;
+            let done = writer.finish();
+            if self.raw_read(name).is_some() {
+                self.oracle.created(name, &bytes);
+                if done.is_err() || self.is_replaced(id) {
+                    self.oracle.excused.insert(name.to_owned()); // it may be there, and its writer knows of nothing
+                }
+            }
+            return done.map(drop).map_err(|error| error.to_string());
+        }
+        if let Err(error) = self.shared.step(id, "object.put-snapshot") {
+            if self.shared.is_dead(id) {
+                self.late.push(LateOp::Create { name: name.to_owned(), bytes });
+            }
+            return Err(error.to_string());
+        }
+        let fault = {
+            let mut shared = self.shared.lock();
+            let r = shared.rates;
+            shared.choices.fault(&[r.store_fails, r.store_answer_lost, r.store_late])
+        };
+        if fault == 1 {
+            self.shared.lock().marks.fault("store_fails");
+            return Err("the store says no".to_owned());
+        }
+        if fault == 3 {
+            self.shared.lock().marks.fault("store_late");
+            self.late.push(LateOp::Create { name: name.to_owned(), bytes });
+            return Err("no answer in time".to_owned());
+        }
+        if self.objects.create(name, bytes.clone()) {
+            self.oracle.created(name, &bytes);
+        }
+        if self.is_replaced(id) {
+            self.oracle.excused.insert(name.to_owned()); // written by somebody who was replaced, after the sweep
+        }
+        if fault == 2 {
+            self.shared.lock().marks.fault("store_answer_lost");
+            self.oracle.excused.insert(name.to_owned());
+            return Err("the answer was lost".to_owned());
+        }
+        Ok(())
+    }
+
+    /// An acknowledgement comes to the driver.
+    pub(super) fn acknowledge(
+        &mut self,
+        id: ProcessId,
+        attempt: Attempt,
+        checkpoint: CheckpointId,
+        snapshot: SubtaskSnapshot,
+    ) {
+        let now = self.now;
+        let Some(process) = self.processes.get(&id) else { return };
+        let (mut attempt, mut checkpoint) = (attempt, checkpoint);
+        if attempt != process.attempt {
+            self.hit(Mark::AckOfOldAttempt);
+        }
+        if process.commit.is_some() {
+            self.hit(Mark::AckHeldBack);
+        }
+        if process.acked.contains(&(checkpoint, snapshot.subtask)) {
+            self.hit(Mark::AckTwice);
+        }
+        let current = process.attempt;
+        let pending = process.driver.coordinator().pending().map(|pending| (current, pending.checkpoint));
+        match pending {
+            Some((_, open)) if open == checkpoint => {}
+            _ => self.hit(Mark::LateAck),
+        }
+        if let (true, Some((of, open))) = (self.is(Mutant::AcksUnbound), pending) {
+            (attempt, checkpoint) = (of, open);
+        }
+        self.tell(Entity::Driver(id), || format!("hears that {} has stored checkpoint {checkpoint}", snapshot.subtask));
+        if let Some(process) = self.processes.get_mut(&id) {
+            process.acked.insert((checkpoint, snapshot.subtask));
+        }
+        self.with_driver(id, |driver| driver.handle_ack(now, attempt, checkpoint, snapshot));
+    }
+}
+
+fn finish(upload: &mut Upload) -> Result<(), String> {
+    std::mem::take(&mut upload.finish).into_iter().try_for_each(|finish| finish()).map_err(|error| error.to_string())
+}
+
+/// The snapshot as a file of its own.
+pub(super) fn full_file(upload: &Upload) -> Result<(String, Vec<u8>), String> {
+    let header = SnapshotHeader {
+        job: "simulated".to_owned(),
+        task: upload.subtask.task.to_string(),
+        subtask: upload.subtask.index,
+        parallelism: 0,
+        checkpoint: upload.barrier.checkpoint,
+        states: upload.states.clone(),
+    };
+    let mut bytes = Vec::new();
+    let mut encoder =
+        SnapshotEncoder::new(&header, Compression::None, &mut bytes).map_err(|error| error.to_string())?;
+    for block in &upload.blocks {
+        encoder.push(block, &mut bytes).map_err(|error| error.to_string())?;
+    }
+    encoder.finish(&mut bytes);
+    Ok((snapshot_name(upload.barrier, upload.subtask), bytes))
+}
