@@ -1,1 +1,3 @@
 //! One seed runs a world and judges it.
+
+pub mod exhaustive;
