@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::codec::{bounded, bytes, nanos};
 
 /// A checkpoint of the job, as its record in the log says. It exists if and only if the record does.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct CompletedCheckpoint {
     /// The reign in which it was recorded.
     pub epoch: Epoch,
@@ -50,7 +50,7 @@ impl CompletedCheckpoint {
 }
 
 /// Names a checkpoint of another folder.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Origin {
     /// The job it was of.
     pub job: String,
@@ -61,7 +61,7 @@ pub struct Origin {
 }
 
 /// What one task stored in a checkpoint.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct TaskSnapshot {
     /// The task's place in the graph that ran. Restoring goes by `operators`: places change with the code.
     pub task: TaskId,
@@ -81,7 +81,7 @@ pub struct TaskSnapshot {
 }
 
 /// One subtask's part of a checkpoint, carried by its acknowledgement.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct SubtaskSnapshot {
     /// The subtask.
     pub subtask: SubtaskId,
@@ -98,7 +98,7 @@ pub struct SubtaskSnapshot {
 }
 
 /// A file of a checkpoint.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct FileRef {
     /// Its name below the job's folder: relative, `/` between the parts, no part empty, `.` or `..`, at most 1024 bytes,
     /// not below `log/` or `boundary/`. No two files of a job may ever have the same name, which holds for
@@ -128,7 +128,7 @@ impl FileRef {
 }
 
 /// How long the phases of one subtask's snapshot took.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Phases {
     /// From the trigger until the first barrier came.
     #[serde(with = "nanos")]

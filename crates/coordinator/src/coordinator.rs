@@ -10,6 +10,7 @@ use crate::{
 };
 
 mod begin;
+mod digest;
 mod failures;
 mod outcome;
 mod pending;
@@ -63,7 +64,7 @@ pub struct Coordinator {
     last_completion: Option<Moment>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 enum Phase {
     /// Not open yet.
     Opening,

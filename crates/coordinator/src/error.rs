@@ -1,7 +1,7 @@
 use cutwater_core::{CheckpointId, Epoch, SubtaskId};
 
 /// Why a log can't be used.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 #[non_exhaustive]
 pub enum OpenError {
     /// The job would start below what its sinks were told to publish.

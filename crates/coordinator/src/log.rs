@@ -5,6 +5,7 @@
 //! the same question is simply asked again a little later.
 
 use std::collections::VecDeque;
+use std::hash::{Hash, Hasher};
 use std::time::Duration;
 
 use cutwater_core::{CheckpointId, Epoch, Moment};
@@ -50,7 +51,7 @@ pub(crate) enum Event {
     Superseded(Epoch),
 }
 
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Hash)]
 pub(crate) struct Opened {
     pub(crate) restore: Option<Box<CompletedCheckpoint>>,
     pub(crate) origin: Option<Origin>,
@@ -79,7 +80,7 @@ pub(crate) struct Log {
     events: VecDeque<Event>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 enum State {
     New,
     Opening(Box<Open>),
@@ -207,6 +208,32 @@ impl Log {
 
     pub(crate) fn retention(&self) -> &Retention {
         &self.retention
+    }
+
+    /// Feeds what later behaviour depends on, as [`crate::Coordinator::digest`] says.
+    pub(crate) fn digest(&self, hasher: &mut impl Hasher) {
+        let Self {
+            job: _,
+            num_retained: _,
+            allow_rewind: _,
+            slots_per_boundary,
+            nonce,
+            next_token: _,
+            state,
+            asked,
+            retry_at,
+            tries: _,
+            epoch,
+            tail,
+            newest_slot,
+            latest,
+            retention,
+            actions: _,
+            events: _,
+        } = self;
+        (slots_per_boundary, nonce, state, asked.is_some(), retry_at).hash(hasher);
+        (epoch, tail, newest_slot, latest).hash(hasher);
+        retention.digest(hasher);
     }
 
     fn is_open(&self) -> bool {

@@ -1,14 +1,14 @@
 use cutwater_core::{OperatorUid, SubtaskId, TaskId};
 
 /// What runs in an attempt.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Plan {
     /// The tasks. Those with no `inputs` are sources.
     pub tasks: Vec<TaskPlan>,
 }
 
 /// One task of a [`Plan`].
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct TaskPlan {
     /// The task.
     pub task: TaskId,
@@ -23,7 +23,7 @@ pub struct TaskPlan {
 }
 
 /// One input of a task.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct PlanInput {
     /// The task that sends.
     pub from: TaskId,

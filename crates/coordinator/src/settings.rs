@@ -61,7 +61,7 @@ pub struct Job {
 }
 
 /// Where a job starts.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Hash)]
 pub enum RestoreFrom {
     /// At the newest completed checkpoint of the log; from nothing if there is none.
     Latest,
@@ -77,7 +77,7 @@ pub enum RestoreFrom {
 }
 
 /// How a job ended.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Outcome {
     /// All data was read and all output published. The job is not run again.
     Finished,

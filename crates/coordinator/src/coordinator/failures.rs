@@ -7,7 +7,7 @@ use cutwater_core::CheckpointId;
 /// - A checkpoint is counted once, however often it is said to have failed.
 /// - One that is not above the last success is not counted.
 /// - A success clears the count, and so does passing the limit.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(crate) struct FailureCounter {
     tolerable: u32, // `u32::MAX`: all
     counted: BTreeSet<CheckpointId>,

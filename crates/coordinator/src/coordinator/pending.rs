@@ -6,7 +6,7 @@ use super::run::Run;
 use crate::{RequestId, SubtaskSnapshot, TaskSnapshot};
 
 /// The checkpoint in flight.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(crate) struct Pending {
     pub(crate) barrier: Barrier,
     pub(crate) started: Moment,

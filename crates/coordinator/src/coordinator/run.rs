@@ -5,7 +5,7 @@ use cutwater_core::{Attempt, Moment, SubtaskId, TaskId};
 use crate::{Plan, TaskPlan};
 
 /// The attempt that runs, and its clockwork.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(crate) struct Run {
     pub(crate) attempt: Attempt,
     pub(crate) plan: Plan,

@@ -7,7 +7,7 @@ use super::{Event, Log, Open, Opened, State, names};
 use crate::{Action, CompletedCheckpoint, CreateOutcome, Outcome, Token};
 
 /// A record on its way into its slot.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(crate) struct Append {
     record: Record,
     bytes: Vec<u8>,
@@ -18,13 +18,13 @@ pub(crate) struct Append {
     step: Step,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(crate) enum Purpose {
     Open { open: Box<Open>, opened: Opened },
     Append,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Hash)]
 enum Step {
     /// Create the record, or the rival if there is one.
     Create,
@@ -35,7 +35,7 @@ enum Step {
 }
 
 /// Who has the slot.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Hash)]
 enum Holder {
     Record,
     Rival,

@@ -11,7 +11,7 @@ use super::{Append, Event, Log, Opened, State, names};
 use crate::{Action, CompletedCheckpoint, OpenError, Origin, Outcome, RestoreFrom, Token};
 
 /// Where an opening stands.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(crate) struct Open {
     from: RestoreFrom,
     step: Step,
@@ -25,14 +25,14 @@ pub(crate) struct Open {
 }
 
 /// What the newest record says.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 struct Last {
     epoch: Epoch,
     finished: bool,
     newest: Option<u64>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Step {
     Boundaries,
     Slots,

@@ -31,14 +31,14 @@ const HEADER: usize = 23;
 const LARGEST: u64 = 1 << 60;
 
 /// Tells our own records from all others: unique for each record written by anybody.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) struct Nonce {
     pub(crate) process: u64,
     pub(crate) counter: u64,
 }
 
 /// What a slot holds.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) struct Record {
     pub(crate) slot: u64,
     pub(crate) epoch: Epoch,
@@ -49,7 +49,7 @@ pub(crate) struct Record {
     pub(crate) body: Body,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) enum Body {
     Claim(Claim),
     Completed(Box<Completed>),
@@ -57,7 +57,7 @@ pub(crate) enum Body {
 }
 
 /// From here on nobody of a lower epoch can append.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) struct Claim {
     pub(crate) max_parallelism: MaxParallelism,
     /// What the reign begins with. For people who read the log: the next opening goes by `newest` alone.
@@ -66,7 +66,7 @@ pub(crate) struct Claim {
 }
 
 /// A checkpoint exists if and only if this record does.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) struct Completed {
     pub(crate) checkpoint: CompletedCheckpoint,
     /// The slots of the other checkpoints that stay, rising.

@@ -1,6 +1,7 @@
 //! What is kept, and deleting the rest: files of subsumed checkpoints, then slots below a durable boundary.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{Hash, Hasher};
 
 use cutwater_core::CheckpointId;
 
@@ -29,7 +30,7 @@ pub(crate) struct Retention {
     sweep_out: Option<(Token, u64)>,          // the deletion of slots up to this one
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 struct Kept {
     slot: u64,
     checkpoint: CheckpointId,
@@ -116,6 +117,18 @@ impl Retention {
         subsumed.retain(|slot, _| completed.subsumed.binary_search(slot).is_ok());
         self.subsumed = subsumed;
         self.retained.push(Kept::of(&completed.checkpoint));
+    }
+
+    /// Feeds what later behaviour depends on. Of tokens only whether they are out.
+    pub(super) fn digest(&self, hasher: &mut impl Hasher) {
+        let Self { retained, subsumed, litter, litter_out, stubborn, boundary, boundary_out, swept_below, sweep_out } =
+            self;
+        (retained, litter, stubborn, boundary, swept_below, boundary_out.is_some()).hash(hasher);
+        (litter_out.as_ref().map(|out| &out.1), sweep_out.map(|out| out.1)).hash(hasher);
+        subsumed.len().hash(hasher);
+        for (slot, Subsumed { files, out }) in subsumed {
+            (slot, files, out.is_some()).hash(hasher);
+        }
     }
 
     /// The lowest slot that must stay.

@@ -3,7 +3,7 @@ const MOST: u64 = 1 << 48;
 
 /// Finds how many objects of a gapless sequence exist by asking about single ones: gallops up, then bisects. Takes about
 /// `2 * log2(count)` questions.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, Hash)]
 pub(crate) struct Search {
     present: u64,         // objects `0..present` exist
     missing: Option<u64>, // this one does not
