@@ -78,6 +78,11 @@ enum Phase {
         tries: u32,
         retry_at: Option<Moment>,
     },
+    /// The outcome is recorded, or can't be; what is being deleted is waited for, since nobody comes back for it once
+    /// a job has finished.
+    Closing {
+        unrecorded: Option<String>,
+    },
     Over,
 }
 
@@ -279,7 +284,7 @@ impl Coordinator {
     /// and answers [`Action::Closed`]. Only the first call counts.
     pub fn handle_end(&mut self, now: Moment, outcome: Outcome) {
         match self.phase {
-            Phase::Ending { .. } | Phase::Over => {}
+            Phase::Ending { .. } | Phase::Closing { .. } | Phase::Over => {}
             Phase::Opening => self.close(Some("the job was not open".to_owned())),
             Phase::Open | Phase::FailingOver => {
                 self.end_attempt(now, &AbortReason::Shutdown);
@@ -319,7 +324,7 @@ impl Coordinator {
         let last = run.and_then(|run| run.retry_final_at);
         let ending = match &self.phase {
             Phase::Ending { retry_at, .. } => *retry_at,
-            Phase::Opening | Phase::Open | Phase::FailingOver | Phase::Over => None,
+            Phase::Opening | Phase::Open | Phase::FailingOver | Phase::Closing { .. } | Phase::Over => None,
         };
         [self.log.next_deadline(), pending, periodic, last, ending].into_iter().flatten().min()
     }

@@ -15,6 +15,7 @@ use crate::{
 };
 
 mod append;
+mod check;
 pub(crate) mod names;
 mod open;
 mod orphans;
@@ -23,6 +24,7 @@ mod retention;
 mod search;
 
 use append::Append;
+use check::Check;
 use open::Open;
 use record::Nonce;
 use retention::Retention;
@@ -48,6 +50,8 @@ pub(crate) enum Event {
     Failed(String),
     /// The record's fate was unknown; now a claim of ours, of the next epoch, has its slot.
     Lost,
+    /// Nobody has claimed the job after us.
+    Current,
     Superseded(Epoch),
 }
 
@@ -86,6 +90,8 @@ enum State {
     Opening(Box<Open>),
     Idle,
     Appending(Box<Append>),
+    /// Looking whether somebody else has claimed the job.
+    Checking(Check),
     Over,
 }
 
@@ -151,7 +157,12 @@ impl Log {
         match result {
             Err(reason) => self.stumble(now, reason),
             Ok(object) if matches!(self.state, State::Opening(_)) => self.on_opening_read(object.as_deref()),
-            Ok(object) => self.on_settling_read(now, object.as_deref()),
+            Ok(object) => match &self.state {
+                State::Checking(check) => self.on_checking_read(*check, object.as_deref()),
+                State::New | State::Opening(_) | State::Idle | State::Appending(_) | State::Over => {
+                    self.on_settling_read(now, object.as_deref());
+                }
+            },
         }
     }
 
@@ -228,10 +239,12 @@ impl Log {
             newest_slot,
             latest,
             retention,
+            listing,
             actions: _,
             events: _,
         } = self;
-        (slots_per_boundary, nonce, state, asked.is_some(), retry_at).hash(hasher);
+        let listing = listing.map(|(_, epoch)| epoch);
+        (slots_per_boundary, nonce, state, asked.is_some(), retry_at, listing).hash(hasher);
         (epoch, tail, newest_slot, latest).hash(hasher);
         retention.digest(hasher);
     }
@@ -246,6 +259,7 @@ impl Log {
         let action = match &self.state {
             State::Opening(open) => Some(open.question(self.slots_per_boundary, token)),
             State::Appending(append) => Some(append.question(self.slots_per_boundary, token)),
+            State::Checking(check) => Some(check.question(self.tail, self.slots_per_boundary, token)),
             State::New | State::Idle | State::Over => None,
         };
         if let Some(action) = action {
@@ -260,7 +274,7 @@ impl Log {
         let name = match &self.state {
             State::Opening(open) => Some(open.object(self.slots_per_boundary)),
             State::Appending(append) if append.is_opening() => Some(append.object(self.slots_per_boundary)),
-            State::Appending(_) | State::New | State::Idle | State::Over => None,
+            State::Appending(_) | State::Checking(_) | State::New | State::Idle | State::Over => None,
         };
         match name {
             Some(name) if self.tries >= OPENING_TRIES => self.refuse(OpenError::Storage { name, reason }),

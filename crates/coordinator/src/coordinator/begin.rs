@@ -96,7 +96,7 @@ impl Coordinator {
     pub(super) fn refusal(&self) -> Option<AbortReason> {
         let waiting = self.requests.len();
         match (&self.phase, &self.run) {
-            (Phase::Ending { .. } | Phase::Over, _) => Some(AbortReason::Shutdown),
+            (Phase::Ending { .. } | Phase::Closing { .. } | Phase::Over, _) => Some(AbortReason::Shutdown),
             _ if !self.settings.enabled => Some(AbortReason::Disabled),
             (Phase::Open, Some(run)) if run.halted || !self.may_checkpoint(run) => {
                 Some(AbortReason::NotAllRequiredTasksRunning)

@@ -12,6 +12,7 @@ impl Coordinator {
         while let Some(event) = self.log.poll_event() {
             self.on_event(now, event);
         }
+        self.finish_closing();
         self.flush();
     }
 
@@ -45,6 +46,7 @@ impl Coordinator {
                 self.abort(now, AbortReason::Finalize { reason });
             }
             Event::Lost => self.go_on(now),
+            Event::Current => self.on_current(now),
         }
     }
 
@@ -115,16 +117,22 @@ impl Coordinator {
         }
         match &self.phase {
             Phase::Ending { outcome, retry_at: None, .. } => self.log.append_ended(outcome.clone()),
-            Phase::FailingOver => {
-                self.phase = Phase::Open;
-                self.actions.push_back(Action::Restore { restore: self.restore.clone() });
-            }
+            Phase::FailingOver => self.log.check_reign(),
             Phase::Open => {
                 self.done_without_checkpoint();
                 self.try_begin(now);
             }
-            Phase::Opening | Phase::Ending { .. } | Phase::Over => {}
+            Phase::Opening | Phase::Ending { .. } | Phase::Closing { .. } | Phase::Over => {}
         }
+    }
+
+    /// The job is still ours: the next attempt may start.
+    fn on_current(&mut self, now: Moment) {
+        if let Phase::FailingOver = self.phase {
+            self.phase = Phase::Open;
+            self.actions.push_back(Action::Restore { restore: self.restore.clone() });
+        }
+        self.go_on(now);
     }
 
     pub(super) fn on_end_not_recorded(&mut self, now: Moment, reason: String) {
@@ -184,9 +192,17 @@ impl Coordinator {
     }
 
     pub(super) fn close(&mut self, unrecorded: Option<String>) {
-        self.phase = Phase::Over;
-        self.log.close();
-        self.actions.push_back(Action::Closed { unrecorded });
+        self.phase = Phase::Closing { unrecorded };
+        self.finish_closing();
+    }
+
+    fn finish_closing(&mut self) {
+        if let (Phase::Closing { unrecorded }, false) = (&mut self.phase, self.log.retention().is_at_work()) {
+            let unrecorded = unrecorded.take();
+            self.phase = Phase::Over;
+            self.log.close();
+            self.actions.push_back(Action::Closed { unrecorded });
+        }
     }
 
     pub(super) fn fail_requests(&mut self, reason: &AbortReason) {

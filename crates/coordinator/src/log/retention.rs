@@ -64,6 +64,11 @@ impl Retention {
             + usize::from(self.litter_out.is_some())
     }
 
+    /// Whether anything that was asked for is out.
+    pub(crate) fn is_at_work(&self) -> bool {
+        self.deleting() > 0 || self.boundary_out.is_some() || self.sweep_out.is_some()
+    }
+
     pub(super) fn is_boundary(&self, token: Token) -> bool {
         self.boundary_out == Some(token)
     }

@@ -450,6 +450,8 @@ impl Actor {
             }
             Action::Read { token, name, .. } => self.out.push((read_of(&name), token)),
             Action::Delete { token, names } => self.delete(token, &names, effects),
+            // Orphans are files of dead tasks, which are not in these worlds.
+            Action::List { token, .. } => self.coordinator.handle_listed(Moment::ZERO, token, Ok(Vec::new())),
             Action::Opened { epoch, restore } => {
                 self.phase = Phase::Running;
                 let (claim, restore) = (std::mem::take(&mut self.claim), restore.as_deref().map(Key::of));

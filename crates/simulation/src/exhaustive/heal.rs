@@ -46,6 +46,7 @@ pub(super) fn heal(world: &World, bounds: &Bounds, objects: &Objects) -> Result<
                 store.retain(|name, _| !names.contains(name));
                 coordinator.handle_deleted(now, token, Ok(()));
             }
+            Action::List { token, .. } => coordinator.handle_listed(now, token, Ok(Vec::new())),
             Action::Opened { restore, .. } => {
                 restored = restore.as_deref().map(Key::of);
                 coordinator.handle_running(now, Attempt(1), plan());
