@@ -798,6 +798,20 @@ fn a_cancelled_job_ends_in_order() {
             &["keep it", "stop 1", "restart 1 is scheduled", "record Canceled", "done: Canceled"],
         ),
         (
+            "a job that was given up is not cancelled any more",
+            |rig| {
+                rig.fail(1, FailureClass::NonRecoverable, "boom");
+                rig.cancel();
+                rig.stopped(1);
+            },
+            &[
+                "keep it",
+                "stop 1",
+                "record Failed(\"job test failed after 0 restarts: the failure is one that no restart can mend: boom\")",
+                "done: GaveUp { restarts: 0, reason: NonRecoverable }",
+            ],
+        ),
+        (
             "requests are refused, and after the end nothing follows",
             |rig| {
                 rig.cancel();
