@@ -56,7 +56,8 @@ impl Default for Settings {
 pub struct Job {
     /// The job's name, at most 1000 bytes.
     pub name: String,
-    /// How many key groups it has. Only written down: whether a restored checkpoint fits is for the caller to check.
+    /// How many key groups it has if it starts from nothing; a job that resumes keeps those of its checkpoint. Only
+    /// written down: whether the checkpoint fits what the user wants is for the caller to check.
     pub max_parallelism: MaxParallelism,
 }
 

@@ -222,7 +222,8 @@ pub struct Exec {
     pub running: u16,
     origin: Option<Origin>,
     exact: bool,
-    /// Counts the changes from one source, or none, to another: what is gathered across one has no common range.
+    /// Counts the changes from one source, or none, to another, and the steps back within one: what is gathered across one
+    /// has no common range.
     pub(crate) switches: u64,
     /// Counts the times when a record became none or several: then records no longer stand for one source record each.
     pub(crate) uneven: u64,
@@ -258,6 +259,15 @@ impl Exec {
             return Some(Origin { first: at, last: at, ..origin });
         }
         Some(origin)
+    }
+
+    /// Notes that a batch begins. Behind two exchanges the records of one source come over several channels, so that its
+    /// later ones may be here already.
+    pub(crate) fn begin(&mut self, origin: Option<Origin>) {
+        if let (Some(next), Some(last)) = (origin, self.origin) {
+            let steps_back = next.first < last.first || next.last < last.last;
+            self.switches += u64::from(next.source == last.source && steps_back);
+        }
     }
 
     /// Notes where the records come from that are processed next, `begun` of which were begun before. `exact`: each
@@ -371,4 +381,33 @@ pub struct BuildContext<'a> {
     pub from_nothing: bool,
     /// What the operators of this task, all subtasks, added to the restored checkpoint.
     pub restored: &'a [OperatorSnapshot],
+}
+
+#[cfg(test)]
+mod tests {
+    use cutwater_core::TaskId;
+
+    use super::*;
+
+    #[test]
+    fn batches_of_one_source_that_come_out_of_order_have_no_common_range() {
+        let batch =
+            |source, first, last| Some(Origin { source: SubtaskId { task: TaskId(0), index: source }, first, last });
+        let cases = [
+            ("one after the other", batch(0, 14, 15), batch(0, 16, 18), 0),
+            ("one record made into two batches", batch(0, 14, 15), batch(0, 15, 16), 0),
+            ("over a channel that was slower", batch(0, 17, 18), batch(0, 14, 15), 1),
+            ("another source", batch(0, 17, 18), batch(1, 14, 15), 1),
+            ("a timer in between", None, batch(0, 14, 15), 1),
+        ];
+        for (name, first, second, expected) in cases {
+            let mut exec = Exec::new(Outbox::new(None, 0, 0));
+            exec.begin(first);
+            exec.enter(first, false, 0);
+            let before = exec.switches;
+            exec.begin(second);
+            exec.enter(second, false, 0);
+            assert_eq!(exec.switches - before, expected, "{name}");
+        }
+    }
 }

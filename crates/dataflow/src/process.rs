@@ -342,6 +342,9 @@ where
             .into_any()
             .downcast::<KeyedBatch<K, T>>()
             .map_err(|_| UserError::from("a batch of another type came in: the edge and the chain disagree"))?;
+        if batch.next == 0 {
+            exec.begin(batch.origin);
+        }
         exec.enter(batch.origin, batch.exact, batch.next as u64);
         self.table.prefetch(&batch.hashes[batch.next..]);
         while let (Some(key), Some(record)) = (batch.keys.next(), batch.records.next()) {

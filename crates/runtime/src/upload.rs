@@ -10,7 +10,7 @@ use cutwater_dataflow::{Finish, UserError};
 use cutwater_state::format::{Compression, SnapshotEncoder, SnapshotHeader};
 use cutwater_state::{Block, StateHeader};
 use cutwater_storage::{ObjectName, ObjectWriter, Store};
-use cutwater_task::TaskSnapshot;
+use cutwater_task::{Cause, TaskError, TaskSnapshot};
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::clock::Clock;
@@ -89,7 +89,7 @@ impl Upload {
                 self.tokio.spawn_blocking(move || {
                     match run_all(finish) {
                         Ok(()) => work.acknowledge(Vec::new(), &inline),
-                        Err(error) => work.decline(&error.to_string()),
+                        Err(error) => work.fail(error),
                     };
                 });
             }
@@ -114,17 +114,33 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
+/// What could not be made durable.
+enum NotWritten {
+    /// The state: the checkpoint comes to nothing, and the next one has it again.
+    Snapshot(UserError),
+    /// Output that a sink had prepared. A failed sync is never tried again, so no later checkpoint can have it either:
+    /// only the records that it was made of bring it back.
+    Output(UserError),
+}
+
+impl<E: Into<UserError>> From<E> for NotWritten {
+    fn from(error: E) -> Self {
+        Self::Snapshot(error.into())
+    }
+}
+
 impl Work {
     fn run(self, parts: &Receiver<Part>) {
         match self.write(parts) {
             Ok(Some((file, inline))) => self.acknowledge(vec![file], &inline),
             Ok(None) => {} // given up: the writer is dropped, and with it what was written
-            Err(error) => self.decline(&chain(&*error)),
+            Err(NotWritten::Snapshot(error)) => self.decline(&chain(&*error)),
+            Err(NotWritten::Output(error)) => self.fail(error),
         }
     }
 
     /// Writes the blocks as they come; `None` if the snapshot was dropped.
-    fn write(&self, parts: &Receiver<Part>) -> Result<Option<(FileRef, TaskSnapshot)>, UserError> {
+    fn write(&self, parts: &Receiver<Part>) -> Result<Option<(FileRef, TaskSnapshot)>, NotWritten> {
         let name = ObjectName::parse(&snapshot_name(self.barrier, self.subtask))?;
         let mut writer = self.uploader.store.writer(&name)?;
         let mut bytes = Vec::new();
@@ -141,7 +157,7 @@ impl Work {
                 Part::Complete(inline, finish) => {
                     encoder.finish(&mut bytes);
                     flush(&mut *writer, &mut bytes)?;
-                    run_all(finish)?;
+                    run_all(finish).map_err(NotWritten::Output)?;
                     let written = writer.finish()?;
                     let name = name.as_str().to_owned();
                     return Ok(Some((FileRef { name, bytes: written.bytes, crc32c: written.crc32c }, inline)));
@@ -178,6 +194,12 @@ impl Work {
         let (attempt, checkpoint) = (self.uploader.attempt, self.barrier.checkpoint);
         let report = Report::Acked { attempt, checkpoint, snapshot: Box::new(snapshot), cut_at: self.cut_at };
         drop(self.reports.send(report));
+    }
+
+    fn fail(&self, error: UserError) {
+        let (operator, _) = self.uploader.tasks[self.subtask.task.0 as usize].clone();
+        let error = TaskError { subtask: self.subtask, operator, position: None, cause: Cause::User(error) };
+        drop(self.reports.send(Report::Failed { attempt: self.uploader.attempt, error: Box::new(error) }));
     }
 
     fn decline(&self, reason: &str) {

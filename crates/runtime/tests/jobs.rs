@@ -9,8 +9,11 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use cutwater_coordinator::{Settings, snapshot_name};
-use cutwater_core::{Attempt, Barrier, CheckpointId, Epoch, SubtaskId, TaskId};
-use cutwater_dataflow::{Collect, Job, JobGraph, NonRecoverable, ProcessContext, UserError, generator};
+use cutwater_core::{Attempt, Barrier, CheckpointId, Epoch, MaxParallelism, SubtaskId, TaskId, Timestamp};
+use cutwater_dataflow::{
+    Collect, CollectWriter, CommitContext, Committer, Job, JobGraph, NonRecoverable, Prepared, ProcessContext, Sink,
+    SinkContext, SinkWriter, UserError, generator,
+};
 use cutwater_restart::{GiveUp, Strategy};
 use cutwater_runtime::{Failure, JobError, JobOutcome, JobState, Options, run, spawn, store_at};
 
@@ -110,6 +113,99 @@ fn a_job_that_panics_now_and_then_counts_each_record_once() {
     let failure = status.last_failure.unwrap();
     assert!(failure.contains("operator sums") && failure.contains("planned"), "{failure}");
     assert!(failure.contains("tests/jobs.rs:"), "{failure}");
+    assert_exact(out.take());
+}
+
+/// A sink whose first prepared output can't be synced, as on a disk that fails once.
+struct FailsOnce {
+    out: Collect<Row>,
+    failed: Arc<AtomicBool>,
+}
+
+struct FailsOnceWriter {
+    writer: CollectWriter<Row>,
+    failed: Arc<AtomicBool>,
+}
+
+impl Sink<Row> for FailsOnce {
+    type Writer = FailsOnceWriter;
+
+    fn open(&self, context: &SinkContext) -> Result<FailsOnceWriter, UserError> {
+        Ok(FailsOnceWriter { writer: self.out.open(context)?, failed: Arc::clone(&self.failed) })
+    }
+
+    fn committer(&self, context: &CommitContext) -> Result<Box<dyn Committer>, UserError> {
+        self.out.committer(context)
+    }
+}
+
+impl SinkWriter<Row> for FailsOnceWriter {
+    fn write(&mut self, time: Option<Timestamp>, record: Row) -> Result<(), UserError> {
+        self.writer.write(time, record)
+    }
+
+    fn prepare(&mut self, checkpoint: CheckpointId) -> Result<Vec<Prepared>, UserError> {
+        let mut prepared = self.writer.prepare(checkpoint)?;
+        for output in &mut prepared {
+            let failed = Arc::clone(&self.failed);
+            output.finish = Some(Box::new(move || match failed.swap(true, Ordering::SeqCst) {
+                true => Ok(()),
+                false => Err("the disk fails".into()),
+            }));
+        }
+        Ok(prepared)
+    }
+}
+
+#[test]
+fn output_that_can_not_be_synced_is_replayed() {
+    // A failed sync is never tried again, so no later checkpoint can have that output: were it only the checkpoint that
+    // fails, and failures borne, none would ever complete again.
+    let folder = tempfile::tempdir().unwrap();
+    let out = Collect::default();
+    let failed = Arc::new(AtomicBool::new(false));
+    let mut job = Job::new("counting");
+    job.source("numbers", generator(RECORDS, |n| n))
+        .key_by(|n| n % KEYS)
+        .fold("sums", (0, 0), |(count, sum): &mut (u64, u64), n: u64| {
+            *count += 1;
+            *sum += n;
+        })
+        .map(|(key, (count, sum))| (key, count, sum))
+        .sink("out", FailsOnce { out: out.clone(), failed: Arc::clone(&failed) });
+    let mut options = checkpointed(folder.path());
+    options.checkpointing.tolerable_failures = u32::MAX;
+    let handle = spawn(job.build().unwrap(), options).unwrap();
+    assert_eq!(handle.wait().unwrap(), JobOutcome::Finished);
+    assert!(failed.load(Ordering::SeqCst));
+    let status = handle.status();
+    assert_eq!(status.restarts, 1, "{:?}", status.last_failure);
+    assert!(status.last_failure.unwrap().contains("the disk fails"));
+    assert_exact(out.take());
+}
+
+#[test]
+fn a_job_resumed_without_its_setting_keeps_its_key_groups() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = Collect::default();
+    let panics = Arc::new(AtomicU32::new(0));
+    let graph = || {
+        let panics = Arc::clone(&panics);
+        counting(&out, move |n| {
+            let wanted = panics.load(Ordering::SeqCst);
+            assert!(!(wanted < 4 && n == u64::from(wanted + 1) * 8_000 && panics.fetch_add(1, Ordering::SeqCst) < 4));
+            Ok(())
+        })
+    };
+    let mut options = checkpointed(folder.path());
+    options.max_parallelism = Some(MaxParallelism::new(256).unwrap());
+    options.restart = Some(Strategy::FixedDelay { attempts: 1, delay: Duration::ZERO });
+    run(graph(), options.clone()).unwrap_err(); // the strategy gives up at the second panic
+    options.max_parallelism = None;
+    options.restart = Some(Strategy::FixedDelay { attempts: 9, delay: Duration::ZERO });
+    let handle = spawn(graph(), options).unwrap();
+    assert_eq!(handle.wait().unwrap(), JobOutcome::Finished, "it restarts from a checkpoint of its own");
+    assert!(handle.status().restarts > 0);
     assert_exact(out.take());
 }
 

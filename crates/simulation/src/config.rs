@@ -21,6 +21,9 @@ pub struct WorldConfig {
     pub parallelism: Vec<u32>,
     /// How many key groups.
     pub max_parallelism: u16,
+    /// Whether every other process is told another number, as by settings that have changed: a job that resumes keeps
+    /// that of its checkpoint.
+    pub other_key_groups: bool,
     /// Whether barriers are aligned; else at least once.
     pub exactly_once: bool,
     /// Whether checkpoints are in a modelled object store; else in a local folder over a modelled disk.
@@ -222,6 +225,7 @@ impl WorldConfig {
             pipelines: (0..pipelines).map(|_| Pipeline::draw(random, records, most_stages)).collect(),
             parallelism: (0..4).map(|_| parallelism(random)).collect(),
             max_parallelism: random.one_of(&[4, 7, 16]),
+            other_key_groups: random.percent(15),
             exactly_once,
             object_store: random.percent(60),
             deltas,

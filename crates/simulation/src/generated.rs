@@ -18,7 +18,6 @@ pub(crate) struct GeneratedJudge {
     shared: Handle,
     pipelines: Vec<Pipeline>,
     exactly_once: bool,
-    max_parallelism: MaxParallelism,
     /// What each checkpoint cut, by pipeline.
     cuts: BTreeMap<CheckpointId, Vec<Cut>>,
     /// Rows that were published, by pipeline, with how often.
@@ -28,6 +27,7 @@ pub(crate) struct GeneratedJudge {
 /// Where a checkpoint cuts a pipeline.
 #[derive(Clone, Debug, Default)]
 struct Cut {
+    max_parallelism: MaxParallelism,
     positions: BTreeMap<u32, u32>,
     /// The watermark of the stage that counts days.
     watermark: Option<Timestamp>,
@@ -50,12 +50,11 @@ struct SplitSnapshot {
 }
 
 impl GeneratedJudge {
-    pub(crate) fn new(config: &WorldConfig, shared: &Handle, max_parallelism: MaxParallelism) -> Self {
+    pub(crate) fn new(config: &WorldConfig, shared: &Handle) -> Self {
         Self {
             shared: shared.clone(),
             pipelines: config.pipelines.clone(),
             exactly_once: config.exactly_once,
-            max_parallelism,
             cuts: BTreeMap::new(),
             rows: vec![BTreeMap::new(); config.pipelines.len()],
         }
@@ -147,10 +146,10 @@ impl GeneratedJudge {
         expected: &BTreeMap<u32, V>,
         cut: &Cut,
     ) -> Result<(), String> {
-        let all = self.max_parallelism.all();
+        let all = cut.max_parallelism.all();
         let operator = OperatorUid::new(uid).map_err(|error| error.to_string())?;
         let spec =
-            TableSpec { operator, name: "value".to_owned(), max_parallelism: self.max_parallelism, key_groups: all };
+            TableSpec { operator, name: "value".to_owned(), max_parallelism: cut.max_parallelism, key_groups: all };
         let mut table: Table<u32, V> = Table::new(spec);
         for part in parts.values() {
             let mine = |state: u16| {
@@ -281,6 +280,7 @@ impl Judge for GeneratedJudge {
         let mut cuts = Vec::new();
         for pipeline in 0..self.pipelines.len() {
             let mut cut = self.positions(pipeline, parts)?;
+            cut.max_parallelism = checkpoint.max_parallelism;
             if self.exactly_once {
                 self.check_states(pipeline, &mut cut, parts)?;
             }

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use cutwater_coordinator::CompletedCheckpoint;
-use cutwater_core::{CheckpointId, MaxParallelism, SubtaskId};
+use cutwater_core::{CheckpointId, SubtaskId};
 use cutwater_dataflow::{JobGraph, UserError};
 use cutwater_storage::Files;
 
@@ -49,7 +49,7 @@ impl Subject for Given {
         (self.make)(&Env { files: Arc::clone(files) }).map_err(|error| error.to_string())
     }
 
-    fn judge(&self, config: &WorldConfig, _: &Handle, _: MaxParallelism) -> Box<dyn Judge> {
+    fn judge(&self, config: &WorldConfig, _: &Handle) -> Box<dyn Judge> {
         Box::new(LinesJudge {
             exactly_once: config.exactly_once,
             expected: self.expected.clone(),
@@ -117,7 +117,7 @@ impl Subject for Observed {
         (self.make)(&Env { files: Arc::clone(files) }).map_err(|error| error.to_string())
     }
 
-    fn judge(&self, _: &WorldConfig, _: &Handle, _: MaxParallelism) -> Box<dyn Judge> {
+    fn judge(&self, _: &WorldConfig, _: &Handle) -> Box<dyn Judge> {
         Box::new(Observer(Arc::clone(&self.lines)))
     }
 }

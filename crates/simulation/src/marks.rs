@@ -108,6 +108,7 @@ marks! {
     // Output.
     OutputPublished = "output is published",
     OutputAgain = "output that is published is committed again",
+    SyncFailed = "prepared output can't be synced",
     CommitUnknown = "a commit's result is unknown",
     CommitOnRestore = "a restore publishes what its checkpoint names",
     HandlesCarriedOn = "output of a checkpoint that came to nothing is in the next",

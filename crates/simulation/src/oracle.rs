@@ -71,7 +71,8 @@ pub(crate) struct Oracle {
     settled: BTreeSet<String>,
     /// The newest durable checkpoint.
     newest: Option<CheckpointId>,
-    /// Files that were written by somebody who was replaced, after the living one had swept, or that could not be removed.
+    /// Files that were written by somebody who was replaced, after the living one had swept; that could not be removed; or
+    /// whose deletion was out when its process died: a successor makes up for it, unless the job had just finished.
     pub(crate) excused: BTreeSet<String>,
     pub(crate) finished: bool,
 }
@@ -375,6 +376,9 @@ impl Oracle {
         for name in names {
             self.read_lines(name);
         }
+        // The removal of a temporary name is not synced: that of a published file may be back, until the next start.
+        let published = self.named.iter().filter(|(_, name)| self.lines.contains_key(*name));
+        self.excused.extend(published.map(|(temporary, _)| temporary.clone()));
         if let Some(lost) = self.settled.iter().find(|name| !self.lines.contains_key(*name)) {
             let lost = lost.clone();
             self.violated(Rule::Commit, || format!("{lost} was told published, and a loss of power has taken it"));

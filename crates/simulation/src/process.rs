@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use cutwater_coordinator::{CompletedCheckpoint, FileRef, SubtaskSnapshot, Token};
-use cutwater_core::{Attempt, Barrier, CheckpointId, EdgeId, Epoch, Moment, OperatorUid, SubtaskId, TaskId};
+use cutwater_core::{
+    Attempt, Barrier, CheckpointId, EdgeId, Epoch, MaxParallelism, Moment, OperatorUid, SubtaskId, TaskId,
+};
 use cutwater_dataflow::exec::{Element, OperatorSnapshot};
 use cutwater_dataflow::{Committer, Finish, JobGraph};
 use cutwater_driver::{Driver, End};
@@ -24,6 +26,8 @@ pub(crate) struct Process {
     pub(crate) deadline: Option<Moment>,
     pub(crate) graph: Arc<JobGraph>,
     pub(crate) parallelism: u32,
+    /// How many key groups it has if it starts from nothing.
+    pub(crate) told_groups: MaxParallelism,
     pub(crate) folder: LocalFolder,
     /// Until then nothing of it runs.
     pub(crate) paused_until: Option<Moment>,

@@ -37,7 +37,7 @@ pub(crate) trait Subject: Send + Sync {
     fn graph(&self, probe: &Probe, files: &Arc<dyn Files>) -> Result<JobGraph, String>;
 
     /// Who judges a run.
-    fn judge(&self, config: &WorldConfig, shared: &Handle, max_parallelism: MaxParallelism) -> Box<dyn Judge>;
+    fn judge(&self, config: &WorldConfig, shared: &Handle) -> Box<dyn Judge>;
 }
 
 /// A job made from the pipelines of the configuration.
@@ -48,8 +48,8 @@ impl Subject for Generated {
         job::graph(&self.0.pipelines, probe, files).map_err(|error| error.to_string())
     }
 
-    fn judge(&self, config: &WorldConfig, shared: &Handle, max_parallelism: MaxParallelism) -> Box<dyn Judge> {
-        Box::new(GeneratedJudge::new(config, shared, max_parallelism))
+    fn judge(&self, config: &WorldConfig, shared: &Handle) -> Box<dyn Judge> {
+        Box::new(GeneratedJudge::new(config, shared))
     }
 }
 
@@ -107,7 +107,7 @@ impl<'a> World<'a> {
         let shared = Handle::new(choices, config.rates, config.exactly_once);
         let disk = MemoryFiles::new();
         let raw_files: Arc<dyn Files> = Arc::new(disk.clone());
-        let judge = subject.judge(config, &shared, max_parallelism);
+        let judge = subject.judge(config, &shared);
         Self {
             oracle: Oracle::new(&shared, &disk, judge, config.retained, config.slots_per_boundary),
             config: config.clone(),

@@ -107,13 +107,20 @@ pub trait Files: Send + Sync + fmt::Debug {
 
     /// Creates a folder and those above it that are missing, and makes them durable: each one's parent is synced.
     ///
-    /// A folder that is there already is taken as it is: what another process created but did not sync is not repaired.
+    /// The innermost one that is there already may be of a process that was killed before it could sync the parent, so that
+    /// is done too, unless the parent may not be opened: then it was not us who made it.
     ///
     /// # Errors
     ///
     /// As the system reports; the outer ones may be there then.
     fn create_folder_all(&self, path: &Path) -> io::Result<()> {
-        for folder in missing_folders(self, path)? {
+        let missing = missing_folders(self, path)?;
+        let found = missing.first().map_or(path, |first| parent(first));
+        match self.sync_folder(parent(found)) {
+            Err(error) if error.kind() != io::ErrorKind::PermissionDenied => return Err(error),
+            _ => {}
+        }
+        for folder in missing {
             match self.create_folder(folder) {
                 Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
                 _ => self.sync_folder(parent(folder))?,

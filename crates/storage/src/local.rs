@@ -128,17 +128,16 @@ impl Inner {
 
     fn prepare_root(&self) -> io::Result<()> {
         let missing = missing_folders(self.files.as_ref(), &self.root)?;
+        // An earlier process may have been killed before it could sync the innermost that is there. Where that is
+        // somebody else's, we may not be able to, and it was not us who made it.
+        let found = missing.first().map_or(self.root.as_path(), |first| parent(first));
+        match self.sync_parent(found) {
+            Err(error) if error.kind() != io::ErrorKind::PermissionDenied => return Err(error),
+            _ => {}
+        }
         for folder in &missing {
             self.create_folder(folder)?;
             self.sync_parent(folder)?;
-        }
-        if missing.is_empty() {
-            // An earlier process may have been killed before it could sync this. Where the folder is somebody else's,
-            // we may not be able to, and it was not us who made it.
-            match self.sync_parent(&self.root) {
-                Err(error) if error.kind() != io::ErrorKind::PermissionDenied => return Err(error),
-                _ => {}
-            }
         }
         Ok(())
     }

@@ -124,7 +124,8 @@ pub enum Action {
         /// The part.
         block: Block,
     },
-    /// All blocks are out. Once they are written and `finish` has succeeded, acknowledge.
+    /// All blocks are out. Once they are written and `finish` has succeeded, acknowledge. If a `finish` fails, the attempt
+    /// has failed: what it was to make durable is in no later snapshot either, and only a replay brings it back.
     SnapshotComplete {
         /// The checkpoint.
         checkpoint: CheckpointId,

@@ -58,6 +58,10 @@ impl Coordinator {
         // Deltas may build on our own files only: the other folder may go away.
         let own = opened.restore.as_ref().map(|restore| restore.checkpoint);
         self.base = own.filter(|own| self.log.retention().checkpoints().any(|kept| kept == *own));
+        // State is stored by the key groups of the checkpoint, whatever the settings say by now.
+        if let Some(restore) = &opened.restore {
+            self.job.max_parallelism = restore.max_parallelism;
+        }
         self.restore = opened.restore;
         self.actions.push_back(Action::Opened { epoch, restore: self.restore.clone() });
     }

@@ -24,7 +24,8 @@ pub(crate) struct Retention {
     litter: BTreeSet<String>,                 // files of aborted checkpoints, to be deleted next
     litter_out: Option<(Token, Vec<String>)>, // their deletion that is out: one, however many acks come late
     stubborn: BTreeSet<String>,               // those that could not be deleted: again after the next checkpoint
-    boundary: u64,                            // the newest durable one
+    boundary: u64,                            // the newest
+    found: bool,                              // it was there when the log was opened, and may not be durable
     boundary_out: Option<Token>,              // the creation of the next
     swept_below: u64,                         // slots below have been deleted
     sweep_out: Option<(Token, u64)>,          // the deletion of slots up to this one
@@ -85,6 +86,7 @@ impl Retention {
         mut others: BTreeMap<u64, CompletedCheckpoint>,
     ) {
         self.boundary = boundary;
+        self.found = boundary > 0;
         let Some(newest) = newest else { return };
         self.swept_below = newest.swept_below;
         for slot in &newest.retained {
@@ -126,9 +128,19 @@ impl Retention {
 
     /// Feeds what later behaviour depends on. Of tokens only whether they are out.
     pub(super) fn digest(&self, hasher: &mut impl Hasher) {
-        let Self { retained, subsumed, litter, litter_out, stubborn, boundary, boundary_out, swept_below, sweep_out } =
-            self;
-        (retained, litter, stubborn, boundary, swept_below, boundary_out.is_some()).hash(hasher);
+        let Self {
+            retained,
+            subsumed,
+            litter,
+            litter_out,
+            stubborn,
+            boundary,
+            found,
+            boundary_out,
+            swept_below,
+            sweep_out,
+        } = self;
+        (retained, litter, stubborn, boundary, found, swept_below, boundary_out.is_some()).hash(hasher);
         (litter_out.as_ref().map(|out| &out.1), sweep_out.map(|out| out.1)).hash(hasher);
         subsumed.len().hash(hasher);
         for (slot, Subsumed { files, out }) in subsumed {
@@ -221,9 +233,14 @@ impl Log {
 
     /// Creates the next boundary if nothing below it is needed. One after the other: they are searched as a sequence
     /// without gaps.
+    ///
+    /// One that was found is created once more, which the store answers when what is there is durable: its creator may have
+    /// died before it was, and a loss of power could take it while slots below it are gone, so that the log would seem to
+    /// begin at a slot that was never written.
     fn advance_boundary(&mut self) {
-        let next = self.retention.boundary + 1;
-        let allowed = self.retention.lowest().is_some_and(|lowest| lowest >= next * self.slots_per_boundary);
+        let next = self.retention.boundary + u64::from(!self.retention.found);
+        let lowest = self.retention.lowest();
+        let allowed = self.retention.found || lowest.is_some_and(|lowest| lowest >= next * self.slots_per_boundary);
         let (Some(epoch), None, true) = (self.epoch, self.retention.boundary_out, allowed) else { return };
         let token = self.token();
         let boundary = Boundary { k: next, epoch, nonce: self.fresh_nonce(), job: self.job.name.clone() };
@@ -235,7 +252,9 @@ impl Log {
         self.retention.boundary_out = None;
         match outcome {
             CreateOutcome::Created | CreateOutcome::Exists => {
-                self.retention.boundary += 1;
+                if !std::mem::take(&mut self.retention.found) {
+                    self.retention.boundary += 1;
+                }
                 self.advance_boundary();
                 self.sweep();
             }
@@ -249,7 +268,7 @@ impl Log {
         let from = self.retention.swept_below;
         let below =
             (self.retention.boundary * self.slots_per_boundary).min(from.saturating_add(names::SLOTS_PER_BOUNDARY));
-        if from < below && self.retention.sweep_out.is_none() {
+        if from < below && self.retention.sweep_out.is_none() && !self.retention.found {
             let token = self.token();
             self.retention.sweep_out = Some((token, below));
             self.actions.push_back(Action::Delete { token, names: (from..below).map(names::slot).collect() });

@@ -413,8 +413,9 @@ impl Actor {
         let asks = self.out.iter().any(|(asked, _)| match asked {
             Asked::Create(object) => matches!(objects.of(*object).place, Place::Slot { .. }),
             Asked::ReadSlot(_) | Asked::ReadBoundary(_) => true,
+            // Whoever has recorded its end waits for what is being deleted.
             Asked::DeleteFiles(_) | Asked::DeleteSlots(_) => false,
-        });
+        }) || (self.phase == Phase::Ending && !self.out.is_empty());
         if waits && !asks {
             effects.push(wrong("it waits for an answer that nobody owes", format!("{:?}", self.phase)));
         }

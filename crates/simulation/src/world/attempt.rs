@@ -356,7 +356,7 @@ impl World<'_> {
             }
             Stage::Build => {
                 let Some(subtask) = starting.to_build.pop_front() else { return Ok(true) };
-                let core = self.build(id, starting, subtask).map_err(failed)?;
+                let core = self.build(id, starting, subtask)?;
                 starting.cores.push(core);
             }
         }
@@ -414,15 +414,22 @@ impl World<'_> {
         let _ = id;
     }
 
-    fn build(&mut self, id: ProcessId, starting: &Starting, subtask: SubtaskId) -> Result<TaskCore, String> {
-        let Some(process) = self.processes.get(&id) else { return Err(String::new()) };
+    fn build(
+        &mut self,
+        id: ProcessId,
+        starting: &Starting,
+        subtask: SubtaskId,
+    ) -> Result<TaskCore, (FailureClass, String)> {
+        let failed = |reason: String| (FailureClass::Recoverable, reason);
+        let Some(process) = self.processes.get(&id) else { return Err(failed(String::new())) };
         let graph = std::sync::Arc::clone(&process.graph);
         let spec = &graph.tasks()[subtask.task.0 as usize];
         let (epoch, parallelism) = (process.epoch, process.parallelism);
+        let groups = starting.restore.as_ref().map_or(process.told_groups, |restore| restore.max_parallelism);
         let mut start = TaskStart {
             subtask,
             parallelism,
-            max_parallelism: self.max_parallelism,
+            max_parallelism: groups,
             epoch,
             attempt: starting.attempt,
             from_nothing: starting.restore.is_none(),
@@ -432,7 +439,7 @@ impl World<'_> {
         if let Some(checkpoint) = &starting.restore {
             let mine = checkpoint.tasks.iter().filter(|task| task.task == subtask.task).flat_map(|task| &task.subtasks);
             for part in mine {
-                start.restored.push(TaskSnapshot::decode(&part.inline).map_err(|error| error.to_string())?);
+                start.restored.push(TaskSnapshot::decode(&part.inline).map_err(|error| failed(error.to_string()))?);
                 if !part.files.is_empty() {
                     files.push(part.files.clone());
                 }
@@ -450,13 +457,17 @@ impl World<'_> {
         if self.is(Mutant::NoCredit) {
             settings.window_bytes = 1 << 40;
         }
-        let mut core = TaskCore::new(&graph, &start, settings).map_err(|error| error.to_string())?;
-        let mut range = self.max_parallelism.range_of(subtask.index, spec.parallelism(parallelism));
+        let mut core = TaskCore::new(&graph, &start, settings).map_err(|error| {
+            let class =
+                if error.is_non_recoverable() { FailureClass::NonRecoverable } else { FailureClass::Recoverable };
+            (class, error.to_string())
+        })?;
+        let mut range = groups.range_of(subtask.index, spec.parallelism(parallelism));
         if self.is(Mutant::GroupLost) && parallelism > 1 && range.last > range.first {
             range.last.0 -= 1;
         }
         for chain in files {
-            self.restore_chain(id, &mut core, &chain, range)?;
+            self.restore_chain(id, &mut core, &chain, range).map_err(failed)?;
         }
         Ok(core)
     }

@@ -74,7 +74,8 @@ impl World<'_> {
             Op::Read { token, .. } => {
                 self.with_driver(id, |driver| driver.handle_read(now, token, Err(reason())));
             }
-            Op::Delete { token, .. } => {
+            Op::Delete { token, names } => {
+                self.oracle.excused.extend(names);
                 self.with_driver(id, |driver| driver.handle_deleted(now, token, Err(reason())));
             }
             Op::List { token, .. } => {
@@ -220,10 +221,14 @@ impl World<'_> {
     }
 
     fn answer_delete(&mut self, id: ProcessId, token: Token, names: Vec<String>) {
-        let result =
-            if self.config.object_store { self.delete_objects(id, names) } else { self.delete_in_folder(id, &names) };
+        let result = match self.config.object_store {
+            true => self.delete_objects(id, names.clone()),
+            false => self.delete_in_folder(id, &names),
+        };
         if result.is_err() {
             self.hit(Mark::DeleteFailed);
+            // It is tried again after the next checkpoint or at the next start, and there may be neither.
+            self.oracle.excused.extend(names);
         }
         let now = self.now;
         self.with_driver(id, |driver| driver.handle_deleted(now, token, result));

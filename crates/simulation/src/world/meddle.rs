@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cutwater_coordinator::{Job, OpenError, RestoreFrom};
-use cutwater_core::{Attempt, Epoch};
+use cutwater_core::{Attempt, Epoch, MaxParallelism};
 use cutwater_driver::{Driver, DriverSettings, End};
 use cutwater_restart::FailureClass;
 use cutwater_storage::{Files, ObjectName, Store};
@@ -106,9 +106,13 @@ impl World<'_> {
             Ok(graph) => graph,
             Err(error) => return self.violated(Rule::Contract, || format!("the graph can't be built: {error}")),
         };
+        let told = match self.config.other_key_groups && id.is_multiple_of(2) {
+            true => MaxParallelism::default(),
+            false => self.max_parallelism,
+        };
         let settings = DriverSettings {
             checkpointing: self.config.checkpointing(),
-            job: Job { name: graph.name().to_owned(), max_parallelism: self.max_parallelism },
+            job: Job { name: graph.name().to_owned(), max_parallelism: told },
             strategy: self.config.restart.strategy(),
             nonce: u64::from(id),
             plan: plan(&graph, parallelism),
@@ -127,6 +131,7 @@ impl World<'_> {
             deadline: None,
             graph: Arc::new(graph),
             parallelism,
+            told_groups: told,
             folder: disk::folder(&self.disk, &self.shared, id),
             paused_until: None,
             slept: false,
@@ -202,6 +207,12 @@ impl World<'_> {
 
     /// What a process had asked of an object store may still come to be after its end.
     fn leave_behind(&mut self, process: Process, _power_lost: bool) {
+        // What it had asked to be deleted is deleted by its successor, unless the job had just finished.
+        for op in &process.ops {
+            if let Op::Delete { names, .. } = op {
+                self.oracle.excused.extend(names.iter().cloned());
+            }
+        }
         if !self.config.object_store {
             return; // the disk is only asked by those who live
         }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use cutwater_coordinator::{FileRef, Phases, SubtaskSnapshot, snapshot_name};
 use cutwater_core::{Attempt, CheckpointId};
+use cutwater_restart::FailureClass;
 use cutwater_state::format::{Compression, SnapshotEncoder, SnapshotHeader};
 use cutwater_storage::{ObjectName, Store};
 
@@ -28,7 +29,11 @@ impl World<'_> {
         let mut upload = process.uploads.swap_remove(at);
         let next = match std::mem::replace(&mut upload.step, UploadStep::Finish) {
             UploadStep::Finish if self.is(Mutant::AckBeforeSync) => Ok(UploadStep::Write),
-            UploadStep::Finish => finish(&mut upload).map(|()| UploadStep::Write),
+            UploadStep::Finish => match finish(&mut upload) {
+                Ok(()) => Ok(UploadStep::Write),
+                // Only a replay brings that output back: the attempt fails.
+                Err(reason) => return self.fail_attempt(id, &upload, &reason),
+            },
             UploadStep::Write => self.write(id, &upload).map(UploadStep::Tell),
             UploadStep::Tell(files) => {
                 self.acked(id, &upload, files);
@@ -47,6 +52,18 @@ impl World<'_> {
                 }
             }
             Err(reason) => self.decline(id, &upload, reason),
+        }
+    }
+
+    fn fail_attempt(&mut self, id: ProcessId, upload: &Upload, reason: &str) {
+        if self.shared.is_dead(id) {
+            return;
+        }
+        self.hit(Mark::SyncFailed);
+        self.tell(Entity::Io(id), || format!("the output of {} can't be synced: {reason}", upload.subtask));
+        if let Some(process) = self.processes.get_mut(&id) {
+            let class = FailureClass::Recoverable;
+            process.net.push(Message::Failed { attempt: upload.attempt, class });
         }
     }
 

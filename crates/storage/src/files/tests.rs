@@ -195,3 +195,20 @@ fn a_file_whose_sync_failed_is_lost() {
     assert!(file.sync().unwrap_err().to_string().contains("given up"), "a second sync would say Ok and prove nothing");
     assert!(file.write(b"more").is_err());
 }
+
+#[test]
+fn a_folder_that_a_killed_process_did_not_sync_is_made_durable_by_the_next() {
+    for created in ["/a", "/a/b"] {
+        let disk = MemoryFiles::new();
+        for folder in path(created).ancestors().collect::<Vec<_>>().into_iter().rev().skip(1) {
+            disk.create_folder(folder).unwrap();
+            if folder != path(created) {
+                disk.sync_folder(parent(folder)).unwrap();
+            }
+        }
+        // Killed here, before it could sync the parent of the last one.
+        disk.create_folder_all(path("/a/b")).unwrap();
+        disk.crash_losing_all();
+        assert!(disk.exists(path("/a/b")).unwrap(), "{created} had been created");
+    }
+}

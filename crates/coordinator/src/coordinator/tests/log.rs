@@ -462,3 +462,112 @@ fn who_loses_the_race_for_a_claim_claims_the_next_slot() {
     first.release();
     assert_eq!(first.seen, ["epoch 2 from 1"]);
 }
+
+#[test]
+fn whoever_was_replaced_learns_it_before_the_next_attempt() {
+    // Nothing is appended in between: attempts that fail before they complete anything would never find out.
+    let mut old = job(by_hand(), 1, None);
+    let mut new = Rig { store: old.store.clone(), ..Rig::new(by_hand(), 77) };
+    new.open(RestoreFrom::Latest);
+    old.store = new.store;
+    old.fail_over();
+    assert_eq!(old.seen, ["superseded by 2"]);
+
+    // The same where the slot of the claim is gone, since a boundary has passed it.
+    let mut old = job(by_hand(), 1, None);
+    let mut new = Rig { store: old.store.clone(), ..Rig::new(by_hand(), 77) };
+    new.open(RestoreFrom::Latest);
+    new.run(1);
+    for _ in 0..8 {
+        new.checkpoint();
+    }
+    assert!(!new.store.contains_key("log/00000000000000000002"), "{:?}", new.store.keys());
+    old.store = new.store;
+    old.fail_over();
+    assert_eq!(old.seen, ["superseded by 2"]);
+}
+
+#[test]
+fn a_failover_is_answered_once_the_store_is() {
+    let mut rig = job(by_hand(), 1, None);
+    rig.fails_reads = true;
+    rig.fail_over();
+    rig.until(20_000);
+    assert_eq!(rig.seen, [""; 0], "nobody knows whose the job is");
+    rig.fails_reads = false;
+    rig.until(21_000);
+    assert_eq!(rig.seen, ["restore 1"]);
+}
+
+#[test]
+fn a_job_that_ends_waits_for_its_deletions() {
+    let mut rig = job(by_hand(), 1, None);
+    rig.request();
+    rig.held = true;
+    rig.ack_all(2);
+    rig.held = false;
+    // The record is durable; the deletion of what it subsumes is held back.
+    while !rig.seen.iter().any(|said| said.starts_with("completed")) {
+        let question = rig.waiting.pop_front().expect("it completes");
+        rig.answer(question);
+        rig.held = true;
+        rig.drain();
+    }
+    let deletion = rig.waiting.pop_front().expect("the first checkpoint is subsumed");
+    assert!(matches!(deletion, Action::Delete { .. }), "{deletion:?}");
+    rig.seen.clear();
+    rig.held = false;
+    rig.end(Outcome::Finished);
+    assert_eq!(rig.seen, [""; 0], "recorded, and not closed yet");
+    rig.answer(deletion);
+    rig.drain();
+    assert_eq!(rig.seen.last().map(String::as_str), Some("closed: None"));
+}
+
+#[test]
+fn a_resumed_job_keeps_its_key_groups() {
+    let resumed = |told: u32, groups: u32| {
+        let mut rig = Rig::new(by_hand(), 1);
+        rig.coordinator = {
+            let max_parallelism = MaxParallelism::new(groups).unwrap();
+            Coordinator::new(by_hand(), Job { name: "test".to_owned(), max_parallelism }, 1)
+        };
+        rig.open(RestoreFrom::Latest);
+        rig.run(1);
+        rig.checkpoint();
+        let store = rig.store;
+        let job = Job { name: "test".to_owned(), max_parallelism: MaxParallelism::new(told).unwrap() };
+        let mut rig = Rig { store, ..Rig::new(by_hand(), 2) };
+        rig.coordinator = Coordinator::new(by_hand(), job, 2);
+        rig.open(RestoreFrom::Latest);
+        rig.run(1);
+        rig.checkpoint();
+        rig.coordinator.latest().unwrap().max_parallelism.count()
+    };
+    assert_eq!(resumed(128, 256), 256, "its state is stored by them, whatever the settings say now");
+    assert_eq!(resumed(256, 256), 256);
+}
+
+#[test]
+fn a_boundary_that_was_found_is_made_durable_before_slots_below_it_go() {
+    // Its creator may have died before it was: a loss of power could take it, and the log would begin at no slot at all.
+    let mut rig = job(by_hand(), 4, None);
+    assert!(rig.store.contains_key("boundary/00000000000000000001"), "{:?}", rig.store.keys());
+    rig = rig.restarted(by_hand());
+    rig.held = true;
+    rig.open(RestoreFrom::Latest);
+    let mut confirmed = false;
+    while let Some(question) = rig.waiting.pop_front() {
+        match &question {
+            Action::Create { name, .. } => confirmed |= name == "boundary/00000000000000000001",
+            Action::Delete { names, .. } => {
+                let slots = names.iter().any(|name| name.starts_with("log/"));
+                assert!(confirmed || !slots, "{names:?} are deleted below a boundary that may not be durable");
+            }
+            _ => {}
+        }
+        rig.answer(question);
+        rig.drain();
+    }
+    assert!(confirmed, "{:?}", rig.seen);
+}
