@@ -11,6 +11,8 @@ pub(crate) struct Machine {
     pub(crate) cores: usize,
     pub(crate) cpu: String,
     pub(crate) memory_bytes: u64,
+    /// The allocator of this program.
+    pub(crate) allocator: &'static str,
     /// Runnable threads in the last minute, when the run began: above 0 others take their part of the cores.
     pub(crate) load: f64,
 }
@@ -26,6 +28,7 @@ impl Machine {
             cores: std::thread::available_parallelism().map_or(1, usize::from),
             cpu: model.map_or_else(|| "unknown".to_owned(), |(_, name)| name.trim().to_owned()),
             memory_bytes: total.and_then(|kib| kib.parse::<u64>().ok()).unwrap_or(0) * 1024,
+            allocator: if cfg!(feature = "mimalloc") { "mimalloc" } else { "system" },
             load: loadavg.split_whitespace().next().and_then(|load| load.parse().ok()).unwrap_or(0.0),
         }
     }

@@ -1,7 +1,7 @@
 //! Benchmarks of whole jobs, each figure beside its limit from the same run.
 //!
 //! `cargo run --release -p cutwater-benches -- CASE`, with `--json` for one JSON document. Units are in the names of
-//! the figures; MB are 1e6 bytes.
+//! the figures; MB are 1e6 bytes. With `--features mimalloc` the jobs run with that allocator instead of the system's.
 
 mod blobs;
 mod clock;
@@ -20,6 +20,12 @@ use std::time::Duration;
 use clap::{Parser, Subcommand};
 
 use crate::machine::Machine;
+
+/// It asks the system for huge pages, which the system's own allocator does only when told to by the environment.
+/// Which allocator is best is for programs to say, so no library of ours chooses one.
+#[cfg(feature = "mimalloc")]
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Measures whole jobs; prints each figure with its limit from the same run.
 #[derive(Parser)]

@@ -142,8 +142,9 @@ impl Report {
             println!("{}", serde_json::to_string_pretty(self)?);
             return Ok(());
         }
-        let Machine { cores, cpu, memory_bytes, load } = &self.machine;
-        println!("{} on {cores} cores, {cpu}, {} bytes of memory, load {load}", self.case, short(*memory_bytes as f64));
+        let Machine { cores, cpu, memory_bytes, allocator, load } = &self.machine;
+        let memory = short(*memory_bytes as f64);
+        println!("{} on {cores} cores, {cpu}, {memory} bytes of memory, {allocator} allocator, load {load}", self.case);
         if let Value::Object(parameters) = &self.parameters {
             let list: Vec<_> = parameters.iter().map(|(name, value)| format!("{name} {value}")).collect();
             println!("{}", list.join(", "));

@@ -126,18 +126,22 @@ impl ReadAt for File {
     }
 }
 
-/// So many blocks are read before they are needed.
-const BLOCKS_AHEAD: usize = 8;
+/// So many blocks wait to be put into the tables, while one more is read. Fewer stay in the caches on the way, and one is
+/// enough: what evens out the speed of the disk is the system's own reading ahead.
+const BLOCKS_AHEAD: usize = 1;
 
 /// Makes the allocator get memory for the entries of a block from the system at once. In threads other than the first,
 /// glibc's gets it page by page, each with a system call that stops the other threads of the process; what is given
-/// back is kept for the thread's next allocations. With other allocators this does nothing.
+/// back is kept for the thread's next allocations. With other allocators this does next to nothing.
 fn make_room(bytes: usize) {
-    drop(black_box(Vec::<u8>::with_capacity(bytes.min(ROOM))));
+    drop(black_box(Vec::<u8>::with_capacity(bytes.saturating_mul(2).clamp(LEAST_ROOM, MOST_ROOM))));
 }
 
-/// Above this, memory comes from and goes to the system as a whole.
-const ROOM: usize = 1 << 20;
+/// What a block of small entries becomes: each has a slot of the table, which is larger the more of them are empty, and
+/// values on the heap have a head each.
+const LEAST_ROOM: usize = 4 << 20;
+/// The most that the allocator keeps at all.
+const MOST_ROOM: usize = 16 << 20;
 
 /// Restores what the file holds of the range: one thread reads ahead, this one fills the tables.
 fn restore_file(

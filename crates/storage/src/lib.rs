@@ -60,6 +60,7 @@
 //! threads), no encryption, no replacing or appending. A CRC finds accidents, not forgeries. A local folder needs a
 //! Unix-like system and a file system with hard links.
 
+mod aligned;
 mod error;
 mod files;
 mod local;

@@ -57,14 +57,18 @@ impl<E: Entry> Store<E> {
             return Err(damaged(group, "the key belongs to another group"));
         }
         let spread = entry.spread(hash);
-        let shard = self.shard_of(hash);
+        let mut shard = self.shard_of(hash);
         if self.reserved && self.shards[shard].len() == 0 {
             self.shards[shard] = Shard::large(self.cuts);
         }
-        if self.shards[shard].find(spread, |there| there.same(&entry)).is_some() {
+        if self.shards[shard].is_tight() {
+            self.make_room(hash)?;
+            shard = self.shard_of(hash);
+        }
+        if !self.shards[shard].push_unless_there(spread, entry) {
             return Err(damaged(group, "the key is there already"));
         }
-        self.push(hash, spread, entry)?;
+        self.entries += 1;
         Ok(())
     }
 }

@@ -181,6 +181,34 @@ impl<E: Entry> Shard<E> {
         place
     }
 
+    /// Adds an entry, or says `false` if the same one is there, in one pass over the slots: a restore adds nothing else.
+    /// The shard must not be tight, and no cut pending.
+    #[inline]
+    pub(crate) fn push_unless_there(&mut self, spread: u64, entry: E) -> bool {
+        debug_assert!(self.pending.is_none(), "a restore during a sweep");
+        let mask = self.slots.len() - 1;
+        let fragment = spread as u32;
+        let mut place = fragment as usize & mask;
+        let mut removed = None;
+        loop {
+            match &self.slots[place] {
+                Slot::Full(found, there) if *found == fragment && there.same(&entry) => return false,
+                Slot::Empty => break,
+                Slot::Full(..) => {}
+                // The same entry may stand behind it.
+                Slot::Removed => removed = removed.or(Some(place)),
+            }
+            place = (place + 1) & mask;
+        }
+        if let Some(removed) = removed {
+            self.removed -= 1;
+            place = removed;
+        }
+        self.slots[place] = Slot::Full(fragment, entry);
+        self.full += 1;
+        true
+    }
+
     fn place(&mut self, fragment: u32, entry: E) -> usize {
         let mask = self.slots.len() - 1;
         let mut place = fragment as usize & mask;

@@ -233,6 +233,33 @@ fn what_is_reserved_neither_splits_nor_grows() {
 }
 
 #[test]
+fn a_restore_finds_a_key_behind_removed_ones() {
+    // So many that searches take several steps, all in one shard.
+    let keys = 0..2_500;
+    let mut table = Strings::new(spec(128, 0, 1));
+    for key in keys.clone() {
+        put(&mut table, key, "old");
+    }
+    for key in keys.clone().filter(|key| key % 3 == 0) {
+        remove(&mut table, key);
+    }
+    // The last first: what stands behind a removed key came later than it.
+    for key in keys.clone().rev() {
+        let mut one = Strings::new(spec(128, 0, 1));
+        put(&mut one, key, "new");
+        one.cut();
+        let block = sweep_all(&mut one).remove(0);
+        let restored = table.restore(&block, block.groups);
+        let there = key % 3 != 0;
+        assert!(if there { matches!(restored, Err(StateError::Damaged { .. })) } else { restored.is_ok() }, "{key}");
+    }
+    assert_eq!(table.len(), 2_500);
+    table.cut();
+    let model = keys.map(|key| (key, if key % 3 == 0 { "new" } else { "old" }.to_owned())).collect();
+    assert_eq!(contents(&sweep_all(&mut table)), model);
+}
+
+#[test]
 fn a_shard_that_splits_under_the_sweep_is_swept_whole() {
     // Wherever in the shard the sweep is: most entries keep their place in a split, some do not.
     for (max, step) in [1, 1000].into_iter().flat_map(|max| (1..30).map(move |step| (max, step * 1_000))) {

@@ -1,11 +1,14 @@
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Write};
+use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::thread::{self, JoinHandle};
 
+use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+
 use super::{EntryKind, FileReader, FileWriter, Files, FolderEntry, lost_file};
+use crate::aligned::ALIGNMENT;
 
 /// How many bytes are written before the disk is set to work on them, while more are being written. Much less costs
 /// journal commits, much more leaves the disk idle at the beginning and a long sync at the end.
@@ -19,7 +22,8 @@ pub struct OsFiles {
 
 impl OsFiles {
     /// New files can be read and written (0600), new folders entered (0700) by this user only, whatever the umask: for
-    /// checkpoints, which hold what the job has seen.
+    /// checkpoints, which hold what the job has seen. Large pieces go past the page cache where the file system allows
+    /// that: nobody reads a checkpoint soon, and its pages would push out others.
     #[must_use]
     pub fn private() -> Self {
         Self { private: true }
@@ -36,7 +40,7 @@ impl Files for OsFiles {
     fn create_new(&self, path: &Path) -> io::Result<Box<dyn FileWriter>> {
         let mode = if self.private { 0o600 } else { 0o666 };
         let file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
-        Ok(Box::new(OsWriter::new(file)))
+        Ok(Box::new(OsWriter::new(file, self.private)))
     }
 
     fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -105,14 +109,65 @@ fn kind_of(file_type: fs::FileType) -> EntryKind {
 #[derive(Debug)]
 struct OsWriter {
     file: File,
+    offset: u64,
+    direct: Direct,
     pending: u64, // bytes since the write-back was last asked for
     write_back: Option<WriteBack>,
     lost: bool,
 }
 
 impl OsWriter {
-    fn new(file: File) -> Self {
-        Self { file, pending: 0, write_back: None, lost: false }
+    fn new(file: File, direct: bool) -> Self {
+        let direct = if direct { Direct::Off } else { Direct::Refused };
+        Self { file, offset: 0, direct, pending: 0, write_back: None, lost: false }
+    }
+
+    /// Writes the bytes through the page cache.
+    fn write_cached(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.leave_direct()?;
+        self.file.write_all_at(bytes, self.offset)?;
+        self.pending += bytes.len() as u64;
+        if self.pending < WRITE_BACK {
+            return Ok(());
+        }
+        self.pending = 0;
+        self.write_back_early()
+    }
+
+    /// Writes the bytes past the page cache, which saves getting and filling its pages; `false` if that can't be done.
+    /// They are durable after a sync, like others.
+    fn write_direct(&mut self, bytes: &[u8]) -> io::Result<bool> {
+        let length_and_offset = bytes.len() as u64 | self.offset;
+        let aligned = length_and_offset.is_multiple_of(ALIGNMENT as u64) && bytes.as_ptr().align_offset(ALIGNMENT) == 0;
+        if !aligned || bytes.len() < LEAST_DIRECT || self.direct == Direct::Refused {
+            return Ok(false);
+        }
+        if self.direct == Direct::Off {
+            if set_direct(&self.file, true).is_err() {
+                self.direct = Direct::Refused; // a file system without it
+                return Ok(false);
+            }
+            self.direct = Direct::On;
+        }
+        match self.file.write_all_at(bytes, self.offset) {
+            // A device with larger sectors, or a file system that looks at it only now. Bytes that have been written
+            // are written again, to the same place.
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
+                self.leave_direct()?;
+                self.direct = Direct::Refused;
+                Ok(false)
+            }
+            written => written.map(|()| true),
+        }
+    }
+
+    /// What is not aligned can't be written directly, so that not to get back is an error.
+    fn leave_direct(&mut self) -> io::Result<()> {
+        if self.direct == Direct::On {
+            set_direct(&self.file, false)?;
+            self.direct = Direct::Off;
+        }
+        Ok(())
     }
 
     /// Sets the disk to work on what was written, on another thread. Nothing depends on it but speed: if no thread can
@@ -142,13 +197,11 @@ impl OsWriter {
 impl FileWriter for OsWriter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.unless_lost(|writer| {
-            writer.file.write_all(bytes)?;
-            writer.pending += bytes.len() as u64;
-            if writer.pending < WRITE_BACK {
-                return Ok(());
+            if !writer.write_direct(bytes)? {
+                writer.write_cached(bytes)?;
             }
-            writer.pending = 0;
-            writer.write_back_early()
+            writer.offset += bytes.len() as u64;
+            Ok(())
         })
     }
 
@@ -161,6 +214,23 @@ impl FileWriter for OsWriter {
             writer.file.sync_all()
         })
     }
+}
+
+/// Whether writes go past the page cache.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Direct {
+    Refused,
+    Off,
+    On,
+}
+
+/// Smaller writes gain nothing: each waits for the device.
+const LEAST_DIRECT: usize = 256 << 10;
+
+fn set_direct(file: &File, on: bool) -> io::Result<()> {
+    let mut flags = fcntl_getfl(file)?;
+    flags.set(OFlags::DIRECT, on);
+    Ok(fcntl_setfl(file, flags)?)
 }
 
 /// A thread that syncs a file each time it is asked, while its writer goes on.
@@ -220,9 +290,10 @@ impl FileReader for OsReader {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::aligned::AlignedBuffer;
 
     fn device(path: &str) -> OsWriter {
-        OsWriter::new(OpenOptions::new().write(true).open(path).unwrap())
+        OsWriter::new(OpenOptions::new().write(true).open(path).unwrap(), false)
     }
 
     #[test]
@@ -248,6 +319,46 @@ mod tests {
         let failed = (0..1_000_000).any(|_| file.write(&piece).is_err());
         assert!(failed);
         assert!(file.write(&piece).unwrap_err().to_string().contains("given up"));
+    }
+
+    #[test]
+    fn whichever_way_bytes_are_written_they_are_there_in_order() {
+        const MIB: usize = 1 << 20;
+        let folder = tempfile::tempdir().unwrap();
+        let mut memory = AlignedBuffer::new(3 * MIB);
+        let bytes: Vec<u8> = (0..3 * MIB).map(|at| (at * 31 + at / 4096) as u8).collect();
+        memory.fill(&bytes);
+        let cases: [(&str, &[usize]); 5] = [
+            ("pieces and an end", &[MIB, MIB, 1_000]),
+            ("after an odd one nothing is aligned", &[MIB, 1_000, MIB, 1_096]),
+            ("an aligned small one between large ones", &[MIB, ALIGNMENT, MIB]),
+            ("after odd ones that add up", &[1_000, 3_096, MIB, MIB]),
+            ("small ones", &[10, 20, 30]),
+        ];
+        for (at, (name, lengths)) in cases.into_iter().enumerate() {
+            let path = folder.path().join(at.to_string());
+            let mut file = OsFiles::private().create_new(&path).unwrap();
+            let mut written = Vec::new();
+            for &length in lengths {
+                file.write(&memory.bytes()[..length]).unwrap();
+                written.extend_from_slice(&bytes[..length]);
+                // From memory that is not aligned.
+                file.write(&memory.bytes()[1..1 + length]).unwrap();
+                written.extend_from_slice(&bytes[1..1 + length]);
+            }
+            file.sync().unwrap();
+            assert!(fs::read(&path).unwrap() == written, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_device_that_refuses_direct_writes_gets_others() {
+        let mut memory = AlignedBuffer::new(1 << 20);
+        memory.fill(&vec![0; 1 << 20]);
+        let mut file = OsWriter::new(OpenOptions::new().write(true).open("/dev/null").unwrap(), true);
+        file.write(memory.bytes()).unwrap();
+        assert_eq!(file.direct, Direct::Refused);
+        assert_eq!(file.offset, 1 << 20);
     }
 
     #[test]

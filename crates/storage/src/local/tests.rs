@@ -452,7 +452,7 @@ fn a_writer_that_failed_stays_failed() {
 const PIECE_AND_A_BIT: usize = writer::PIECE + 1;
 
 #[test]
-fn a_large_object_goes_through_the_write_back_thread_whole() {
+fn a_large_object_arrives_whole() {
     let folder = tempfile::tempdir().unwrap();
     let store = LocalFolder::new(folder.path());
     let mut writer = store.writer(&name("large")).unwrap();

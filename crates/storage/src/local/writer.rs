@@ -1,4 +1,5 @@
 use super::temp::Temp;
+use crate::aligned::AlignedBuffer;
 use crate::error::{CreateError, StoreError, StoreErrorKind};
 use crate::name::ObjectName;
 use crate::store::{ObjectWriter, Written};
@@ -11,15 +12,21 @@ pub(super) const PIECE: usize = 1 << 20;
 pub(super) struct Writer {
     url: String,
     name: ObjectName,
-    temp: Option<Temp>, // `None` after a failure: the temporary file is gone by then
-    gathered: Vec<u8>,  // less than a piece
-    written: Written,   // what was passed on, without `gathered`
+    temp: Option<Temp>,      // `None` after a failure: the temporary file is gone by then
+    gathered: AlignedBuffer, // less than a piece
+    written: Written,        // what was passed on, without `gathered`
 }
 
 impl Writer {
     pub(super) fn new(temp: Temp, name: ObjectName) -> Self {
         let url = temp.inner.url();
-        Self { url, name, temp: Some(temp), gathered: Vec::new(), written: Written { bytes: 0, crc32c: 0 } }
+        Self {
+            url,
+            name,
+            temp: Some(temp),
+            gathered: AlignedBuffer::new(PIECE),
+            written: Written { bytes: 0, crc32c: 0 },
+        }
     }
 
     fn given_up(&self) -> StoreError {
@@ -27,9 +34,10 @@ impl Writer {
             .because("an earlier write of this object failed")
     }
 
-    /// Passes bytes on, at most a piece.
-    fn pass_on(&mut self, piece: &[u8]) -> Result<(), StoreError> {
+    /// Passes on what was gathered, at most a piece.
+    fn pass_on(&mut self) -> Result<(), StoreError> {
         let Some(temp) = &mut self.temp else { return Err(self.given_up()) };
+        let piece = self.gathered.bytes();
         if let Err(source) = temp.write(piece) {
             let error = temp.inner.error("write", self.name.as_str(), source);
             self.temp = None;
@@ -37,13 +45,6 @@ impl Writer {
         }
         self.written.bytes += piece.len() as u64;
         self.written.crc32c = crc32c::crc32c_append(self.written.crc32c, piece);
-        Ok(())
-    }
-
-    fn pass_on_gathered(&mut self) -> Result<(), StoreError> {
-        let gathered = std::mem::take(&mut self.gathered);
-        self.pass_on(&gathered)?;
-        self.gathered = gathered;
         self.gathered.clear();
         Ok(())
     }
@@ -51,24 +52,18 @@ impl Writer {
 
 impl ObjectWriter for Writer {
     fn write(&mut self, mut bytes: &[u8]) -> Result<(), StoreError> {
-        if !self.gathered.is_empty() {
-            let (fitting, rest) = bytes.split_at(bytes.len().min(PIECE - self.gathered.len()));
-            self.gathered.extend_from_slice(fitting);
-            bytes = rest;
-            if self.gathered.len() == PIECE {
-                self.pass_on_gathered()?;
+        // Even whole pieces are copied: once, into memory from which the device takes them.
+        while !bytes.is_empty() {
+            bytes = self.gathered.fill(bytes);
+            if self.gathered.is_full() {
+                self.pass_on()?;
             }
         }
-        while let Some((piece, rest)) = bytes.split_at_checked(PIECE) {
-            self.pass_on(piece)?; // no copy
-            bytes = rest;
-        }
-        self.gathered.extend_from_slice(bytes);
         if self.temp.is_some() { Ok(()) } else { Err(self.given_up()) }
     }
 
     fn finish(mut self: Box<Self>) -> Result<Written, StoreError> {
-        self.pass_on_gathered()?;
+        self.pass_on()?;
         let Some(temp) = self.temp.take() else { return Err(self.given_up()) };
         match temp.publish(&self.name) {
             Ok(()) => Ok(self.written),

@@ -25,6 +25,11 @@ use cutwater_examples::flights::{self, Tuning};
 
 use crate::report::Report;
 
+/// With a state of gigabytes it is worth the while: see the figures in README.md. A program chooses, no library does.
+#[cfg(feature = "mimalloc")]
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const AFTER_HELP: &str = "\
 Kill it at any moment: the same command resumes from the newest checkpoint.
 
