@@ -253,11 +253,13 @@ pub(crate) struct Buffer<K, T> {
 }
 
 impl<K, T> Buffer<K, T> {
-    pub(crate) fn new() -> Self {
+    /// Room for so many records: as many as the batch before had, so that full batches need not grow and small ones, with
+    /// many receivers or little to do, take little.
+    pub(crate) fn new(records: usize) -> Self {
         Self {
-            hashes: Vec::with_capacity(BATCH_RECORDS),
-            keys: Vec::with_capacity(BATCH_RECORDS),
-            records: Vec::with_capacity(BATCH_RECORDS),
+            hashes: Vec::with_capacity(records),
+            keys: Vec::with_capacity(records),
+            records: Vec::with_capacity(records),
             times: Vec::new(),
             first: None,
             switches: 0,
@@ -286,7 +288,7 @@ impl<K: Key, T: Data> Buffer<K, T> {
         };
         let even = self.uneven == exec.uneven;
         let exact = even && origin.is_some_and(|origin| origin.last + 1 - origin.first == count);
-        let full = std::mem::replace(self, Self::new());
+        let full = std::mem::replace(self, Self::new(self.records.len()));
         Box::new(KeyedBatch {
             hashes: full.hashes,
             keys: full.keys.into_iter(),

@@ -204,7 +204,7 @@ impl<'j, H: Head, C: Compose<H::Out>> Stream<'j, H, C> {
                 operator,
                 owners: groups.map(owner).collect(),
                 max_parallelism: context.max_parallelism,
-                buffers: (0..context.receivers).map(|_| Buffer::<K, C::Out>::new()).collect(),
+                buffers: (0..context.receivers).map(|_| Buffer::<K, C::Out>::new(0)).collect(),
                 scratch: Vec::new(),
             };
             head.build(chain.compose(output), context)

@@ -23,6 +23,7 @@ pub struct WorldConfig {
     pub max_parallelism: u16,
     /// Whether every other process is told another number, as by settings that have changed: a job that resumes keeps
     /// that of its checkpoint.
+    #[serde(default)]
     pub other_key_groups: bool,
     /// Whether barriers are aligned; else at least once.
     pub exactly_once: bool,

@@ -73,8 +73,9 @@ mutants! {
     TimersLost = "timers-lost",
     /// Senders do not wait for credit.
     NoCredit = "no-credit",
-    /// Subtasks are told that output is published before it is.
-    PublishedEarly = "published-early",
+    /// The driver is told that output is published before it is: the next checkpoint completes meanwhile, and does not
+    /// name it. (That subtasks alone are told too early does no harm: acknowledgements wait for the publishing.)
+    CommittedEarly = "committed-early",
     /// Orphaned files are never swept.
     OrphansKept = "orphans-kept",
     /// The watermark of a restored subtask is the highest of its predecessors, not the lowest.

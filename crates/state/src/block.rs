@@ -31,6 +31,7 @@ pub(crate) struct BlockBuilder {
     entries: u32,
     first: u16,
     last: u16,
+    expected: u64,
 }
 
 struct Run {
@@ -41,13 +42,19 @@ struct Run {
 
 impl BlockBuilder {
     /// What follows belongs to `group`, which is not before the last one.
+    /// About so many bytes will come before the end of the sweep: makes no more room than they need.
+    pub(crate) fn expect(&mut self, bytes: u64) {
+        self.expected = bytes;
+    }
+
     pub(crate) fn open(&mut self, group: KeyGroup) {
         if self.run.as_ref().is_some_and(|run| run.group == group.0) {
             return;
         }
         self.close_run();
         if self.payload.capacity() == 0 {
-            self.payload.reserve(BLOCK_BYTES + BLOCK_BYTES / 64);
+            let whole = BLOCK_BYTES + BLOCK_BYTES / 64;
+            self.payload.reserve(usize::try_from(self.expected).unwrap_or(whole).min(whole));
         }
         self.run = Some(Run { group: group.0, start: self.payload.len(), entries: 0 });
         self.payload.extend_from_slice(&[0; RUN_HEADER]);
@@ -89,7 +96,8 @@ impl BlockBuilder {
     /// Ends the block, if it has any entry.
     pub(crate) fn take(&mut self) -> Option<Block> {
         self.close_run();
-        let Self { payload, entries, first, last, .. } = std::mem::take(self);
+        let rest = Self { expected: self.expected, ..Self::default() };
+        let Self { payload, entries, first, last, .. } = std::mem::replace(self, rest);
         let groups = KeyGroupRange { first: KeyGroup(first), last: KeyGroup(last) };
         if entries == 0 { None } else { Some(Block { state: 0, groups, entries, payload }) }
     }

@@ -2,9 +2,12 @@
 /// usual devices.
 pub(crate) const ALIGNMENT: usize = 4096;
 
+/// Up to so many bytes the memory grows with what is gathered.
+const SMALL: usize = 64 << 10;
+
 /// Gathers a piece in memory that is aligned, so that a device can take it from there.
 pub(crate) struct AlignedBuffer {
-    /// As large as the piece and what may be left out at the beginning.
+    /// What was needed so far, at most as large as the piece, and what may be left out at the beginning.
     memory: Vec<u8>,
     start: usize,
     filled: usize,
@@ -14,15 +17,26 @@ pub(crate) struct AlignedBuffer {
 impl AlignedBuffer {
     /// An empty one for a piece of so many bytes.
     pub(crate) fn new(size: usize) -> Self {
-        let memory = vec![0; size + ALIGNMENT];
+        Self { memory: Vec::new(), start: 0, filled: 0, size }
+    }
+
+    /// Room for so many bytes: as little as many small files need, or all at once.
+    fn grow(&mut self, bytes: usize) {
+        let room = if bytes > SMALL { self.size } else { bytes.next_power_of_two().min(self.size) };
+        let mut memory = vec![0; room + ALIGNMENT];
         // It may say that it can't tell; then the piece is not aligned, and goes through the page cache.
         let start = memory.as_ptr().align_offset(ALIGNMENT).min(ALIGNMENT);
-        Self { memory, start, filled: 0, size }
+        memory[start..start + self.filled].copy_from_slice(self.bytes());
+        (self.memory, self.start) = (memory, start);
     }
 
     /// Appends what there is room for and returns the rest.
     pub(crate) fn fill<'a>(&mut self, bytes: &'a [u8]) -> &'a [u8] {
         let (fitting, rest) = bytes.split_at(bytes.len().min(self.size - self.filled));
+        let needed = self.filled + fitting.len();
+        if self.memory.len() < self.start + needed {
+            self.grow(needed);
+        }
         let from = self.start + self.filled;
         self.memory[from..from + fitting.len()].copy_from_slice(fitting);
         self.filled += fitting.len();

@@ -82,10 +82,13 @@ impl World<'_> {
             }
             Action::LastCut { attempt } => self.post_to_all(id, |to| Message::LastCut { to, attempt }),
             Action::Commit { attempt, checkpoint, handles } => {
-                process.commit =
-                    Some(Commit { attempt, checkpoint, finish: Vec::new(), handles: handles.into(), tries: 0 });
-                if self.is(Mutant::PublishedEarly) {
-                    self.post_to_all(id, |to| Message::Published { to, attempt, checkpoint });
+                // Only with an error planted is there one under way.
+                let before = process.commit.take().map_or_else(VecDeque::new, |commit| commit.handles);
+                let handles = before.into_iter().chain(handles).collect();
+                process.commit = Some(Commit { attempt, checkpoint, finish: Vec::new(), handles, tries: 0 });
+                if self.mutant == Some(Mutant::CommittedEarly) {
+                    let now = self.now;
+                    process.driver.handle_committed(now, attempt, checkpoint, Ok(()));
                 }
             }
             Action::CommitLast { attempt, handles, finish } => {
@@ -618,7 +621,9 @@ impl World<'_> {
                     self.oracle.told_published(checkpoint);
                 }
                 self.tell(Entity::Driver(id), || format!("output of checkpoint {checkpoint} is published"));
-                self.with_driver(id, |driver| driver.handle_committed(now, attempt, checkpoint, Ok(())));
+                if !self.is(Mutant::CommittedEarly) || checkpoint == CheckpointId(0) {
+                    self.with_driver(id, |driver| driver.handle_committed(now, attempt, checkpoint, Ok(())));
+                }
             }
             Err(_) => {
                 let class = FailureClass::Recoverable;

@@ -261,6 +261,9 @@ impl World<'_> {
 
     /// Processes whose driver is done go.
     pub(super) fn remove_ended(&mut self) {
+        if self.processes.values().all(|process| process.end.is_none()) {
+            return;
+        }
         let ended: Vec<ProcessId> =
             self.processes.values().filter(|process| process.end.is_some()).map(|process| process.id).collect();
         for id in ended {

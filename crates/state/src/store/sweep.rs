@@ -37,6 +37,9 @@ impl<E: Entry> Store<E> {
         self.cuts += 1;
         self.active = self.cuts;
         self.sweep.cursor = Some(0);
+        // The encoding of an entry is about as large as the entry, with some for what it owns.
+        let each = size_of::<E>() as u64 + 64;
+        self.sweep.block.expect(self.entries.saturating_mul(each));
     }
 
     pub(crate) fn sweeping(&self) -> bool {
