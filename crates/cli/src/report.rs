@@ -105,17 +105,22 @@ pub(crate) fn print<R: Report>(report: &R, json: bool) -> Result<Exit, Failure> 
     } else {
         report.text()
     };
-    let mut stdout = io::stdout().lock();
-    match stdout.write_all(out.as_bytes()).and_then(|()| stdout.flush()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            return Err(Failure::new(Exit::Failed, format!("could not print: {error}")));
-        }
-        _ => {} // whoever read the pipe has read enough
-    }
+    say(&out)?;
     if !json && !report.text_has_problems() {
         for problem in &problems {
             eprint!("{}", problem.text());
         }
     }
     Ok(problems.iter().map(|problem| problem.exit()).max().unwrap_or(Exit::Ok))
+}
+
+/// Prints a text. Whoever closes the pipe early has read enough.
+pub(crate) fn say(text: &str) -> Result<(), Failure> {
+    let mut stdout = io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Failure::new(Exit::Failed, format!("could not print: {error}")))
+        }
+        _ => Ok(()),
+    }
 }

@@ -11,6 +11,7 @@ use cutwater_simulation::{Failure as SeedFailure, Mark, Marks, Mutant, Report as
 use serde::Serialize;
 
 use crate::failure::{Exit, Failure, chain};
+use crate::report::say;
 use crate::text::wrap;
 
 /// Arguments of `simulate`.
@@ -160,10 +161,7 @@ impl Simulate {
     fn print_many(&self, outcome: &Outcome) -> Result<(), Failure> {
         match self.json {
             true => print_json(outcome),
-            false => {
-                print!("{}", outcome.text());
-                Ok(())
-            }
+            false => say(&outcome.text()),
         }
     }
 
@@ -177,7 +175,13 @@ impl Simulate {
             save(path, &small.tape)?;
             eprintln!("the run, made small: cutwater simulate --tape {} --trace", path.display());
         } else {
-            eprintln!("as a diagram: cutwater simulate --seed {} --diagram; made small: add --save FILE", failure.seed);
+            let world = match self.world {
+                World::Generated => "",
+                World::Flights => " --world flights",
+            };
+            let mutant = self.mutant.as_ref().map_or_else(String::new, |name| format!(" --mutant {name}"));
+            eprintln!("what happened: cutwater simulate{world}{mutant} --seed {} --diagram", failure.seed);
+            eprintln!("the same, made small: with --save FILE");
         }
         Ok(())
     }
@@ -194,17 +198,17 @@ impl Simulate {
         };
         if let Some(trace) = &run.trace {
             if self.trace {
-                print!("{}", trace.list());
+                say(&trace.list())?;
             }
             if self.diagram {
-                print!("{}", trace.diagram());
+                say(&trace.diagram())?;
             }
         }
         let (steps, checkpoints, hash) = (run.steps, run.checkpoints, run.hash);
-        println!("{name}: {steps} steps, {checkpoints} checkpoints, hash {hash:016x}");
+        say(&format!("{name}: {steps} steps, {checkpoints} checkpoints, hash {hash:016x}\n"))?;
         match run.violation {
             Some(violation) => {
-                print!("{}", wrap(&format!("{:?} is broken: ", violation.rule), &violation.detail));
+                say(&wrap(&format!("{:?} is broken: ", violation.rule), &violation.detail))?;
                 Ok(Exit::Violated)
             }
             None => Ok(Exit::Ok),
@@ -241,10 +245,10 @@ impl Simulate {
             let rule = failure.as_ref().map(|failure| format!("{:?}", failure.violation.rule));
             let caught = Caught { mutant: mutant.name(), seed: failure.map(|failure| failure.seed), rule };
             if !self.json {
-                match (&caught.seed, &caught.rule) {
-                    (Some(seed), Some(rule)) => println!("{:<24} caught by {rule} at seed {seed}", caught.mutant),
-                    _ => println!("{:<24} NOT CAUGHT by {} seeds", caught.mutant, self.seeds),
-                }
+                say(&match (&caught.seed, &caught.rule) {
+                    (Some(seed), Some(rule)) => format!("{:<24} caught by {rule} at seed {seed}\n", caught.mutant),
+                    _ => format!("{:<24} NOT CAUGHT by {} seeds\n", caught.mutant, self.seeds),
+                })?;
             }
             found.push(caught);
         }
@@ -252,7 +256,7 @@ impl Simulate {
         if self.json {
             print_json(&found)?;
         } else {
-            println!("{} of {} planted errors are caught", found.len() - escaped, found.len());
+            say(&format!("{} of {} planted errors are caught\n", found.len() - escaped, found.len()))?;
         }
         Ok(if escaped > 0 { Exit::Violated } else { Exit::Ok })
     }
@@ -303,9 +307,9 @@ impl Outcome {
         for mark in &self.marks_missing {
             text += &format!("  not reached: {mark}\n");
         }
-        text += "faults: ";
-        text += &self.faults.iter().map(|(fault, count)| format!("{fault} {count}")).collect::<Vec<_>>().join(", ");
-        text += "\ndurable steps, how often taken and how often somebody died there:\n";
+        let faults: Vec<String> = self.faults.iter().map(|(fault, count)| format!("{fault} {count}")).collect();
+        text += &wrap("faults: ", &faults.join(", "));
+        text += "durable steps, how often taken and how often somebody died there:\n";
         for (step, (taken, died)) in &self.steps_taken_and_died_at {
             text += &format!("  {step:<26} {taken:>10} {died:>8}\n");
         }
@@ -337,8 +341,8 @@ fn save(path: &Path, tape: &Tape) -> Result<(), Failure> {
 
 fn print_json(document: &impl Serialize) -> Result<(), Failure> {
     let text = serde_json::to_string_pretty(document);
-    println!("{}", text.map_err(|error| Failure::new(Exit::Failed, format!("could not make JSON: {error}")))?);
-    Ok(())
+    let text = text.map_err(|error| Failure::new(Exit::Failed, format!("could not make JSON: {error}")))?;
+    say(&(text + "\n"))
 }
 
 #[expect(clippy::disallowed_methods, reason = "the worlds have clocks of their own; this is how long they take")]

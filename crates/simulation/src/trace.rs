@@ -47,7 +47,8 @@ impl Trace {
                 columns.entry(process).or_insert(next);
             }
         }
-        let width = 38;
+        // Side by side on a wide terminal; what is cut off stands in the list.
+        let width = (108 / (columns.len() + 1)).clamp(24, 38);
         let mut text = format!("{:>10}  {:<width$}", "ms", "store, machine");
         for process in columns.keys() {
             let _ = write!(text, "| {:<width$}", format!("process {process}"));
