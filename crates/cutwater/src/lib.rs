@@ -73,3 +73,8 @@ pub use {
 #[cfg(doctest)]
 #[doc = include_str!("../../../README.md")]
 struct Readme;
+
+/// Compiles and runs the code of docs/simulation.md.
+#[cfg(all(doctest, feature = "simulation"))]
+#[doc = include_str!("../../../docs/simulation.md")]
+struct SimulationPage;

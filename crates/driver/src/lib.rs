@@ -61,7 +61,7 @@
 //!
 //! - [`DriverSettings`]: what it is told at the start. [`Driver`]: the inputs and the deadlines.
 //! - [`Action`]: the outputs. [`End`]: how a job comes to its end.
-//! - [`prepared_output`]: what is published when a checkpoint completes or is restored.
+//! - [`plan_of`]: what the coordinator is told of a graph. [`prepared_output`]: what is published when a checkpoint completes or is restored.
 //!
 //! # What is guaranteed
 //!
@@ -80,9 +80,11 @@
 mod action;
 mod driver;
 mod output;
+mod plan;
 mod settings;
 
 pub use action::{Action, End};
 pub use driver::Driver;
 pub use output::prepared_output;
+pub use plan::plan_of;
 pub use settings::DriverSettings;

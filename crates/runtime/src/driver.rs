@@ -4,13 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use cutwater_coordinator::{
-    AbortReason, CompletedCheckpoint, CreateOutcome, Job, Plan, PlanInput, RequestId, RestoreFrom, TaskPlan, Token,
-};
+use cutwater_coordinator::{AbortReason, CompletedCheckpoint, CreateOutcome, Job, RequestId, RestoreFrom, Token};
 use cutwater_core::{Attempt, Barrier, CheckpointId, Epoch, MaxParallelism, Moment, SubtaskId, TaskId};
 use cutwater_dataflow::exec::OperatorSnapshot;
 use cutwater_dataflow::{Finish, JobGraph};
-use cutwater_driver::{Action, Driver, DriverSettings, End};
+use cutwater_driver::{Action, Driver, DriverSettings, End, plan_of};
 use cutwater_restart::{FailureClass, Strategy};
 use cutwater_storage::{ProbeError, Store};
 use cutwater_task::{Cause, TaskError};
@@ -95,7 +93,7 @@ impl Shell {
             job: Job { name: graph.name().to_owned(), max_parallelism },
             strategy: restart,
             nonce: Clock::nonce(),
-            plan: plan(&graph, options.parallelism.get()),
+            plan: plan_of(&graph, options.parallelism.get()),
             slots_per_boundary: None,
         });
         Self {
@@ -484,15 +482,4 @@ impl Shell {
         self.shared.update(|status| status.state = state);
         self.done = Some(result);
     }
-}
-
-fn plan(graph: &JobGraph, parallelism: u32) -> Plan {
-    let task = |task: &cutwater_dataflow::TaskSpec| TaskPlan {
-        task: task.task,
-        name: task.name(),
-        operators: task.uids().cloned().collect(),
-        parallelism: task.parallelism(parallelism),
-        inputs: task.input.map(|edge| PlanInput { from: TaskId(edge.0), pointwise: false }).into_iter().collect(),
-    };
-    Plan { tasks: graph.tasks().iter().map(task).collect() }
 }

@@ -1,17 +1,20 @@
 //! The world: a clock, processes, channels, a network, a store, a disk; one decision after the other.
 
-mod attempt;
+mod actions;
 mod events;
 mod flow;
 mod log;
 mod meddle;
+mod planted;
+mod publish;
+mod restore;
+mod start;
 mod upload;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use cutwater_coordinator::{Plan, PlanInput, TaskPlan};
-use cutwater_core::{Epoch, MaxParallelism, Moment, TaskId};
+use cutwater_core::{Epoch, MaxParallelism, Moment};
 use cutwater_dataflow::JobGraph;
 use cutwater_storage::{Files, LocalFolder, MemoryFiles};
 
@@ -202,16 +205,4 @@ impl<'a> World<'a> {
     fn is_healed(&self) -> bool {
         self.healed_at.is_some()
     }
-}
-
-/// What the coordinator is told of the graph.
-fn plan(graph: &JobGraph, parallelism: u32) -> Plan {
-    let task = |spec: &cutwater_dataflow::TaskSpec| TaskPlan {
-        task: spec.task,
-        name: spec.name(),
-        operators: spec.uids().cloned().collect(),
-        parallelism: spec.parallelism(parallelism),
-        inputs: spec.input.map(|edge| PlanInput { from: TaskId(edge.0), pointwise: false }).into_iter().collect(),
-    };
-    Plan { tasks: graph.tasks().iter().map(task).collect() }
 }

@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use cutwater_coordinator::{Job, OpenError, RestoreFrom};
 use cutwater_core::{Attempt, Epoch, MaxParallelism};
-use cutwater_driver::{Driver, DriverSettings, End};
+use cutwater_driver::{Driver, DriverSettings, End, plan_of};
 use cutwater_restart::FailureClass;
 use cutwater_storage::{Files, ObjectName, Store};
 
+use super::World;
 use super::events::Entity;
-use super::{World, plan};
 use crate::disk::{self, ProcessFiles};
 use crate::marks::Mark;
 use crate::process::{LateOp, Message, Op, Process, UploadStep};
@@ -115,7 +115,7 @@ impl World<'_> {
             job: Job { name: graph.name().to_owned(), max_parallelism: told },
             strategy: self.config.restart.strategy(),
             nonce: u64::from(id),
-            plan: plan(&graph, parallelism),
+            plan: plan_of(&graph, parallelism),
             slots_per_boundary: Some(self.config.slots_per_boundary),
         };
         let driver = match Driver::new(settings) {
@@ -175,7 +175,8 @@ impl World<'_> {
             let Some(process) = self.processes.remove(&id) else { continue };
             self.mark_death(&process);
             self.tell(Entity::Driver(id), || "dies".to_owned());
-            self.leave_behind(process, power_lost);
+            self.excuse_deletions(&process);
+            self.leave_behind(process);
         }
         if power_lost {
             self.hit(Mark::PowerLost);
@@ -205,14 +206,17 @@ impl World<'_> {
         }
     }
 
-    /// What a process had asked of an object store may still come to be after its end.
-    fn leave_behind(&mut self, process: Process, _power_lost: bool) {
-        // What it had asked to be deleted is deleted by its successor, unless the job had just finished.
+    /// What a process that died had asked to be deleted its successor deletes, unless the job had just finished.
+    fn excuse_deletions(&mut self, process: &Process) {
         for op in &process.ops {
             if let Op::Delete { names, .. } = op {
                 self.oracle.excused.extend(names.iter().cloned());
             }
         }
+    }
+
+    /// What a process had asked of an object store may still come to be after its end.
+    fn leave_behind(&mut self, process: Process) {
         if !self.config.object_store {
             return; // the disk is only asked by those who live
         }
@@ -283,7 +287,7 @@ impl World<'_> {
             if let Some(mark) = mark {
                 self.hit(mark);
             }
-            self.leave_behind(process, false);
+            self.leave_behind(process);
         }
     }
 

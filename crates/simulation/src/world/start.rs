@@ -1,0 +1,224 @@
+//! How an attempt starts: publish, sweep, build, restore, a step at a time.
+
+use std::collections::VecDeque;
+
+use cutwater_coordinator::CompletedCheckpoint;
+use cutwater_core::{Attempt, SubtaskId};
+use cutwater_dataflow::CommitContext;
+use cutwater_dataflow::exec::OperatorSnapshot;
+use cutwater_restart::FailureClass;
+use cutwater_storage::Store;
+use cutwater_task::{TaskCore, TaskSnapshot, TaskStart};
+
+use super::World;
+use super::events::Entity;
+use crate::marks::Mark;
+use crate::mutant::Mutant;
+use crate::process::{Process, Running, Stage, Starting, subtasks};
+use crate::shared::ProcessId;
+
+impl World<'_> {
+    pub(super) fn begin_start(
+        &mut self,
+        id: ProcessId,
+        attempt: Attempt,
+        restore: Option<Box<CompletedCheckpoint>>,
+        handles: Vec<OperatorSnapshot>,
+    ) {
+        let Some(process) = self.processes.get_mut(&id) else { return };
+        let reign = process.driver.coordinator().epoch().unwrap_or(process.epoch);
+        self.oracle.told_restore(reign, restore.as_deref());
+        let restore = match self.is(Mutant::RestoreOlder) {
+            true => self.older_than(restore),
+            false => restore,
+        };
+        self.tell(Entity::Driver(id), || {
+            let from = restore.as_ref().map(|checkpoint| checkpoint.checkpoint.0);
+            format!("starts attempt {attempt} from checkpoint {from:?}")
+        });
+        let from = restore.as_ref().map(|checkpoint| {
+            let parallelism = checkpoint.tasks.iter().map(|task| task.parallelism).max();
+            (parallelism, checkpoint.tasks.iter().map(|task| task.parallelism).collect::<Vec<_>>())
+        });
+        let Some(process) = self.processes.get_mut(&id) else { return };
+        let now: Vec<u32> = process.graph.tasks().iter().map(|spec| spec.parallelism(process.parallelism)).collect();
+        let rescaled = from.as_ref().is_some_and(|(_, before)| *before != now);
+        let first = process.attempt == Attempt(0);
+        process.attempt = attempt;
+        process.starting = Some(Starting {
+            attempt,
+            handles: if self.mutant == Some(Mutant::NoRecommit) { VecDeque::new() } else { handles.into() },
+            stage: if self.mutant == Some(Mutant::SweepBeforeRecommit) { Stage::Committers } else { Stage::SweepStore },
+            cores: Vec::new(),
+            to_build: subtasks(&process.graph, process.parallelism).collect(),
+            tries: 0,
+            restore,
+        });
+        match (first, from.is_some()) {
+            (true, true) => self.hit(Mark::OpenedWithCheckpoint),
+            (true, false) => self.hit(Mark::OpenedEmpty),
+            (false, _) => {}
+        }
+        if rescaled {
+            self.hit(Mark::Rescaled);
+        }
+    }
+
+    pub(super) fn older_than(&self, restore: Option<Box<CompletedCheckpoint>>) -> Option<Box<CompletedCheckpoint>> {
+        let newest = restore?;
+        let older = self.oracle.retained().filter(|other| other.checkpoint < newest.checkpoint).last().cloned();
+        Some(older.map_or(newest, Box::new))
+    }
+
+    /// The next step of starting an attempt.
+    pub(super) fn start_step(&mut self, id: ProcessId) {
+        let Some(process) = self.processes.get_mut(&id) else { return };
+        let Some(mut starting) = process.starting.take() else { return };
+        let (attempt, done) = (starting.attempt, self.next_step(id, &mut starting));
+        if self.shared.is_dead(id) {
+            return;
+        }
+        let now = self.now;
+        match done {
+            Ok(false) => {
+                if let Some(process) = self.processes.get_mut(&id) {
+                    process.starting = Some(starting);
+                }
+            }
+            Ok(true) => {
+                let Some(process) = self.processes.get_mut(&id) else { return };
+                process.running = Some(Running::new(&process.graph, process.parallelism, attempt, starting.cores));
+                process.noticed.clear();
+                self.tell(Entity::Driver(id), || format!("attempt {attempt} runs"));
+                self.with_driver(id, |driver| driver.handle_started(now, attempt, Ok(())));
+            }
+            Err((class, reason)) => {
+                self.hit(Mark::FailedStart);
+                self.tell(Entity::Driver(id), || format!("attempt {attempt} can't be started: {reason}"));
+                self.with_driver(id, |driver| driver.handle_started(now, attempt, Err(class)));
+            }
+        }
+    }
+
+    pub(super) fn next_step(&mut self, id: ProcessId, starting: &mut Starting) -> Result<bool, (FailureClass, String)> {
+        let failed = |reason: String| (FailureClass::Recoverable, reason);
+        let Some(process) = self.processes.get_mut(&id) else { return Ok(false) };
+        match starting.stage {
+            Stage::SweepStore => {
+                if starting.attempt == Attempt(1) && !self.config.object_store {
+                    // A sweep that fails is no reason not to start.
+                    let _ = process.folder.sweep_leftovers("");
+                }
+                starting.stage = Stage::Committers;
+            }
+            Stage::Committers => {
+                make_committers(process, starting.attempt).map_err(failed)?;
+                let early = self.mutant == Some(Mutant::SweepBeforeRecommit);
+                starting.stage = Stage::Publish;
+                if early {
+                    let Some(process) = self.processes.get_mut(&id) else { return Ok(false) };
+                    sweep_sinks(process).map_err(failed)?;
+                }
+            }
+            Stage::Publish => match starting.handles.pop_front() {
+                Some(handle) => {
+                    self.hit(Mark::CommitOnRestore);
+                    self.publish(id, &handle, &mut starting.tries)
+                        .map_err(failed)?
+                        .then_some(())
+                        .map_or_else(|| starting.handles.push_front(handle.clone()), |()| starting.tries = 0);
+                }
+                None => {
+                    if let (Some(restore), false) = (&starting.restore, self.mutant == Some(Mutant::RestoreOlder)) {
+                        self.oracle.told_published(restore.checkpoint);
+                    }
+                    starting.stage = Stage::SweepSinks;
+                }
+            },
+            Stage::SweepSinks => {
+                sweep_sinks(process).map_err(failed)?;
+                starting.stage = Stage::Build;
+            }
+            Stage::Build => {
+                let Some(subtask) = starting.to_build.pop_front() else { return Ok(true) };
+                let core = self.build(id, starting, subtask)?;
+                starting.cores.push(core);
+            }
+        }
+        Ok(false)
+    }
+
+    pub(super) fn build(
+        &mut self,
+        id: ProcessId,
+        starting: &Starting,
+        subtask: SubtaskId,
+    ) -> Result<TaskCore, (FailureClass, String)> {
+        let failed = |reason: String| (FailureClass::Recoverable, reason);
+        let Some(process) = self.processes.get(&id) else { return Err(failed(String::new())) };
+        let graph = std::sync::Arc::clone(&process.graph);
+        let spec = &graph.tasks()[subtask.task.0 as usize];
+        let (epoch, parallelism) = (process.epoch, process.parallelism);
+        let groups = starting.restore.as_ref().map_or(process.told_groups, |restore| restore.max_parallelism);
+        let mut start = TaskStart {
+            subtask,
+            parallelism,
+            max_parallelism: groups,
+            epoch,
+            attempt: starting.attempt,
+            from_nothing: starting.restore.is_none(),
+            restored: Vec::new(),
+        };
+        let mut files = Vec::new();
+        if let Some(checkpoint) = &starting.restore {
+            let mine = checkpoint.tasks.iter().filter(|task| task.task == subtask.task).flat_map(|task| &task.subtasks);
+            for part in mine {
+                start.restored.push(TaskSnapshot::decode(&part.inline).map_err(|error| failed(error.to_string()))?);
+                if !part.files.is_empty() {
+                    files.push(part.files.clone());
+                }
+            }
+        }
+        if self.is(Mutant::WatermarkAhead) && !start.restored.is_empty() {
+            for part in &mut start.restored {
+                part.watermark = part.watermark.saturating_add(3_000);
+            }
+        }
+        let mut settings = self.config.task();
+        if self.is(Mutant::NoAlignment) {
+            settings.mode = cutwater_barrier::Mode::AtLeastOnce;
+        }
+        if self.is(Mutant::NoCredit) {
+            settings.window_bytes = 1 << 40;
+        }
+        let mut core = TaskCore::new(&graph, &start, settings).map_err(|error| {
+            let class =
+                if error.is_non_recoverable() { FailureClass::NonRecoverable } else { FailureClass::Recoverable };
+            (class, error.to_string())
+        })?;
+        let mut range = groups.range_of(subtask.index, spec.parallelism(parallelism));
+        if self.is(Mutant::GroupLost) && parallelism > 1 && range.last > range.first {
+            range.last.0 -= 1;
+        }
+        for chain in files {
+            self.restore_chain(id, &mut core, &chain, range).map_err(failed)?;
+        }
+        Ok(core)
+    }
+}
+
+fn make_committers(process: &mut Process, attempt: Attempt) -> Result<(), String> {
+    process.committers.clear();
+    let graph = std::sync::Arc::clone(&process.graph);
+    for (operator, make) in graph.tasks().iter().filter_map(|task| task.committer.as_ref()) {
+        let context =
+            CommitContext { job: graph.name().to_owned(), operator: operator.clone(), epoch: process.epoch, attempt };
+        let committer = make(&context).map_err(|error| error.to_string())?;
+        process.committers.insert(operator.clone(), committer);
+    }
+    Ok(())
+}
+
+fn sweep_sinks(process: &mut Process) -> Result<(), String> {
+    process.committers.values_mut().try_for_each(|committer| committer.sweep()).map_err(|error| error.to_string())
+}
