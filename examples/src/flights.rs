@@ -10,7 +10,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use cutwater::file::{csv, lines_sink};
 use cutwater::prelude::*;
-use cutwater::simulation::{Env, Simulation};
 use cutwater::storage::Files;
 use cutwater::{GraphError, JobGraph};
 use serde::{Deserialize, Deserializer, Serialize};
@@ -56,6 +55,7 @@ pub fn graph(name: &str, data: &Path, out: &Path, tuning: Tuning) -> Result<JobG
 }
 
 /// Some of the flights of the first days of the year: enough for a simulation, which runs them many thousand times.
+#[cfg(feature = "simulation")]
 const FEW: &str = include_str!("../data/flights-few.csv");
 
 /// The job as a world of the simulation: real flights, the same graph, a modelled disk for its output.
@@ -63,7 +63,10 @@ const FEW: &str = include_str!("../data/flights-few.csv");
 /// # Errors
 ///
 /// If the data can't be put into a temporary file, or the job does not work even undisturbed.
-pub fn simulation() -> Result<Simulation, UserError> {
+#[cfg(feature = "simulation")]
+pub fn simulation() -> Result<cutwater::simulation::Simulation, UserError> {
+    use cutwater::simulation::{Env, Simulation};
+
     let folder = Arc::new(tempfile::tempdir()?);
     let data = folder.path().join("flights.csv");
     std::fs::write(&data, FEW)?;
