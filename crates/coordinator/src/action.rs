@@ -62,8 +62,9 @@ pub enum Action {
         names: Vec<String>,
     },
     /// List the names of all objects that begin with this prefix, in any order, and answer with
-    /// [`crate::Coordinator::handle_listed`]. Comes once, after [`Action::Opened`]. Nothing depends on it: an error, no
-    /// answer at all, or a list that is stale or lacks names only leaves files for the next start to delete.
+    /// [`crate::Coordinator::handle_listed`]. Comes once, after [`Action::Opened`]. [`Action::Closed`] waits for the
+    /// answer, and nothing else does: an error, or a list that is stale or lacks names, only leaves files for the next
+    /// start to delete.
     List {
         /// To be given back with the answer.
         token: Token,

@@ -35,7 +35,8 @@ const MIN_INTERVAL: Duration = Duration::from_millis(1);
 ///
 /// A pure state machine: inputs are the `handle_*` calls, what to do comes from [`Self::poll_action`]. After each call
 /// drain the actions to `None`, and call [`Self::handle_timeout`] when [`Self::next_deadline`] comes. Every `Create`,
-/// `Read` and `Delete` needs its answer: checkpoints wait for them. `List` may go without.
+/// `Read` and `Delete` needs its answer: checkpoints wait for them. So does `List`, for which only the end of the job
+/// waits.
 ///
 /// - One checkpoint is in flight at a time.
 /// - A checkpoint exists if and only if its record is in the log, and [`Action::NotifyCompleted`] comes only then.
@@ -78,8 +79,8 @@ enum Phase {
         tries: u32,
         retry_at: Option<Moment>,
     },
-    /// The outcome is recorded, or can't be; what is being deleted is waited for, since nobody comes back for it once
-    /// a job has finished.
+    /// The outcome is recorded, or can't be; the listing and what is being deleted are waited for, since nobody comes back
+    /// for files that are left once a job has finished.
     Closing {
         unrecorded: Option<String>,
     },

@@ -173,8 +173,8 @@ impl Log {
     }
 
     pub(crate) fn handle_listed(&mut self, token: Token, result: Result<Vec<String>, String>) {
-        if let (true, Some(names)) = (self.listing.is_some_and(|(out, _)| out == token), result.ok()) {
-            self.on_listed(names);
+        if self.listing.is_some_and(|(out, _)| out == token) {
+            self.on_listed(result.unwrap_or_default());
         }
     }
 
@@ -207,6 +207,11 @@ impl Log {
     /// Whether the job is ours and no record is on its way.
     pub(crate) fn is_idle(&self) -> bool {
         matches!(self.state, State::Idle)
+    }
+
+    /// Whether the listing, or a deletion, is out.
+    pub(crate) fn is_tidying(&self) -> bool {
+        self.listing.is_some() || self.retention.is_at_work()
     }
 
     pub(crate) fn epoch(&self) -> Option<Epoch> {

@@ -36,8 +36,8 @@ pub enum Action {
         /// The objects' names.
         names: Vec<String>,
     },
-    /// List the names of all objects that begin with this prefix; answer with [`crate::Driver::handle_listed`]. A stale or
-    /// partial list does no harm, nor does none at all.
+    /// List the names of all objects that begin with this prefix; answer with [`crate::Driver::handle_listed`]. An
+    /// error, or a stale or partial list, does no harm; the end of the job waits for the answer.
     List {
         /// To be given back with the answer.
         token: Token,

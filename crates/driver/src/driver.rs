@@ -27,7 +27,7 @@ const NO_CHECKPOINT: CheckpointId = CheckpointId(0);
 /// A pure state machine: inputs are the `handle_*` calls, what to do comes from [`Self::poll_action`]. After each call
 /// drain the actions to `None`, and call [`Self::handle_timeout`] when [`Self::next_deadline`] comes. Each
 /// [`Action::Start`], [`Action::Stop`], [`Action::Commit`] and [`Action::CommitLast`] needs its answer, and so do the
-/// questions to the store but for `List`: what comes next waits for them.
+/// questions to the store: what comes next waits for them.
 ///
 /// What is told of an attempt that is over changes nothing, whenever it comes.
 #[derive(Debug)]

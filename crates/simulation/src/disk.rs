@@ -61,6 +61,7 @@ fn store_step(step: Step) -> &'static str {
         Step::CreateTemp => "local.create.open",
         Step::WriteTemp => "local.create.write",
         Step::SyncTemp => "local.create.sync",
+        Step::SyncEarlier => "local.create.sync-earlier",
         Step::Link => "local.create.link",
         Step::UnlinkTemp => "local.create.unlink",
         Step::SyncFolder => "local.create.sync-folder",

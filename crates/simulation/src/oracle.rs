@@ -258,9 +258,10 @@ impl Oracle {
         })
     }
 
-    /// Somebody acts on what the log says.
-    pub(crate) fn rely(&mut self) {
-        self.relied = self.history.len();
+    /// Somebody acts on what the log says up to this slot. What comes after it may be of somebody who died before it was
+    /// durable.
+    fn rely(&mut self, slot: u64) {
+        self.relied = self.relied.max(usize::try_from(slot + 1).unwrap_or(usize::MAX));
     }
 
     /// A driver says that this checkpoint completed.
@@ -270,7 +271,7 @@ impl Oracle {
             let id = checkpoint.checkpoint;
             self.violated(Rule::Commit, || format!("checkpoint {id} is told complete, and the log has none such"));
         }
-        self.rely();
+        self.rely(checkpoint.slot);
     }
 
     /// A driver starts an attempt from this.
@@ -281,7 +282,8 @@ impl Oracle {
             let (newest, restore) = (id(newest), id(restore));
             self.violated(Rule::Mono, || format!("{restore:?} is restored in epoch {epoch}, the newest is {newest:?}"));
         }
-        self.rely();
+        let claim = self.history.iter().rposition(|entry| entry.epoch == epoch).map_or(0, |at| self.history[at].slot);
+        self.rely(claim);
     }
 
     /// A file of the output got its final name.
@@ -366,6 +368,8 @@ impl Oracle {
             LogEntryKind::Claim { .. } | LogEntryKind::Ended(_) => None,
         });
         self.finished = self.history.iter().any(|entry| matches!(entry.kind, LogEntryKind::Ended(Outcome::Finished)));
+        // Deletions are not synced: what was deleted may be back, until the next start.
+        self.excused.extend(files.difference(&self.files).cloned());
         self.files = files;
         self.check_references();
         self.judge.forget_files();

@@ -33,6 +33,9 @@ pub(crate) struct Process {
     pub(crate) paused_until: Option<Moment>,
     /// Whether it was paused while another process ran.
     pub(crate) slept: bool,
+    /// Whether the store has ever not answered it, or given it damaged bytes.
+    pub(crate) store_failed: bool,
+    pub(crate) store_damaged: bool,
     pub(crate) epoch: Epoch,
     pub(crate) attempt: Attempt,
     pub(crate) running: Option<Running>,

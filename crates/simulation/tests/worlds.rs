@@ -19,7 +19,7 @@ const MUTANT_SEEDS: u64 = 20_000;
 const CHILD: &str = "SIMULATED_IN_ANOTHER_PROCESS";
 
 /// Each name under which somebody changes disk or store: a world may die right before it.
-const STEPS: [&str; 20] = [
+const STEPS: [&str; 21] = [
     "file.create",
     "file.create-folder",
     "file.link",
@@ -30,6 +30,7 @@ const STEPS: [&str; 20] = [
     "local.create.link",
     "local.create.open",
     "local.create.sync",
+    "local.create.sync-earlier",
     "local.create.sync-folder",
     "local.create.unlink",
     "local.create.write",

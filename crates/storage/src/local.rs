@@ -24,7 +24,8 @@ use writer::Writer;
 ///
 /// An object `a/b` is the file `a/b` below the folder. It is written under a temporary name that begins with `.`,
 /// synced, linked to its name (which never replaces anything), the temporary name is removed, and the folder synced. A
-/// folder's parent is synced before the folder is used for the first time. Files get mode 0600 and folders 0700; the
+/// folder's parent is synced before the folder is used for the first time. [`Store::create`] also syncs the folder before
+/// the link, so that no object outlives those whose existence its creator may have acted upon. Files get mode 0600 and folders 0700; the
 /// store's own folder is created by the first write and may be a symbolic link, what is below it may not.
 ///
 /// Deletes leave folders behind, so names should not use a new folder for each checkpoint.
@@ -267,7 +268,7 @@ impl Store for LocalFolder {
                 temp.write(piece).map_err(failed)?;
             }
             tries += 1;
-            match temp.publish(name) {
+            match temp.publish(name, true) {
                 // The link did not find our temporary file: another process has taken us for dead and swept it away.
                 Err(CreateError::Failed { source }) if source.kind() == StoreErrorKind::NotFound && tries < TRIES => {}
                 done => return done,

@@ -17,6 +17,9 @@ pub enum Step {
     WriteTemp,
     /// Syncs it.
     SyncTemp,
+    /// Syncs the folder before the link, for [`Store::create`](crate::Store::create) only: what others created there, and
+    /// the caller may have seen, is durable before the new object can be.
+    SyncEarlier,
     /// Links it to the name of the object. From here on the object can be seen.
     Link,
     /// Removes the temporary name; also in the clean-up after a failure.
@@ -29,12 +32,13 @@ pub enum Step {
 
 impl Step {
     /// All steps, in order.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::CreateFolder,
         Self::SyncParent,
         Self::CreateTemp,
         Self::WriteTemp,
         Self::SyncTemp,
+        Self::SyncEarlier,
         Self::Link,
         Self::UnlinkTemp,
         Self::SyncFolder,
@@ -50,6 +54,7 @@ impl fmt::Display for Step {
             Self::CreateTemp => "local.create.open",
             Self::WriteTemp => "local.create.write",
             Self::SyncTemp => "local.create.sync",
+            Self::SyncEarlier => "local.create.sync-earlier",
             Self::Link => "local.create.link",
             Self::UnlinkTemp => "local.create.unlink",
             Self::SyncFolder => "local.create.sync-folder",

@@ -201,7 +201,7 @@ impl Coordinator {
     }
 
     fn finish_closing(&mut self) {
-        if let (Phase::Closing { unrecorded }, false) = (&mut self.phase, self.log.retention().is_at_work()) {
+        if let (Phase::Closing { unrecorded }, false) = (&mut self.phase, self.log.is_tidying()) {
             let unrecorded = unrecorded.take();
             self.phase = Phase::Over;
             self.log.close();

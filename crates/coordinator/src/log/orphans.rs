@@ -29,7 +29,7 @@ impl Log {
     /// Deletes the orphans among the names, no more than are remembered if they can't be deleted now. The next start
     /// finds the others.
     pub(super) fn on_listed(&mut self, listed: Vec<String>) {
-        let Some((_, epoch)) = self.listing.take() else { return };
+        let Some((_, epoch)) = self.listing.take().filter(|_| self.is_open()) else { return };
         let is_below = |name: &String| names::epoch_of_snapshot(name).is_some_and(|of| of < epoch);
         let is_orphan = |name: &String| is_below(name) && !self.retention.knows(name);
         let orphans: Vec<String> = listed.into_iter().filter(is_orphan).take(MAX_LITTER).collect();

@@ -22,6 +22,13 @@ enum Fate {
     Late,
 }
 
+/// What a store can do to those who ask.
+#[derive(Clone, Copy)]
+enum Ill {
+    Failed,
+    Damaged,
+}
+
 /// No driver asks more at a time: one on its main path, and a few deletions.
 const MOST_OPS: usize = 40;
 
@@ -67,6 +74,7 @@ impl World<'_> {
         let now = self.now;
         let reason = || "the store can't be reached".to_owned();
         self.tell(Entity::Store, || format!("process {id} is not answered"));
+        self.note_store(id, Ill::Failed);
         match op {
             Op::Create { token, .. } => {
                 self.with_driver(id, |driver| driver.handle_created(now, token, CreateOutcome::Failed(reason())));
@@ -108,6 +116,9 @@ impl World<'_> {
         if is_slot && matches!(outcome, CreateOutcome::Failed(_)) {
             self.hit(Mark::RecordFailed);
         }
+        if matches!(outcome, CreateOutcome::Failed(_) | CreateOutcome::Unknown(_)) {
+            self.note_store(id, Ill::Failed);
+        }
         let now = self.now;
         let before = self.reign_of(id);
         if is_slot && let Some(process) = self.processes.get_mut(&id) {
@@ -119,6 +130,16 @@ impl World<'_> {
         }
         self.with_driver(id, |driver| driver.handle_created(now, token, outcome));
         self.mark_epoch(id, before);
+    }
+
+    /// What the store has done to a process: it may refuse the log for it, even after the faults have stopped.
+    fn note_store(&mut self, id: ProcessId, ill: Ill) {
+        if let Some(process) = self.processes.get_mut(&id) {
+            match ill {
+                Ill::Failed => process.store_failed = true,
+                Ill::Damaged => process.store_damaged = true,
+            }
+        }
     }
 
     fn reign_of(&self, id: ProcessId) -> Option<cutwater_core::Epoch> {
@@ -192,12 +213,14 @@ impl World<'_> {
         let result = match faults {
             1 => {
                 self.shared.lock().marks.fault("store_fails");
+                self.note_store(id, Ill::Failed);
                 Err("the store does not answer".to_owned())
             }
             _ => {
                 let mut bytes = self.raw_read(name);
                 if let (2, Some(bytes)) = (faults, &mut bytes) {
                     self.shared.lock().marks.fault("corrupt_read");
+                    self.note_store(id, Ill::Damaged);
                     self.damage(bytes);
                 }
                 Ok(bytes)

@@ -135,6 +135,8 @@ impl World<'_> {
             folder: disk::folder(&self.disk, &self.shared, id),
             paused_until: None,
             slept: false,
+            store_failed: false,
+            store_damaged: false,
             epoch: Epoch(0),
             attempt: Attempt(0),
             running: None,
@@ -281,7 +283,7 @@ impl World<'_> {
                 Some(End::GaveUp { .. }) => Some(Mark::GaveUp),
                 Some(End::Superseded { .. }) if process.slept => Some(Mark::SupersededAsZombie),
                 Some(End::Superseded { .. }) => Some(Mark::Superseded),
-                Some(End::Refused(error)) => self.refused(&error),
+                Some(End::Refused(error)) => self.refused(&process, &error),
                 None => None,
             };
             if let Some(mark) = mark {
@@ -291,16 +293,13 @@ impl World<'_> {
         }
     }
 
-    /// A damaged log may be refused if something was damaged, an unreachable one if it could not be reached.
-    fn refused(&mut self, error: &OpenError) -> Option<Mark> {
-        let damages = self.shared.lock().rates.corrupt_read > 0;
+    /// A log may be refused as damaged by a process that was given damaged bytes, as out of reach by one that was not
+    /// answered.
+    fn refused(&mut self, process: &Process, error: &OpenError) -> Option<Mark> {
         let unreachable = matches!(error, OpenError::Storage { .. });
-        let damaged = damages
-            && matches!(
-                error,
-                OpenError::Corrupt { .. } | OpenError::NewerFormat { .. } | OpenError::AnotherJob { .. }
-            );
-        if self.is_healed() || !(unreachable || damaged) {
+        let damaged =
+            matches!(error, OpenError::Corrupt { .. } | OpenError::NewerFormat { .. } | OpenError::AnotherJob { .. });
+        if !(unreachable && process.store_failed || damaged && process.store_damaged) {
             let text = error.to_string();
             self.violated(Rule::Contract, || format!("the log is refused although nothing is wrong: {text}"));
             return None;

@@ -29,8 +29,8 @@ impl Temp {
         self.inner.step(Step::WriteTemp, &self.temp, || file.write(piece))
     }
 
-    /// Gives the object its name, durably.
-    pub(super) fn publish(mut self, name: &ObjectName) -> Result<(), CreateError> {
+    /// Gives the object its name, durably; with `in_order`, not before the names that are there already.
+    pub(super) fn publish(mut self, name: &ObjectName, in_order: bool) -> Result<(), CreateError> {
         let inner = self.inner.clone();
         let error = |source| inner.error("create", name.as_str(), source);
         let failed = |source| CreateError::Failed { source: error(source) };
@@ -39,6 +39,10 @@ impl Temp {
         let mut file = self.file.take().expect("only this function takes it, and consumes self");
         inner.step(Step::SyncTemp, &self.temp, || file.sync()).map_err(failed)?;
         drop(file);
+        if in_order {
+            let folder = parent(&self.object);
+            inner.step(Step::SyncEarlier, folder, || inner.files.sync_folder(folder)).map_err(failed)?;
+        }
         // The hook is asked apart from the link: its refusal is certain, while a link that failed need not be.
         inner.step(Step::Link, &self.object, || Ok(())).map_err(failed)?;
         match inner.files.link(&self.temp, &self.object) {

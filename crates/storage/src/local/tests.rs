@@ -62,21 +62,24 @@ fn store_one(store: &LocalFolder, way: Way) -> Result<(), CreateError> {
 
 #[test]
 fn an_object_is_made_by_these_steps_in_this_order() {
-    use Step::{CreateFolder, CreateTemp, Delete, Link, SyncFolder, SyncParent, SyncTemp, UnlinkTemp, WriteTemp};
+    use Step::{
+        CreateFolder, CreateTemp, Delete, Link, SyncEarlier, SyncFolder, SyncParent, SyncTemp, UnlinkTemp, WriteTemp,
+    };
     // The first sync is for what is there already: whoever made it may have been killed before.
     let first = [SyncParent, CreateFolder, SyncParent, CreateFolder, SyncParent, CreateFolder, SyncParent];
-    let object = [CreateTemp, WriteTemp, WriteTemp, WriteTemp, SyncTemp, Link, UnlinkTemp, SyncFolder];
-    for way in [Way::Create, Way::Writer] {
+    let written = [CreateTemp, WriteTemp, WriteTemp, WriteTemp, SyncTemp];
+    let named = [Link, UnlinkTemp, SyncFolder];
+    for (way, earlier) in [(Way::Create, &[SyncEarlier][..]), (Way::Writer, &[])] {
         let steps = steps_of(|store| store_one(store, way).unwrap());
-        assert_eq!(steps, [&first[..], &object].concat(), "{way:?}");
+        assert_eq!(steps, [&first[..], &written, earlier, &named].concat(), "{way:?}");
     }
     let both = steps_of(|store| {
         store.create(&name("log/a"), b"1").unwrap();
         store.create(&name("log/a"), b"2").unwrap_err();
         store.delete(&name("log/a")).unwrap();
     });
-    let won = [CreateTemp, WriteTemp, SyncTemp, Link, UnlinkTemp, SyncFolder];
-    let lost = [CreateTemp, WriteTemp, SyncTemp, Link, SyncFolder, UnlinkTemp, Delete];
+    let won = [CreateTemp, WriteTemp, SyncTemp, SyncEarlier, Link, UnlinkTemp, SyncFolder];
+    let lost = [CreateTemp, WriteTemp, SyncTemp, SyncEarlier, Link, SyncFolder, UnlinkTemp, Delete];
     assert_eq!(both, [&first[..], &won, &lost].concat(), "the loser syncs the folder before it says so");
 }
 
@@ -194,6 +197,27 @@ fn whoever_hears_that_a_name_is_taken_can_rely_on_it_though_the_winner_was_kille
     assert!(matches!(loser.create(&name("log/1"), b"other"), Err(CreateError::Exists)));
     files.crash_losing_all();
     assert_eq!(loser.read(&name("log/1"), 9).unwrap().unwrap(), b"mine");
+}
+
+#[test]
+fn an_object_does_not_outlive_those_that_were_there_before_it() {
+    let files = Arc::new(MemoryFiles::new());
+    let first = LocalFolder::with_files("/data", files.clone());
+    first.create(&name("log/0"), b"0").unwrap(); // the folder is there and durable
+    let killed = first.with_steps(failing(Step::SyncFolder, 0, true));
+    assert!(matches!(killed.create(&name("log/1"), b"1"), Err(CreateError::Unknown { .. })));
+    let next = LocalFolder::with_files("/data", files.clone());
+    assert!(next.open(&name("log/1")).unwrap().is_some(), "it is seen, and so the next one comes after it");
+    let killed = next.with_steps(failing(Step::SyncFolder, 0, true));
+    assert!(matches!(killed.create(&name("log/2"), b"2"), Err(CreateError::Unknown { .. })));
+    // The worst that a loss of power can do: it keeps the second of the two unsynced names only.
+    files.crash(|unsynced| match unsynced {
+        Unsynced::Added(path) if path.ends_with("log/1") => Fate::Lost,
+        Unsynced::Added(_) | Unsynced::Removed(_) | Unsynced::Tail { .. } => Fate::Kept,
+    });
+    let left = LocalFolder::with_files("/data", files);
+    assert_eq!(left.read(&name("log/2"), 9).unwrap().unwrap(), b"2");
+    assert_eq!(left.read(&name("log/1"), 9).unwrap().unwrap(), b"1", "a hole in the log");
 }
 
 /// A file system whose link fails in a certain way, having linked or not.

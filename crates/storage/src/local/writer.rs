@@ -65,7 +65,7 @@ impl ObjectWriter for Writer {
     fn finish(mut self: Box<Self>) -> Result<Written, StoreError> {
         self.pass_on()?;
         let Some(temp) = self.temp.take() else { return Err(self.given_up()) };
-        match temp.publish(&self.name) {
+        match temp.publish(&self.name, false) {
             Ok(()) => Ok(self.written),
             Err(CreateError::Failed { source } | CreateError::Unknown { source }) => Err(source),
             Err(CreateError::Exists) => {

@@ -525,6 +525,33 @@ fn a_job_that_ends_waits_for_its_deletions() {
 }
 
 #[test]
+fn a_job_that_ends_waits_for_its_listing_and_deletes_what_it_shows() {
+    let orphan = snapshot_name(
+        Barrier { epoch: Epoch(1), attempt: Attempt(1), checkpoint: CheckpointId(7), base: None },
+        SubtaskId { task: TaskId(0), index: 0 },
+    );
+    let mut rig = Rig::running(by_hand()).restarted(by_hand());
+    rig.files = Some(vec![orphan.clone()]);
+    rig.held = true;
+    rig.coordinator.handle_open(rig.now, RestoreFrom::Latest);
+    rig.drain();
+    while !rig.seen.iter().any(|said| said.starts_with("epoch 2")) {
+        let question = rig.waiting.pop_front().expect("it opens");
+        rig.answer(question);
+        rig.drain();
+    }
+    let at = rig.waiting.iter().position(|question| matches!(question, Action::List { .. }));
+    let listing = rig.waiting.remove(at.expect("it asks what is there")).expect("it is there");
+    rig.release();
+    rig.seen.clear();
+    rig.end(Outcome::Finished);
+    assert_eq!(rig.seen, [""; 0], "recorded, and not closed yet");
+    rig.answer(listing);
+    rig.drain();
+    assert_eq!(rig.seen, [format!("delete {orphan}"), "closed: None".to_owned()]);
+}
+
+#[test]
 fn a_resumed_job_keeps_its_key_groups() {
     let resumed = |told: u32, groups: u32| {
         let mut rig = Rig::new(by_hand(), 1);
