@@ -363,6 +363,7 @@ fn a_start_deletes_the_files_that_a_killed_run_left() {
     first.cancel();
     assert_eq!(first.wait().unwrap(), JobOutcome::Canceled);
     let snapshots = folder.path().join("counting/chk");
+    std::fs::create_dir_all(&snapshots).unwrap(); // the first checkpoint may have had no state yet, and so no file
     let place = |epoch| {
         let (epoch, checkpoint) = (Epoch(epoch), CheckpointId(1_000_000));
         let barrier = Barrier { epoch, attempt: Attempt(1), checkpoint, base: None };
