@@ -230,7 +230,7 @@ impl Bare {
                 records.push((key, record));
             }
             self.at += BATCH as u64;
-            self.table.prefetch(&hashes);
+            self.table.prefetch(hashes.iter().copied());
             for (&hash, (key, record)) in hashes.iter().zip(&records) {
                 let sum = self.table.get_or_insert_with(hash, key, || 0)?;
                 *sum = sum.wrapping_add(*record);

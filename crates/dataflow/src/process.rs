@@ -4,7 +4,7 @@ use cutwater_core::{CheckpointId, KeyHash, OperatorUid, Timestamp};
 use cutwater_state::{Data, Key, Snapshotable, StateError, Table, TableSpec, Timers};
 
 use crate::UserError;
-use crate::exec::{AnyBatch, BuildContext, Chain, ChainSnapshot, Exec, KeyedBatch, SourcePoll};
+use crate::exec::{AnyBatch, BuildContext, Chain, ChainSnapshot, Exec, Keyed, KeyedBatch, SourcePoll};
 use crate::stage::Stage;
 use crate::stream::{Head, OperatorKind, OperatorSpec};
 
@@ -346,14 +346,14 @@ where
             exec.begin(batch.origin);
         }
         exec.enter(batch.origin, batch.exact, batch.next as u64);
-        self.table.prefetch(&batch.hashes[batch.next..]);
-        while let (Some(key), Some(record)) = (batch.keys.next(), batch.records.next()) {
+        self.table.prefetch(batch.records.as_slice().iter().map(|record| record.hash));
+        while let Some(Keyed { hash, key, record }) = batch.records.next() {
             let at = batch.next;
             batch.next += 1;
             exec.begun += 1;
             exec.records += 1;
             let time = batch.times.get(at).copied().unwrap_or(Timestamp::MIN);
-            self.call(exec, batch.hashes[at], &key, time, |process, cx| process.process(cx, record))?;
+            self.call(exec, hash, &key, time, |process, cx| process.process(cx, record))?;
             if exec.outbox.is_blocked() && batch.records.len() > 0 {
                 return Ok(Some(batch));
             }

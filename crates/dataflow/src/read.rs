@@ -156,17 +156,25 @@ impl<S: Source, N: Stage<S::Record>> SourceChain<S, N> {
         let times = std::mem::take(&mut self.output.times);
         let watermarks = std::mem::take(&mut self.output.watermarks);
         let mut watermarks_left = watermarks.iter().copied().peekable();
-        let timed = !times.is_empty() || !watermarks.is_empty(); // else there is nothing to look up for each record
+        let records_of_all = self.origin(self.emitted + 1, self.emitted + count);
+        if count > 0 && times.is_empty() && watermarks.is_empty() {
+            // The usual case in a loop of its own: nothing to look up for each record.
+            exec.enter(records_of_all, true, 0);
+            for record in records.drain(..) {
+                exec.begun += 1;
+                self.next.push(exec, Timestamp::MIN, record)?;
+            }
+        }
         for (at, record) in records.drain(..).enumerate() {
-            while timed && let Some((_, watermark)) = watermarks_left.next_if(|(place, _)| *place <= at) {
+            while let Some((_, watermark)) = watermarks_left.next_if(|(place, _)| *place <= at) {
                 self.splits[split].watermark = self.splits[split].watermark.max(watermark);
                 self.raise(exec)?;
             }
             if at == 0 {
-                exec.enter(self.origin(self.emitted + 1, self.emitted + count), true, 0);
+                exec.enter(records_of_all, true, 0);
             }
             exec.begun += 1;
-            let time = if timed { times.get(at).copied().unwrap_or(Timestamp::MIN) } else { Timestamp::MIN };
+            let time = times.get(at).copied().unwrap_or(Timestamp::MIN);
             self.next.push(exec, time, record)?;
         }
         self.emitted += count;

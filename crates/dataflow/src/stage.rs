@@ -1,10 +1,10 @@
 //! The stateless stages, statically fused.
 
-use cutwater_core::{CheckpointId, KeyHash, OperatorUid, Timestamp};
+use cutwater_core::{CheckpointId, OperatorUid, Timestamp};
 use cutwater_state::{Data, Key};
 
 use crate::UserError;
-use crate::exec::{BATCH_RECORDS, ChainSnapshot, Exec, KeyedBatch, Origin};
+use crate::exec::{BATCH_RECORDS, ChainSnapshot, Exec, Keyed, KeyedBatch, Origin};
 use crate::sink::SinkWriter;
 
 /// A place in a chain that takes records of one type. `time` is [`Timestamp::MIN`] for a record without one.
@@ -241,9 +241,7 @@ pub(crate) struct KeyedOutput<K, T, F> {
 }
 
 pub(crate) struct Buffer<K, T> {
-    hashes: Vec<KeyHash>,
-    keys: Vec<K>,
-    records: Vec<T>,
+    records: Vec<Keyed<K, T>>,
     times: Vec<Timestamp>,
     /// The source record that the first record here was made of.
     first: Option<Origin>,
@@ -256,29 +254,21 @@ impl<K, T> Buffer<K, T> {
     /// Room for so many records: as many as the batch before had, so that full batches need not grow and small ones, with
     /// many receivers or little to do, take little.
     pub(crate) fn new(records: usize) -> Self {
-        Self {
-            hashes: Vec::with_capacity(records),
-            keys: Vec::with_capacity(records),
-            records: Vec::with_capacity(records),
-            times: Vec::new(),
-            first: None,
-            switches: 0,
-            uneven: 0,
-        }
+        Self { records: Vec::with_capacity(records), times: Vec::new(), first: None, switches: 0, uneven: 0 }
     }
 }
 
 impl<K: Key, T: Data> Buffer<K, T> {
     fn take(&mut self, exec: &Exec, scratch: &mut Vec<u8>) -> Box<KeyedBatch<K, T>> {
         let count = self.records.len() as u64;
-        let fixed = size_of::<KeyHash>() + size_of::<K>() + size_of::<T>() + size_of::<Timestamp>();
+        let fixed = size_of::<Keyed<K, T>>() + size_of::<Timestamp>();
         let mut each = fixed as u64;
         scratch.clear();
-        if std::mem::needs_drop::<K>() && cutwater_state::encode(&self.keys[0], scratch).is_ok() {
+        if std::mem::needs_drop::<K>() && cutwater_state::encode(&self.records[0].key, scratch).is_ok() {
             each += scratch.len() as u64;
         }
         scratch.clear();
-        if std::mem::needs_drop::<T>() && cutwater_state::encode(&self.records[0], scratch).is_ok() {
+        if std::mem::needs_drop::<T>() && cutwater_state::encode(&self.records[0].record, scratch).is_ok() {
             each += scratch.len() as u64;
         }
         // Records of two sources in one batch have no common range.
@@ -290,8 +280,6 @@ impl<K: Key, T: Data> Buffer<K, T> {
         let exact = even && origin.is_some_and(|origin| origin.last + 1 - origin.first == count);
         let full = std::mem::replace(self, Self::new(self.records.len()));
         Box::new(KeyedBatch {
-            hashes: full.hashes,
-            keys: full.keys.into_iter(),
             records: full.records.into_iter(),
             times: full.times,
             next: 0,
@@ -338,9 +326,7 @@ where
             buffer.times.resize(buffer.records.len(), Timestamp::MIN);
             buffer.times.push(time);
         }
-        buffer.hashes.push(hash);
-        buffer.keys.push(key);
-        buffer.records.push(record);
+        buffer.records.push(Keyed { hash, key, record });
         if buffer.records.len() == BATCH_RECORDS {
             self.send(exec, to);
         }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use cutwater_core::{KeyGroup, KeyGroupRange, KeyHash, Timestamp};
+use cutwater_core::{KeyGroup, KeyGroupRange, Timestamp};
 use cutwater_state::{
     Data, Key, Snapshotable, StateBackend, StateBackendExt, StateError, SweepProgress, Table, Timers,
 };
@@ -465,7 +465,7 @@ pub fn undeclared_capabilities_are_absent<B: StateBackend>(make: impl Fn() -> B)
     assert!(!backend.name().is_empty());
     if !backend.capabilities().cold_tier {
         let table = numbers(&backend, 10_000);
-        table.prefetch(&(0..10_000_u64).map(|key| hash(&key)).collect::<Vec<KeyHash>>());
+        table.prefetch((0..10_000_u64).map(|key| hash(&key)));
         assert!(table.memory_bytes() >= 10_000 * 16);
     }
 }

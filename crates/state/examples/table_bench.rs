@@ -55,7 +55,7 @@ impl Run {
         self.hashes.clear();
         self.hashes.extend(self.keys.iter().map(|key| hash_key(key, &mut scratch)));
         for (keys, hashes) in self.keys.chunks(256).zip(self.hashes.chunks(256)) {
-            self.table.prefetch(hashes);
+            self.table.prefetch(hashes.iter().copied());
             for (key, &hash) in keys.iter().zip(hashes) {
                 *self.table.get_or_insert_with(hash, key, || 0)? += 1;
             }

@@ -156,9 +156,9 @@ impl<E: Entry> Store<E> {
     }
 
     /// Loads what lookups of these hashes will need, all at once, so that they do not wait for memory one by one.
-    pub(crate) fn prefetch(&self, hashes: &[KeyHash], spread: impl Fn(KeyHash) -> u64) {
+    pub(crate) fn prefetch(&self, hashes: impl IntoIterator<Item = KeyHash>, spread: impl Fn(KeyHash) -> u64) {
         let mut loaded = 0;
-        for &hash in hashes {
+        for hash in hashes {
             loaded ^= self.shards[self.shard_of(hash)].touch(spread(hash));
         }
         black_box(loaded);

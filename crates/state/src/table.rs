@@ -122,7 +122,7 @@ impl<K: Key, V: Data> Table<K, V> {
     /// Loads what lookups of these hashes will need, so that they wait for memory together and not one by one. For the
     /// hashes of a batch, about a thousand; does nothing while the table fits the second cache.
     #[inline]
-    pub fn prefetch(&self, hashes: &[KeyHash]) {
+    pub fn prefetch(&self, hashes: impl IntoIterator<Item = KeyHash>) {
         if self.store.outgrew_cache() {
             self.store.prefetch(hashes, |hash| hash.0);
         }
