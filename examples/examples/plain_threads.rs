@@ -153,7 +153,7 @@ fn start(durable: &Arc<Durable>, nonce: u64, crash_in: Option<CheckpointId>) -> 
                 }
 
                 // The way of a barrier begins: it goes to the sources, which put it into their output.
-                Action::Trigger { barrier, subtasks } => {
+                Action::Trigger { barrier, subtasks, .. } => {
                     let threads = threads.as_ref().expect("checkpoints are taken of what runs");
                     for subtask in subtasks {
                         threads.tell(subtask.task, Command::Trigger(barrier));
@@ -167,7 +167,7 @@ fn start(durable: &Arc<Durable>, nonce: u64, crash_in: Option<CheckpointId>) -> 
                 // And ends: all parts are in, and the record is in the log. Only now may anything be published.
                 Action::NotifyCompleted { checkpoint, .. } => {
                     let id = checkpoint.checkpoint;
-                    let (kind, bytes) = (if checkpoint.final_ { "last " } else { "" }, checkpoint.state_bytes());
+                    let (kind, bytes) = (if checkpoint.is_final() { "last " } else { "" }, checkpoint.state_bytes());
                     println!("         {kind}checkpoint {id} completed in {:?}, {bytes} bytes", checkpoint.duration);
                     if let Some(threads) = &threads {
                         threads.tell_all(Command::Completed(id));
@@ -180,6 +180,7 @@ fn start(durable: &Arc<Durable>, nonce: u64, crash_in: Option<CheckpointId>) -> 
                     }
                 }
 
+                Action::Drain => panic!("nobody asks for it here"),
                 Action::AllDone => coordinator.handle_end(now, Outcome::Finished),
                 Action::Closed { unrecorded } => {
                     assert_eq!(unrecorded, None);

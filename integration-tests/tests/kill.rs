@@ -91,7 +91,7 @@ impl Hit {
             unclaimed: log.entries.is_empty(),
             early: newest.is_none(),
             during: flights.snapshots().iter().any(open) || !flights.temporary().is_empty(),
-            last: newest.is_some_and(|newest| newest.final_),
+            last: newest.is_some_and(|newest| newest.is_final()),
         }
     }
 }

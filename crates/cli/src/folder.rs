@@ -23,8 +23,8 @@ pub(crate) struct JobFolder {
     pub(crate) store: LocalFolder,
 }
 
-/// The jobs at a location: the one whose folder it is, or all in the folder, by name.
-pub(crate) fn jobs(location: &str) -> Result<Vec<JobFolder>, Failure> {
+/// A folder that is there, whatever is in it.
+pub(crate) fn folder_at(location: &str) -> Result<JobFolder, Failure> {
     let store = LocalFolder::parse(location).map_err(|error| Failure::new(Exit::Usage, error.to_string()))?;
     let path = store.path().to_owned();
     let shown = path.display().to_string();
@@ -36,6 +36,13 @@ pub(crate) fn jobs(location: &str) -> Result<Vec<JobFolder>, Failure> {
         }
         Err(error) => return Err(unreadable(&path, &error)),
     }
+    Ok(JobFolder { path, store })
+}
+
+/// The jobs at a location: the one whose folder it is, or all in the folder, by name.
+pub(crate) fn jobs(location: &str) -> Result<Vec<JobFolder>, Failure> {
+    let JobFolder { path, store } = folder_at(location)?;
+    let shown = path.display().to_string();
     if has_log(&store)? {
         return Ok(vec![JobFolder { path, store }]);
     }
@@ -120,7 +127,7 @@ impl Summary {
             state_bytes: checkpoint.state_bytes(),
             files: checkpoint.files().count() as u64,
             file_bytes: checkpoint.files().fold(0, |sum, file| sum.saturating_add(file.bytes)),
-            final_: checkpoint.final_,
+            final_: checkpoint.is_final(),
             retained: log.retained.contains(&checkpoint.slot),
         }
     }
@@ -211,6 +218,12 @@ impl JobFolder {
 }
 
 impl Log {
+    /// As if there were just this checkpoint.
+    pub(crate) fn of_one(checkpoint: &CompletedCheckpoint) -> Self {
+        let retained = BTreeSet::from([checkpoint.slot]);
+        Self { job: checkpoint.job.clone(), entries: BTreeMap::new(), retained, problems: Vec::new() }
+    }
+
     /// The checkpoints whose records are there, oldest first.
     pub(crate) fn checkpoints(&self) -> impl Iterator<Item = &CompletedCheckpoint> {
         self.entries.values().filter_map(|entry| match &entry.kind {

@@ -19,6 +19,9 @@ pub(crate) struct Inspection {
     schema: &'static str,
     job: String,
     folder: String,
+    #[serde(skip)]
+    object: String,
+    drained: bool,
     record: String,
     #[serde(flatten)]
     summary: Summary,
@@ -92,12 +95,19 @@ pub(crate) fn gather(location: &str, checkpoint: Option<u64>) -> Result<Inspecti
         };
         return Err(Failure::new(exit, message));
     };
-    Ok(Inspection::of(&folder, &log, found))
+    Ok(Inspection::of(&folder, &log, found, &slot_name(found.slot), "cutwater.checkpoints.inspect/1"))
 }
 
 impl Inspection {
-    fn of(folder: &JobFolder, log: &Log, checkpoint: &CompletedCheckpoint) -> Self {
-        let record = folder.path_of(&slot_name(checkpoint.slot));
+    /// Of a checkpoint whose record is this object.
+    pub(crate) fn of(
+        folder: &JobFolder,
+        log: &Log,
+        checkpoint: &CompletedCheckpoint,
+        object: &str,
+        schema: &'static str,
+    ) -> Self {
+        let record = folder.path_of(object);
         let summary = Summary::of(checkpoint, log);
         let mut problems = log.problems.clone();
         let (mut states, mut inline, mut tasks) = (Vec::new(), InlineParts::default(), Vec::new());
@@ -127,7 +137,9 @@ impl Inspection {
         let origin =
             origin.map(|from| Origin { job: from.job.clone(), epoch: from.epoch.0, checkpoint: from.checkpoint.0 });
         Self {
-            schema: "cutwater.checkpoints.inspect/1",
+            schema,
+            object: object.to_owned(),
+            drained: checkpoint.is_drained(),
             job: checkpoint.job.clone(),
             folder: folder.path.display().to_string(),
             record,
@@ -143,12 +155,12 @@ impl Inspection {
     }
 
     fn head(&self) -> String {
-        let Summary { checkpoint, epoch, attempt, slot, state_bytes, files, file_bytes, .. } = self.summary;
+        let Summary { checkpoint, epoch, attempt, state_bytes, files, file_bytes, .. } = self.summary;
         let completed = (time(self.summary.completed_at_unix_ms), self.summary.took());
         let mut out = format!("checkpoint {checkpoint} of job {}\n", safe(&self.job));
         let mut line = |what: &str, text: String| out += &format!("  {what:<12}{text}\n");
         line("folder", safe(&self.folder));
-        line("record", format!("{}, epoch {epoch}, attempt {attempt}", slot_name(slot)));
+        line("record", format!("{}, epoch {epoch}, attempt {attempt}", self.object));
         line("completed", format!("{} UTC, took {}", completed.0, completed.1));
         line("key groups", self.max_parallelism.to_string());
         line("state", format!("{}; {}, {}", size(state_bytes), count(files, "file"), size(file_bytes)));
@@ -156,7 +168,8 @@ impl Inspection {
             line("began from", format!("checkpoint {checkpoint} of job {}, epoch {epoch}", safe(job)));
         }
         if self.summary.final_ {
-            line("final", "yes: all data had been read".to_owned());
+            let why = if self.drained { "the sources had been ended for it" } else { "all data had been read" };
+            line("final", format!("yes: {why}"));
         }
         if !self.summary.retained {
             line("retained", "no: its files are deleted".to_owned());

@@ -19,10 +19,13 @@ pub(crate) struct List {
 struct Job {
     job: String,
     folder: String,
-    /// `finished`, `canceled`, `failed`, or `open`: it runs, or was killed.
+    /// `finished`, `canceled`, `failed`, `stopped`, `drained`, or `open`: it runs, or was killed.
     outcome: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     failure: Option<String>,
+    /// Where the savepoint was made that a job was stopped behind.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    savepoint: Option<String>,
     /// Oldest first.
     checkpoints: Vec<Summary>,
     /// How many more there are, with `--all`.
@@ -37,16 +40,19 @@ pub(crate) fn gather(location: &str, all: bool) -> Result<List, Failure> {
 
 fn one(folder: &JobFolder, all: bool) -> Result<Job, Failure> {
     let log = folder.log()?;
-    let (outcome, failure) = match log.outcome() {
-        None => ("open", None),
-        Some(Outcome::Finished) => ("finished", None),
-        Some(Outcome::Canceled) => ("canceled", None),
-        Some(Outcome::Failed(reason)) => ("failed", Some(reason.clone())),
+    let (outcome, failure, savepoint) = match log.outcome() {
+        None => ("open", None, None),
+        Some(Outcome::Finished) => ("finished", None, None),
+        Some(Outcome::Canceled) => ("canceled", None, None),
+        Some(Outcome::Failed(reason)) => ("failed", Some(reason.clone()), None),
+        Some(Outcome::Stopped { savepoint, drained: false }) => ("stopped", None, savepoint.clone()),
+        Some(Outcome::Stopped { savepoint, drained: true }) => ("drained", None, savepoint.clone()),
     };
     let (shown, hidden): (Vec<_>, Vec<_>) =
         log.checkpoints().map(|checkpoint| Summary::of(checkpoint, &log)).partition(|summary| all || summary.retained);
     let (folder, not_shown) = (folder.path.display().to_string(), hidden.len() as u64);
-    Ok(Job { job: log.job, folder, outcome, failure, checkpoints: shown, not_shown, problems: log.problems })
+    let (job, problems) = (log.job, log.problems);
+    Ok(Job { job, folder, outcome, failure, savepoint, checkpoints: shown, not_shown, problems })
 }
 
 impl Report for List {
@@ -75,7 +81,10 @@ impl Job {
         out + &match (self.outcome, &self.failure) {
             ("failed", Some(reason)) => wrap("  outcome: failed: ", reason),
             ("open", _) => "  outcome: none recorded; the job runs, or was killed\n".to_owned(),
-            (outcome, _) => format!("  outcome: {outcome}\n"),
+            (outcome, _) => match &self.savepoint {
+                Some(savepoint) => wrap(&format!("  outcome: {outcome} with savepoint "), savepoint),
+                None => format!("  outcome: {outcome}\n"),
+            },
         }
     }
 }

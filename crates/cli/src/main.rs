@@ -8,6 +8,7 @@ mod folder;
 mod inspect;
 mod list;
 mod report;
+mod savepoint;
 mod simulate;
 mod snapshot;
 mod text;
@@ -42,6 +43,9 @@ enum Command {
     /// Reads checkpoint folders, without the job. Changes nothing.
     #[command(subcommand)]
     Checkpoints(Checkpoints),
+    /// Looks into savepoints, checks, copies and deletes them, without the job.
+    #[command(subcommand)]
+    Savepoint(SavepointCommand),
     /// Runs worlds of failures from seeds, and judges them.
     #[command(after_help = EXIT_CODES)]
     Simulate(simulate::Simulate),
@@ -81,6 +85,45 @@ enum Checkpoints {
     },
 }
 
+#[derive(Subcommand)]
+enum SavepointCommand {
+    /// Shows what a savepoint holds: tasks, files, states, positions.
+    #[command(after_help = EXIT_CODES)]
+    Inspect {
+        #[command(flatten)]
+        place: SavepointPlace,
+    },
+    /// Checks every byte of a savepoint, and names each file that is missing or damaged.
+    #[command(after_help = EXIT_CODES)]
+    Verify {
+        #[command(flatten)]
+        place: SavepointPlace,
+    },
+    /// Copies a savepoint to a new folder, and checks every byte of it on the way.
+    #[command(after_help = EXIT_CODES)]
+    Copy {
+        #[command(flatten)]
+        place: SavepointPlace,
+        /// The new folder: a path or file:// URL.
+        to: String,
+    },
+    /// Deletes a savepoint, whether or not a job was started from it.
+    #[command(after_help = EXIT_CODES)]
+    Delete {
+        #[command(flatten)]
+        place: SavepointPlace,
+    },
+}
+
+#[derive(Args)]
+struct SavepointPlace {
+    /// The savepoint's folder: a path or file:// URL.
+    path: String,
+    /// Print one JSON document; the units are in its keys.
+    #[arg(long)]
+    json: bool,
+}
+
 #[derive(Args)]
 struct Place {
     /// A job's checkpoints or the folder above: a path or file:// URL.
@@ -93,6 +136,7 @@ struct Place {
 fn main() -> ExitCode {
     let ended = match Cli::parse().command {
         Command::Checkpoints(command) => run(command),
+        Command::Savepoint(command) => run_savepoint(command),
         Command::Simulate(simulate) => simulate.run(),
     };
     match ended {
@@ -101,6 +145,15 @@ fn main() -> ExitCode {
             eprintln!("error: {failure}");
             failure.exit.into()
         }
+    }
+}
+
+fn run_savepoint(command: SavepointCommand) -> Result<Exit, Failure> {
+    match command {
+        SavepointCommand::Inspect { place } => print(&savepoint::inspect(&place.path)?, place.json),
+        SavepointCommand::Verify { place } => print(&savepoint::verify(&place.path)?, place.json),
+        SavepointCommand::Copy { place, to } => print(&savepoint::copy(&place.path, &to)?, place.json),
+        SavepointCommand::Delete { place } => print(&savepoint::delete(&place.path)?, place.json),
     }
 }
 

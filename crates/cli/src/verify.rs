@@ -28,7 +28,7 @@ struct Job {
 }
 
 #[derive(Debug, Default, Serialize)]
-struct Verified {
+pub(crate) struct Verified {
     checkpoint: u64,
     files: u64,
     file_bytes: u64,
@@ -36,7 +36,7 @@ struct Verified {
     entries: u64,
     /// The job runs and let go of it meanwhile, so that missing files mean nothing.
     subsumed_meanwhile: bool,
-    problems: Vec<Problem>,
+    pub(crate) problems: Vec<Problem>,
 }
 
 pub(crate) fn gather(location: &str, checkpoint: Option<u64>) -> Result<Verification, Failure> {
@@ -61,9 +61,20 @@ fn one(folder: &JobFolder, only: Option<u64>) -> Result<Job, Failure> {
 }
 
 fn verify(folder: &JobFolder, checkpoint: &CompletedCheckpoint) -> Result<Verified, Failure> {
+    let mut verified = files(folder, checkpoint, &slot_name(checkpoint.slot));
+    // A job that runs may have completed another checkpoint and deleted the files of this one.
+    let missing = verified.problems.iter().any(|problem| problem.kind == ProblemKind::Missing);
+    if missing && !folder.log()?.retained.contains(&checkpoint.slot) {
+        verified.problems.retain(|problem| problem.kind != ProblemKind::Missing);
+        verified.subsumed_meanwhile = true;
+    }
+    Ok(verified)
+}
+
+/// Reads all files of a checkpoint, whose record is this object.
+pub(crate) fn files(folder: &JobFolder, checkpoint: &CompletedCheckpoint, record: &str) -> Verified {
     let mut verified = Verified { checkpoint: checkpoint.checkpoint.0, ..Verified::default() };
-    let of_record =
-        |reason: String| Problem::new(folder.path_of(&slot_name(checkpoint.slot)), ProblemKind::Damaged, reason);
+    let of_record = |reason: String| Problem::new(folder.path_of(record), ProblemKind::Damaged, reason);
     let mut inline = InlineParts::default();
     for task in &checkpoint.tasks {
         verified.problems.extend(incomplete(task).map(of_record));
@@ -83,13 +94,7 @@ fn verify(folder: &JobFolder, checkpoint: &CompletedCheckpoint) -> Result<Verifi
             }
         }
     }
-    // A job that runs may have completed another checkpoint and deleted the files of this one.
-    let missing = verified.problems.iter().any(|problem| problem.kind == ProblemKind::Missing);
-    if missing && !folder.log()?.retained.contains(&checkpoint.slot) {
-        verified.problems.retain(|problem| problem.kind != ProblemKind::Missing);
-        verified.subsumed_meanwhile = true;
-    }
-    Ok(verified)
+    verified
 }
 
 /// Whether some subtask has neither a part nor finished before.
@@ -108,27 +113,34 @@ impl Job {
 
     fn text(&self) -> String {
         let mut out = format!("job {} in {}\n", safe(&self.job), safe(&self.folder));
-        let line = |what: String, problems: &[Problem]| {
-            let verdict = match problems.len() as u64 {
-                0 => "ok".to_owned(),
-                problems => count(problems, "problem"),
-            };
-            format!("  {what:<66}  {verdict}\n") + &problems.iter().map(indented).collect::<String>()
-        };
         out += &line(format!("log: {}", count(self.log_records, "record")), &self.log_problems);
         for checkpoint in &self.checkpoints {
-            let Verified { checkpoint: id, files, file_bytes, entries, problems, subsumed_meanwhile, .. } = checkpoint;
-            let (files, entries) = (count(*files, "file"), if *entries == 1 { "entry" } else { "entries" });
-            let mut what = format!("checkpoint {id}: {files}, {}, {} {entries}", size(*file_bytes), checkpoint.entries);
-            if *subsumed_meanwhile {
-                what += ", let go meanwhile";
-            }
-            out += &line(what, problems);
+            out += &checkpoint.line();
         }
         if self.checkpoints.is_empty() {
             out += "  no checkpoint to verify\n";
         }
         out
+    }
+}
+
+fn line(what: String, problems: &[Problem]) -> String {
+    let verdict = match problems.len() as u64 {
+        0 => "ok".to_owned(),
+        problems => count(problems, "problem"),
+    };
+    format!("  {what:<66}  {verdict}\n") + &problems.iter().map(indented).collect::<String>()
+}
+
+impl Verified {
+    pub(crate) fn line(&self) -> String {
+        let Self { checkpoint: id, files, file_bytes, entries, problems, subsumed_meanwhile, .. } = self;
+        let (files, unit) = (count(*files, "file"), if *entries == 1 { "entry" } else { "entries" });
+        let mut what = format!("checkpoint {id}: {files}, {}, {entries} {unit}", size(*file_bytes));
+        if *subsumed_meanwhile {
+            what += ", let go meanwhile";
+        }
+        line(what, problems)
     }
 }
 

@@ -12,6 +12,21 @@ pub struct Token(pub(crate) u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RequestId(pub u64);
 
+/// What a checkpoint is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Purpose {
+    /// For itself.
+    Checkpoint,
+    /// To be copied: its files stay until [`crate::Coordinator::handle_copied`].
+    Copy,
+    /// To be copied, and to be the last: sources read nothing after its barrier, and no other checkpoint begins after it,
+    /// or before it once this is asked for. If it is given up the job goes on. Source: Flink's stop-with-savepoint.
+    Stop,
+    /// The same after all sources were ended, wherever they stand: the watermark goes to its end, timers fire, and what
+    /// is asked for is the last checkpoint of the job.
+    Drain,
+}
+
 impl fmt::Display for RequestId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "request {}", self.0)
@@ -95,7 +110,12 @@ pub enum Action {
         barrier: Barrier,
         /// Whom to send it to, in order.
         subtasks: Vec<SubtaskId>,
+        /// Whether sources are to read nothing after it: the job is to stop behind this checkpoint. They go on if it is
+        /// given up.
+        hold: bool,
     },
+    /// All sources are to end now, as if there were no more data: see [`Purpose::Drain`].
+    Drain,
     /// The checkpoint is durable: tell the tasks, so that sinks publish what they prepared up to it. If the attempt is
     /// over meanwhile there is nobody to tell: what it prepared is published when it is restored.
     NotifyCompleted {

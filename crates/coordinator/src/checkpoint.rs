@@ -26,8 +26,8 @@ pub struct CompletedCheckpoint {
     /// From the start until all acknowledgements were in.
     #[serde(with = "nanos")]
     pub duration: Duration,
-    /// Whether it was cut when all data had been read: nothing comes after it.
-    pub final_: bool,
+    /// Whether it was cut at the end of all data.
+    pub last: Last,
     /// The checkpoint of another folder from which this line of checkpoints began, if it did.
     pub origin: Option<Origin>,
     /// What each task stored, by task.
@@ -35,7 +35,32 @@ pub struct CompletedCheckpoint {
     pub tasks: Vec<TaskSnapshot>,
 }
 
+/// Whether a checkpoint was cut at the end of all data. (The encoding is that of a flag, which it was before jobs could be
+/// drained.)
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Last {
+    /// There was more to read.
+    #[default]
+    No,
+    /// All data had been read: nothing comes after it.
+    Finished,
+    /// The sources had been ended wherever they stood: whoever starts from it has nothing left to read either.
+    Drained,
+}
+
 impl CompletedCheckpoint {
+    /// Whether nothing comes after it.
+    #[must_use]
+    pub fn is_final(&self) -> bool {
+        self.last != Last::No
+    }
+
+    /// Whether sources had been ended for it: see [`Last::Drained`].
+    #[must_use]
+    pub fn is_drained(&self) -> bool {
+        self.last == Last::Drained
+    }
+
     /// All files it consists of.
     pub fn files(&self) -> impl Iterator<Item = &FileRef> {
         self.tasks.iter().flat_map(|task| &task.subtasks).flat_map(|subtask| &subtask.files)

@@ -5,8 +5,8 @@ use cutwater_core::{Attempt, CheckpointId, Moment, SubtaskId};
 
 use crate::log::Log;
 use crate::{
-    AbortReason, Action, CompletedCheckpoint, CreateOutcome, Job, Origin, Outcome, Plan, RequestId, RestoreFrom,
-    Settings, SubtaskSnapshot, Token,
+    AbortReason, Action, CompletedCheckpoint, CreateOutcome, Job, Origin, Outcome, Plan, Purpose, RequestId,
+    RestoreFrom, Settings, SubtaskSnapshot, Token,
 };
 
 mod begin;
@@ -58,7 +58,7 @@ pub struct Coordinator {
     run: Option<Run>,
     has_run: bool,
     pending: Option<Pending>,
-    requests: Vec<RequestId>,
+    requests: Vec<(RequestId, Purpose)>,
     next_request: u64,
     failures: FailureCounter,
     counts: Counts,
@@ -180,7 +180,10 @@ impl Coordinator {
         self.end_attempt(now, &AbortReason::JobFailover);
         let delay = self.interval().map(|interval| if self.has_run { self.settings.min_pause } else { interval });
         self.has_run = true;
-        self.run = Some(Run::new(attempt, plan, delay.map(|delay| now + delay)));
+        let drained = self.restore.as_ref().is_some_and(|restore| restore.is_drained());
+        let mut run = Run::new(attempt, plan, delay.map(|delay| now + delay));
+        run.drained = drained;
+        self.run = Some(run);
         self.on_ended(now);
     }
 
@@ -266,19 +269,44 @@ impl Coordinator {
 
     /// A checkpoint by hand: neither interval nor min pause matter, but one in flight is waited for. All requests that
     /// wait when one begins are answered by it, in [`Action::NotifyCompleted`], [`Action::NotifyAborted`] or, if none
-    /// began, [`Action::RequestFailed`].
-    pub fn handle_request(&mut self, now: Moment) -> RequestId {
+    /// began, [`Action::RequestFailed`]. One for [`Purpose::Drain`] waits for the last checkpoint, which it brings about, and
+    /// if that one fails for the next try of it.
+    pub fn handle_request(&mut self, now: Moment, purpose: Purpose) -> RequestId {
         let request = RequestId(self.next_request);
         self.next_request += 1;
-        match self.refusal() {
+        match self.refusal(purpose) {
             Some(reason) => self.actions.push_back(Action::RequestFailed { requests: vec![request], reason }),
             None => match self.pending.as_mut().filter(|pending| pending.final_) {
-                Some(last) => last.requests.push(request), // nothing can come after it
-                None => self.requests.push(request),
+                Some(last) => last.requests.push((request, purpose)), // nothing can come after it
+                None => {
+                    self.requests.push((request, purpose));
+                    if purpose == Purpose::Drain {
+                        self.drain(now);
+                    }
+                }
             },
         }
         self.try_begin(now);
         request
+    }
+
+    /// The checkpoint that answered this request has been copied, or could not be: its files need not stay for that any
+    /// more.
+    pub fn handle_copied(&mut self, now: Moment, request: RequestId) {
+        self.log.unpin(request);
+        self.settle(now);
+        self.try_begin(now);
+    }
+
+    /// A checkpoint for [`Purpose::Stop`] has completed, and the job is not to stop after all: checkpoints go on. Let the
+    /// sources go on as well, by giving that checkpoint up towards them.
+    pub fn handle_not_stopped(&mut self, now: Moment) {
+        let interval = self.interval();
+        if let Some(run) = self.run.as_mut().filter(|run| run.stopped) {
+            (run.stopped, run.halted) = (false, false);
+            run.next_periodic = interval.map(|interval| now + interval);
+        }
+        self.on_ended(now);
     }
 
     /// The job has ended: gives up the checkpoint in flight (a record on its way is settled first), records the outcome,
@@ -291,6 +319,9 @@ impl Coordinator {
                 self.end_attempt(now, &AbortReason::Shutdown);
                 let outcome = match outcome {
                     Outcome::Failed(reason) => Outcome::Failed(cut(reason)),
+                    Outcome::Stopped { savepoint, drained } => {
+                        Outcome::Stopped { savepoint: savepoint.map(cut), drained }
+                    }
                     Outcome::Finished | Outcome::Canceled => outcome,
                 };
                 self.phase = Phase::Ending { outcome, tries: 0, retry_at: None };

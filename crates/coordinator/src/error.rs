@@ -104,6 +104,9 @@ pub enum AbortReason {
     /// The log turned out to be unusable. Not counted, the job must stop.
     #[error("the log can't be used any more")]
     LogUnusable,
+    /// The sources are being ended, and it may have been cut when some had ended and others not. Not counted.
+    #[error("the job is being drained: the last checkpoint comes")]
+    Draining,
     /// Some subtask has not started or has finished already. Flink: `NOT_ALL_REQUIRED_TASKS_RUNNING`, not counted.
     #[error("not all subtasks run")]
     NotAllRequiredTasksRunning,
@@ -128,6 +131,12 @@ pub enum AbortReason {
     /// Checkpoints are off.
     #[error("checkpoints are off: enable them to take one")]
     Disabled,
+    /// A job can't be drained into a last checkpoint if there is none.
+    #[error(
+        "checkpoints after the end of data are off, so there is no last one: switch on \
+         execution.checkpointing.checkpoints-after-tasks-finish, or stop without draining"
+    )]
+    NoLastCheckpoint,
 }
 
 impl AbortReason {
@@ -141,11 +150,13 @@ impl AbortReason {
             | Self::Shutdown
             | Self::Superseded { .. }
             | Self::LogUnusable
+            | Self::Draining
             | Self::NotAllRequiredTasksRunning
             | Self::TaskClosing { .. }
             | Self::InputEndOfStream { .. }
             | Self::TooManyRequests { .. }
-            | Self::Disabled => false,
+            | Self::Disabled
+            | Self::NoLastCheckpoint => false,
         }
     }
 }

@@ -136,6 +136,7 @@ mod tests {
     use cutwater_core::Attempt;
 
     use super::*;
+    use crate::Last;
     use crate::log::record::{Claim, Completed, Nonce};
 
     const NONCE: Nonce = Nonce { process: 1, counter: 2 };
@@ -154,7 +155,7 @@ mod tests {
             max_parallelism: MaxParallelism::default(),
             completed_at_unix_ms: 0,
             duration: std::time::Duration::ZERO,
-            final_: true,
+            last: Last::Finished,
             origin: None,
             tasks: Vec::new(),
         }

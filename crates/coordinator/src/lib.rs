@@ -34,9 +34,9 @@
 //!             let (task, name) = (TaskId(0), "source".to_owned());
 //!             let source = TaskPlan { task, name, operators: vec![], parallelism: 1, inputs: vec![] };
 //!             coordinator.handle_running(now, Attempt(1), Plan { tasks: vec![source] });
-//!             coordinator.handle_request(now);
+//!             coordinator.handle_request(now, Purpose::Checkpoint);
 //!         }
-//!         Action::Trigger { barrier, subtasks } => {
+//!         Action::Trigger { barrier, subtasks, .. } => {
 //!             assert_eq!(subtasks, [SubtaskId { task: TaskId(0), index: 0 }]);
 //!             let phases = Phases::default();
 //!             let inline = b"line 17".to_vec(); // where the source stands
@@ -55,6 +55,7 @@
 //! - [`Settings`], [`Job`] and [`RestoreFrom`]: what it is told at the start. [`Plan`]: what runs in an attempt.
 //! - [`Coordinator`]: the inputs and the deadlines. [`Action`]: the outputs, the store's among them.
 //! - [`inspect`]: reads the log of any job, for tools.
+//! - [`Savepoint`]: what makes a folder with copies of a checkpoint's files a savepoint.
 //! - [`CompletedCheckpoint`]: what a record holds; [`snapshot_name`]: how the files that it names are best called.
 //! - [`OpenError`], [`AbortReason`], [`CheckpointError`]: what went wrong.
 //!
@@ -84,7 +85,7 @@
 //!
 //! # What is not offered
 //!
-//! Savepoints, several checkpoints in flight and deltas: not yet. A rewind ([`Settings::allow_rewind`]) is no event of its
+//! Several checkpoints in flight and deltas: not yet. Savepoints are copies that the caller makes of checkpoints. A rewind ([`Settings::allow_rewind`]) is no event of its
 //! own in the log: until its first checkpoint completes, [`RestoreFrom::Latest`] still means the one before it.
 
 mod action;
@@ -95,12 +96,14 @@ mod error;
 pub mod inspect;
 mod log;
 mod plan;
+mod savepoint;
 mod settings;
 
-pub use action::{Action, CreateOutcome, RequestId, Token};
-pub use checkpoint::{CompletedCheckpoint, FileRef, Origin, Phases, SubtaskSnapshot, TaskSnapshot};
+pub use action::{Action, CreateOutcome, Purpose, RequestId, Token};
+pub use checkpoint::{CompletedCheckpoint, FileRef, Last, Origin, Phases, SubtaskSnapshot, TaskSnapshot};
 pub use coordinator::{Coordinator, Counts, PendingView};
 pub use error::{AbortReason, CheckpointError, OpenError};
 pub use log::names::snapshot_name;
 pub use plan::{Plan, PlanInput, TaskPlan};
+pub use savepoint::{MAX_SAVEPOINT_BYTES, SAVEPOINT_NAME, Savepoint};
 pub use settings::{Job, Outcome, RestoreFrom, Settings};

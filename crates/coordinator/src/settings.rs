@@ -61,6 +61,17 @@ pub struct Job {
     pub max_parallelism: MaxParallelism,
 }
 
+impl Outcome {
+    /// Whether the job has done all that it ever will, and is not run again.
+    #[must_use]
+    pub fn is_final(&self) -> bool {
+        match self {
+            Self::Finished | Self::Stopped { drained: true, .. } => true,
+            Self::Canceled | Self::Failed(_) | Self::Stopped { drained: false, .. } => false,
+        }
+    }
+}
+
 /// Where a job starts.
 #[derive(Clone, Debug, PartialEq, Hash)]
 pub enum RestoreFrom {
@@ -73,7 +84,8 @@ pub enum RestoreFrom {
     /// At a checkpoint that the caller read from another folder. Its files stay the other folder's.
     ///
     /// If the newest completed checkpoint of this log descends from the same one, the job goes on from the newest, so
-    /// that the same command resumes after a crash. If it doesn't, refused, unless [`Settings::allow_rewind`].
+    /// that the same command resumes after a crash. Likewise if the newest is this very checkpoint: a job that was stopped
+    /// with a savepoint resumes from it. If it is neither, refused, unless [`Settings::allow_rewind`].
     Foreign(Box<CompletedCheckpoint>),
 }
 
@@ -86,4 +98,13 @@ pub enum Outcome {
     Canceled,
     /// It failed for good, with the reason (cut at 4096 bytes). The same command resumes from the newest checkpoint.
     Failed(String),
+    /// The user stopped it behind a last checkpoint, whose output is published.
+    Stopped {
+        /// Where the savepoint lies that was made of the checkpoint, if one was (cut at 4096 bytes). For people: it is
+        /// theirs, and may have been moved since.
+        savepoint: Option<String>,
+        /// Whether the sources were ended first, so that timers fired and windows closed: then all is done as if the data
+        /// had ended there, and the job is not run again. Else the same command resumes from the checkpoint.
+        drained: bool,
+    },
 }

@@ -59,8 +59,10 @@ pub use cutwater_dataflow::{
 };
 pub use cutwater_restart::{ExponentialDelay, Strategy};
 pub use cutwater_runtime::{
-    CheckpointSummary, Failure, JobError, JobHandle, JobOutcome, JobState, JobStatus, OpenCheckpointError, Options,
-    OptionsError, RestoreError, StartFrom, open_checkpoint, run, spawn, store_at,
+    CheckpointSummary, ClaimMode, CopyError, Failure, IgnoreUnclaimed, JobError, JobHandle, JobOutcome, JobState,
+    JobStatus, OpenCheckpointError, Options, OptionsError, RestoreError, SavepointError, StartFrom, StopMode,
+    TakenSavepoint, UnclaimedState, copy_savepoint, delete_savepoint, open_checkpoint, read_savepoint, run, spawn,
+    stop_on_signals, store_at,
 };
 #[cfg(feature = "simulation")]
 pub use cutwater_simulation as simulation;

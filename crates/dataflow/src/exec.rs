@@ -335,6 +335,14 @@ pub trait Chain: Send {
     /// Of user code.
     fn read(&mut self, exec: &mut Exec, limit: usize) -> Result<SourcePoll, UserError>;
 
+    /// Ends all splits of the source where they stand, as if there were no more data: the watermark goes to its end. An
+    /// error if the chain does not begin with a source.
+    ///
+    /// # Errors
+    ///
+    /// Of user code.
+    fn drain(&mut self, exec: &mut Exec) -> Result<(), UserError>;
+
     /// Processes records of a batch until it is done or the outputs are blocked; gives back the rest.
     ///
     /// # Errors

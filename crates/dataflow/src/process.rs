@@ -337,6 +337,10 @@ where
         Err("this chain does not begin with a source".into())
     }
 
+    fn drain(&mut self, _: &mut Exec) -> Result<(), UserError> {
+        Err("this chain does not begin with a source".into())
+    }
+
     fn process(&mut self, exec: &mut Exec, batch: Box<dyn AnyBatch>) -> Result<Option<Box<dyn AnyBatch>>, UserError> {
         let mut batch = batch
             .into_any()

@@ -226,6 +226,15 @@ impl<S: Source, N: Stage<S::Record>> Chain for SourceChain<S, N> {
         Ok(earliest.map_or(SourcePoll::End, SourcePoll::WaitUntil))
     }
 
+    fn drain(&mut self, exec: &mut Exec) -> Result<(), UserError> {
+        for split in &mut self.splits {
+            if let Some(reader) = split.reader.take() {
+                split.last = Some(reader.position());
+            }
+        }
+        self.raise(exec)
+    }
+
     fn process(&mut self, _: &mut Exec, _: Box<dyn AnyBatch>) -> Result<Option<Box<dyn AnyBatch>>, UserError> {
         Err("a source has no input".into())
     }

@@ -73,8 +73,16 @@ pub enum Action {
         barrier: Barrier,
         /// Whom to send it to, in order.
         subtasks: Vec<SubtaskId>,
+        /// Whether sources among them are to read nothing after it, until it is given up.
+        hold: bool,
     },
-    /// Tell all subtasks that the checkpoint was given up.
+    /// Tell all subtasks that sources end now.
+    Drain {
+        /// The attempt.
+        attempt: Attempt,
+    },
+    /// Tell all subtasks that the checkpoint was given up. Also comes for one that has completed, if the job was to stop
+    /// behind it and does not: then sources go on.
     Abort {
         /// The attempt.
         attempt: Attempt,
@@ -128,6 +136,23 @@ pub enum Action {
         /// The requests that it should have answered.
         requests: Vec<RequestId>,
     },
+    /// Copy this checkpoint to where the request wants it, as a savepoint, and answer with
+    /// [`crate::Driver::handle_copied`]. Its files stay until then, as long as this process runs the job. Comes after
+    /// [`Action::Completed`], and goes on whatever happens to the attempt.
+    Copy {
+        /// What asked for it.
+        request: RequestId,
+        /// What to copy.
+        checkpoint: Box<CompletedCheckpoint>,
+    },
+    /// The job was to stop behind a checkpoint, which has completed, and goes on: it could not be copied, or the attempt
+    /// failed. For the report.
+    NotStopped {
+        /// What asked for it.
+        request: RequestId,
+        /// Where the savepoint lies, if it could be made.
+        savepoint: Option<String>,
+    },
     /// These requests will not be answered, and no checkpoint was begun for them.
     RequestFailed {
         /// The requests.
@@ -173,6 +198,13 @@ pub enum End {
     },
     /// It was cancelled.
     Canceled,
+    /// It was stopped behind a checkpoint, whose output is published.
+    Stopped {
+        /// Where the savepoint lies, if one was made.
+        savepoint: Option<String>,
+        /// Whether all has been done that ever will be, so that the job is not run again: its sources were ended first.
+        drained: bool,
+    },
     /// An attempt failed and the restart strategy gave up.
     GaveUp {
         /// How often the job was restarted.
@@ -203,9 +235,13 @@ impl fmt::Debug for Action {
                 write!(f, "Start(epoch {epoch}, attempt {attempt}, restore {restore:?}, {handles} handles)")
             }
             Self::Stop { attempt } => write!(f, "Stop(attempt {attempt})"),
-            Self::Trigger { attempt, barrier, subtasks } => {
-                write!(f, "Trigger(attempt {attempt}, checkpoint {}, {subtasks:?})", barrier.checkpoint)
+            Self::Trigger { attempt, barrier, subtasks, hold } => {
+                let hold = if *hold { ", then hold" } else { "" };
+                write!(f, "Trigger(attempt {attempt}, checkpoint {}, {subtasks:?}{hold})", barrier.checkpoint)
             }
+            Self::Drain { attempt } => write!(f, "Drain(attempt {attempt})"),
+            Self::Copy { request, checkpoint } => write!(f, "Copy({request:?}, checkpoint {})", checkpoint.checkpoint),
+            Self::NotStopped { request, savepoint } => write!(f, "NotStopped({request:?}, {savepoint:?})"),
             Self::Abort { attempt, checkpoint } => write!(f, "Abort(attempt {attempt}, checkpoint {checkpoint})"),
             Self::Published { attempt, checkpoint } => {
                 write!(f, "Published(attempt {attempt}, checkpoint {checkpoint})")

@@ -1,7 +1,7 @@
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use cutwater_coordinator::{
-    CompletedCheckpoint, Coordinator, CreateOutcome, Plan, RequestId, RestoreFrom, SubtaskSnapshot, Token,
+    CompletedCheckpoint, Coordinator, CreateOutcome, Plan, Purpose, RequestId, RestoreFrom, SubtaskSnapshot, Token,
 };
 use cutwater_core::{Attempt, CheckpointId, Epoch, Moment, SubtaskId};
 use cutwater_dataflow::Finish;
@@ -13,11 +13,13 @@ use crate::{Action, DriverSettings, End};
 mod attempts;
 mod ending;
 mod publishing;
+mod savepoints;
 #[cfg(test)]
 #[expect(clippy::wildcard_enum_match_arm, reason = "tests name the cases they are about")]
 mod tests;
 
 use attempts::{Between, Phase, Report};
+use savepoints::{Copy, Stop};
 
 /// What is published at the end of a job and is in no checkpoint.
 const NO_CHECKPOINT: CheckpointId = CheckpointId(0);
@@ -46,8 +48,10 @@ pub struct Driver {
     held: Vec<(Attempt, CheckpointId, SubtaskSnapshot)>,
     described: Option<String>, // the failure that is told next
     failure: Option<String>,   // that which ended the last attempt
-    ending: Option<End>,       // how the job is to end; then no attempt runs, though one may be starting or stopping
-    closing: bool,             // the coordinator has been told of it
+    copies: BTreeMap<RequestId, Copy>,
+    stop: Option<Stop>,  // the job is to stop behind a checkpoint, or is to be drained
+    ending: Option<End>, // how the job is to end; then no attempt runs, though one may be starting or stopping
+    closing: bool,       // the coordinator has been told of it
     over: bool,
     actions: VecDeque<Action>,
 }
@@ -83,6 +87,8 @@ impl Driver {
             held: Vec::new(),
             described: None,
             failure: None,
+            copies: BTreeMap::new(),
+            stop: None,
             ending: None,
             closing: false,
             over: false,
@@ -220,9 +226,40 @@ impl Driver {
     /// A checkpoint by hand. Its answer is among the requests of [`Action::Completed`], [`Action::Aborted`] or
     /// [`Action::RequestFailed`]; there is none after [`Action::Done`].
     pub fn handle_request(&mut self, now: Moment) -> RequestId {
-        let request = self.coordinator.handle_request(now);
+        let request = self.coordinator.handle_request(now, Purpose::Checkpoint);
         self.settle(now);
         request
+    }
+
+    /// A checkpoint to be copied: [`Action::Copy`] follows [`Action::Completed`]. Else as [`Self::handle_request`].
+    pub fn handle_savepoint(&mut self, now: Moment) -> RequestId {
+        let request = self.coordinator.handle_request(now, Purpose::Copy);
+        self.copies.insert(request, Copy::Asked);
+        self.settle(now);
+        request
+    }
+
+    /// The job is to stop behind a checkpoint of its own, and behind the publishing of its output. `drain`: the sources end
+    /// first. `copy`: the checkpoint is to be made a savepoint first.
+    ///
+    /// Ends in [`Action::Done`] with [`End::Stopped`]; or in an answer to the request as of [`Self::handle_request`], if
+    /// there is no such checkpoint, or in [`Action::NotStopped`]; then the job goes on. A job whose sources have ended for it
+    /// stops even if the copy fails. `None` if the job is about to stop or to end already.
+    pub fn handle_stop(&mut self, now: Moment, drain: bool, copy: bool) -> Option<RequestId> {
+        if self.stop.is_some() || self.is_ending() {
+            return None;
+        }
+        let purpose = if drain { Purpose::Drain } else { Purpose::Stop };
+        let request = self.coordinator.handle_request(now, purpose);
+        self.stop = Some(Stop { request, drain, copy, behind: None, copied: None });
+        self.settle(now);
+        Some(request)
+    }
+
+    /// The answer to [`Action::Copy`]: where the savepoint lies, or that it could not be made.
+    pub fn handle_copied(&mut self, now: Moment, request: RequestId, result: Result<String, ()>) {
+        self.take_copied(now, request, result);
+        self.settle(now);
     }
 
     /// The job is to stop, without a further checkpoint. The first way to end counts.
@@ -294,7 +331,7 @@ impl Driver {
                 self.on_coordinator(now, action);
             } else if let Some(action) = self.restarter.poll_action() {
                 self.on_restarter(action);
-            } else if !(self.commit_next() || self.finish_last_cut() || self.step_between(now)) {
+            } else if !(self.commit_next() || self.finish_last_cut() || self.finish_stop() || self.step_between(now)) {
                 return;
             }
         }
@@ -313,19 +350,28 @@ impl Driver {
                 self.take_restore(restore);
             }
             Said::Restore { restore } => self.take_restore(restore),
-            Said::Trigger { barrier, subtasks } => {
+            Said::Trigger { barrier, subtasks, hold } => {
                 if self.is_running() {
-                    self.act(Action::Trigger { attempt, barrier, subtasks });
+                    self.act(Action::Trigger { attempt, barrier, subtasks, hold });
+                }
+            }
+            Said::Drain => {
+                if self.is_running() {
+                    self.act(Action::Drain { attempt });
                 }
             }
             Said::NotifyCompleted { checkpoint, requests } => self.on_completed(now, checkpoint, requests),
             Said::NotifyAborted { checkpoint, reason, requests } => {
+                self.forget_copies(&requests);
                 self.act(Action::Aborted { checkpoint, reason, requests });
                 if self.is_running() {
                     self.act(Action::Abort { attempt, checkpoint });
                 }
             }
-            Said::RequestFailed { requests, reason } => self.act(Action::RequestFailed { requests, reason }),
+            Said::RequestFailed { requests, reason } => {
+                self.forget_copies(&requests);
+                self.act(Action::RequestFailed { requests, reason });
+            }
             Said::FailJob(error) => {
                 if self.is_running() {
                     let words = in_words(&error);

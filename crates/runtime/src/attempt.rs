@@ -54,7 +54,7 @@ impl Start {
         let parallelism = self.options.parallelism.get();
         if let Some(point) = &self.point {
             let failed = |source| Failure::Restore { checkpoint: point.checkpoint.checkpoint, source };
-            restore::check(&self.graph, &point.checkpoint, parallelism).map_err(failed)?;
+            restore::check(&self.graph, point, parallelism, &self.options.ignore_unclaimed).map_err(failed)?;
             let found = point.checkpoint.max_parallelism;
             if self.max_parallelism != found {
                 let (found, asked) = (found.count(), self.max_parallelism.count());
@@ -69,6 +69,7 @@ impl Start {
             attempt: self.attempt,
             settings: &self.options.task,
             restore: self.point.as_ref(),
+            ignored: &self.options.ignore_unclaimed,
         };
         // The claim is ours: what writers of a killed process left half done is nobody's any more.
         if self.attempt == Attempt(1)
@@ -83,7 +84,10 @@ impl Start {
             for handle in &self.handles {
                 match commit(&mut committers, checkpoint, std::slice::from_ref(handle)) {
                     // Output of a checkpoint from another folder may have been published, and moved, by its own job.
-                    Err(Failure::Commit { operator, reason, lost: true, .. }) if self.foreign => {
+                    // Nor is there anybody to publish that of a sink which the job has not any more.
+                    Err(Failure::Commit { operator, reason, lost: true, .. })
+                        if self.foreign || !committers.contains_key(&operator) =>
+                    {
                         tracing::warn!(job = self.graph.name(), %operator, "output of checkpoint {checkpoint}: {reason}");
                     }
                     committed => committed?,

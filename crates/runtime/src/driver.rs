@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use cutwater_coordinator::{AbortReason, CompletedCheckpoint, CreateOutcome, Job, RequestId, RestoreFrom, Token};
+use cutwater_coordinator::{
+    AbortReason, CompletedCheckpoint, CreateOutcome, Job, RequestId, RestoreFrom, Savepoint, Token,
+};
 use cutwater_core::{Attempt, Barrier, CheckpointId, Epoch, MaxParallelism, Moment, SubtaskId, TaskId};
 use cutwater_dataflow::exec::OperatorSnapshot;
 use cutwater_dataflow::{Finish, JobGraph};
@@ -20,17 +22,45 @@ use crate::clock::Clock;
 use crate::error::{Failure, JobError};
 use crate::host::{Handles, Incarnation, guarded};
 use crate::hosted::{Command, Report};
-use crate::job::{JobOutcome, Options};
-use crate::restore::RestorePoint;
+use crate::job::{ClaimMode, JobOutcome, Options};
+use crate::restore::{RestorePoint, new_operators};
+use crate::savepoint::{SavepointError, TakenSavepoint};
 use crate::status::{CheckpointSummary, JobState, Shared};
 use crate::upload::{Uploader, chain};
 
+mod savepoints;
 mod store;
 
 /// How long worker threads may take to end before they are left behind.
 const JOIN_DEADLINE: Duration = Duration::from_secs(30);
 
-type Answer = oneshot::Sender<Result<CompletedCheckpoint, AbortReason>>;
+/// Whom to answer a request.
+pub(crate) enum Answer {
+    Checkpoint(oneshot::Sender<Result<CompletedCheckpoint, AbortReason>>),
+    Savepoint(Box<AnswerSavepoint>),
+}
+
+/// A savepoint that somebody waits for.
+pub(crate) struct AnswerSavepoint {
+    /// Where to, and its location; `None` if the job is only to stop.
+    pub(crate) to: Option<(Arc<dyn Store>, String)>,
+    pub(crate) stops: bool,
+    pub(crate) taken: Option<TakenSavepoint>,
+    pub(crate) answer: oneshot::Sender<Result<Option<TakenSavepoint>, SavepointError>>,
+}
+
+impl Answer {
+    fn refuse(self, reason: &AbortReason) {
+        match self {
+            Self::Checkpoint(answer) => drop(answer.send(Err(reason.clone()))),
+            Self::Savepoint(waiting) => {
+                let ended = *reason == AbortReason::Shutdown;
+                let error = if ended { SavepointError::Ended } else { SavepointError::NotTaken(reason.clone()) };
+                drop(waiting.answer.send(Err(error)));
+            }
+        }
+    }
+}
 
 /// What the shell hears.
 pub(crate) enum Event {
@@ -43,7 +73,12 @@ pub(crate) enum Event {
     Stopped(Attempt, Result<(), Failure>),
     Committed(Attempt, CheckpointId, Committers, Result<(), Failure>),
     HostPanicked(Attempt, Failure),
-    Request(Answer),
+    Checkpoint(oneshot::Sender<Result<CompletedCheckpoint, AbortReason>>),
+    Savepoint(Box<AnswerSavepoint>),
+    /// Stop, after draining or not.
+    Stop(Box<AnswerSavepoint>, bool),
+    Copied(RequestId, Result<Savepoint, SavepointError>),
+    Tidied,
     Cancel,
 }
 
@@ -73,6 +108,10 @@ pub(crate) struct Shell {
     /// What ended the last attempt.
     failure: Option<Arc<Failure>>,
     from: Option<RestoreFrom>,
+    /// The savepoint that the job started from is its own, and still there.
+    claimed: bool,
+    /// How many deletions of it are under way.
+    tidying: u32,
     done: Option<Result<JobOutcome, JobError>>,
 }
 
@@ -88,6 +127,7 @@ impl Shell {
         shared: Arc<Shared>,
     ) -> Self {
         let max_parallelism = options.max_parallelism.unwrap_or_default();
+        let claimed = options.claim == ClaimMode::Claim && foreign.is_some();
         let driver = Driver::new(DriverSettings {
             checkpointing: options.checkpointing.clone(),
             job: Job { name: graph.name().to_owned(), max_parallelism },
@@ -112,6 +152,8 @@ impl Shell {
             answers: BTreeMap::new(),
             failure: None,
             from: None,
+            claimed,
+            tidying: 0,
             done: None,
         }
     }
@@ -129,7 +171,7 @@ impl Shell {
             while let Some(action) = self.driver.poll_action() {
                 self.perform(action, &reports);
             }
-            if let Some(result) = self.done.take() {
+            if let Some(result) = self.done.take_if(|_| self.tidying == 0) {
                 return result;
             }
             let deadline = self.driver.next_deadline();
@@ -196,11 +238,19 @@ impl Shell {
             Event::HostPanicked(attempt, failure) => {
                 self.fail(failure, |driver, class| driver.handle_failure(now, attempt, class));
             }
-            Event::Request(answer) if self.driver.is_ending() => drop(answer.send(Err(AbortReason::Shutdown))),
-            Event::Request(answer) => {
-                let request = self.driver.handle_request(now);
-                self.answers.insert(request, answer);
+            Event::Checkpoint(answer) => {
+                let answer = Answer::Checkpoint(answer);
+                self.request(answer, |driver| Some(driver.handle_request(now)));
             }
+            Event::Savepoint(answer) => {
+                self.request(Answer::Savepoint(answer), |driver| Some(driver.handle_savepoint(now)));
+            }
+            Event::Stop(answer, drain) => {
+                let copy = answer.to.is_some();
+                self.request(Answer::Savepoint(answer), |driver| driver.handle_stop(now, drain, copy));
+            }
+            Event::Copied(request, result) => self.copied(now, request, result),
+            Event::Tidied => self.tidying -= 1,
             Event::Cancel => self.driver.handle_cancel(now),
         }
     }
@@ -278,7 +328,8 @@ impl Shell {
                 self.start(epoch, attempt, restore, handles, reports);
             }
             Action::Stop { attempt } => self.stop(attempt),
-            Action::Trigger { barrier, subtasks, attempt: _ } => self.trigger(barrier, &subtasks),
+            Action::Trigger { barrier, subtasks, hold, attempt: _ } => self.trigger(barrier, &subtasks, hold),
+            Action::Drain { attempt: _ } => self.tell_all(|| Command::Drain),
             Action::Abort { checkpoint, attempt: _ } => self.tell_all(|| Command::Abort(checkpoint)),
             Action::Published { checkpoint, attempt: _ } => self.tell_all(|| Command::Published(checkpoint)),
             Action::LastCut { attempt: _ } => self.tell_all(|| Command::LastCut),
@@ -287,6 +338,8 @@ impl Shell {
             Action::Completed { checkpoint, requests } => self.completed(&checkpoint, requests),
             Action::Aborted { checkpoint, reason, requests } => self.aborted(checkpoint, &reason, requests),
             Action::RequestFailed { requests, reason } => self.refuse(requests, &reason),
+            Action::Copy { request, checkpoint } => self.copy(request, checkpoint),
+            Action::NotStopped { request, savepoint } => self.not_stopped(request, savepoint),
             Action::CheckpointsFailed(error) => self.keep(Failure::Checkpoints(error)),
             Action::OutputUnreadable { checkpoint, error } => {
                 self.keep(Failure::Restore { checkpoint, source: error.into() });
@@ -322,10 +375,15 @@ impl Shell {
             RestorePoint { checkpoint: *checkpoint, store: Arc::clone(store) }
         });
         let restored = point.as_ref().map(|point| point.checkpoint.checkpoint);
+        let new: Vec<_> = point.as_ref().map(|point| new_operators(&self.graph, &point.checkpoint)).unwrap_or_default();
+        for operator in &new {
+            tracing::info!(job = self.graph.name(), "{operator} starts empty: the checkpoint has nothing of it");
+        }
         self.shared.update(|status| {
             status.state = JobState::Initializing;
             status.attempt = Some(attempt);
             status.restored = restored;
+            status.new_operators = new;
         });
         if let Some(point) = &point {
             self.max_parallelism = self.options.max_parallelism.unwrap_or(point.checkpoint.max_parallelism);
@@ -381,12 +439,12 @@ impl Shell {
         }
     }
 
-    fn trigger(&mut self, barrier: Barrier, subtasks: &[SubtaskId]) {
+    fn trigger(&mut self, barrier: Barrier, subtasks: &[SubtaskId], hold: bool) {
         if self.triggered.is_none_or(|(checkpoint, _)| checkpoint != barrier.checkpoint) {
             self.triggered = Some((barrier.checkpoint, self.clock.now()));
         }
         for subtask in subtasks {
-            self.send(*subtask, Command::Trigger(barrier));
+            self.send(*subtask, Command::Trigger { barrier, hold });
         }
     }
 
@@ -437,8 +495,12 @@ impl Shell {
             status.completed_checkpoints += 1;
             status.last_checkpoint = Some(summary);
         });
+        self.let_go_of_claimed();
         for request in requests {
-            if let Some(answer) = self.answers.remove(&request) {
+            // Savepoints are answered later.
+            if let Some(Answer::Checkpoint(_)) = self.answers.get(&request)
+                && let Some(Answer::Checkpoint(answer)) = self.answers.remove(&request)
+            {
                 drop(answer.send(Ok(checkpoint.clone())));
             }
         }
@@ -457,7 +519,7 @@ impl Shell {
     fn refuse(&mut self, requests: Vec<RequestId>, reason: &AbortReason) {
         for request in requests {
             if let Some(answer) = self.answers.remove(&request) {
-                drop(answer.send(Err(reason.clone())));
+                answer.refuse(reason);
             }
         }
     }
@@ -465,9 +527,16 @@ impl Shell {
     fn end(&mut self, end: End) {
         let job = self.job();
         let (state, result) = match end {
-            End::Finished => (JobState::Finished, Ok(JobOutcome::Finished)),
+            End::Finished => {
+                self.stopped(); // one that was to stop has come to its end instead
+                (JobState::Finished, Ok(JobOutcome::Finished))
+            }
             End::AlreadyFinished { .. } => (JobState::Finished, Ok(JobOutcome::AlreadyFinished)),
             End::Canceled => (JobState::Canceled, Ok(JobOutcome::Canceled)),
+            End::Stopped { savepoint, .. } => {
+                self.stopped();
+                (JobState::Finished, Ok(JobOutcome::Stopped { savepoint }))
+            }
             End::GaveUp { restarts, reason: gave_up } => {
                 let source = self.failure.clone().expect("the driver said which failure ended the attempt");
                 (JobState::Failed, Err(JobError::Failed { job, restarts, gave_up, source }))

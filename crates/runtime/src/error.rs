@@ -56,15 +56,36 @@ impl Failure {
     }
 }
 
+/// What a checkpoint holds of an operator that the job lacks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnclaimedState {
+    /// The operator.
+    pub operator: OperatorUid,
+    /// How many bytes of keyed state, as stored; `None` if that can't be read. Positions and handles don't count.
+    pub bytes: Option<u64>,
+}
+
+fn listed(operators: &[UnclaimedState]) -> String {
+    let one = |state: &UnclaimedState| match state.bytes {
+        Some(bytes) => format!("{} ({bytes} bytes)", state.operator),
+        None => format!("{} (of unknown size)", state.operator),
+    };
+    operators.iter().map(one).collect::<Vec<_>>().join(", ")
+}
+
 /// Why the parts of a checkpoint could not be restored. Nothing was changed: the checkpoint is as it was.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RestoreError {
-    /// The checkpoint has an operator that the job lacks: its state would be dropped.
-    #[error("it holds state of {operator}, which the job has not: give the operator its uid back")]
-    UnknownOperator {
-        /// The operator.
-        operator: OperatorUid,
+    /// The checkpoint has operators that the job lacks: their state would be dropped. Source: Flink refuses it too.
+    #[error(
+        "it holds state of {}, which the job has not: give the operators their uids back, or allow by name that they are \
+         dropped (Options::ignore_unclaimed, execution.state-recovery.ignore-unclaimed-state)",
+        listed(operators)
+    )]
+    Unclaimed {
+        /// The operators, in order.
+        operators: Vec<UnclaimedState>,
     },
     /// The number of key groups differs.
     #[error("it has {found} key groups, the job asks for {asked}: leave pipeline.max-parallelism unset or at {found}")]
@@ -116,7 +137,7 @@ impl RestoreError {
         match self {
             Self::Store(error) => !error.retry_may_help(),
             Self::File { source, .. } => !source.is_retryable(),
-            Self::UnknownOperator { .. }
+            Self::Unclaimed { .. }
             | Self::MaxParallelism { .. }
             | Self::Parallelism { .. }
             | Self::Missing { .. }

@@ -16,9 +16,17 @@ use crate::upload::{Upload, Uploader};
 /// What the driver tells a subtask.
 #[derive(Debug)]
 pub(crate) enum Command {
-    Trigger(Barrier),
+    Trigger {
+        barrier: Barrier,
+        /// Whether a source reads nothing after it.
+        hold: bool,
+    },
+    Drain,
     Abort(CheckpointId),
-    Written { checkpoint: CheckpointId, bytes: u64 },
+    Written {
+        checkpoint: CheckpointId,
+        bytes: u64,
+    },
     Published(CheckpointId),
     LastCut,
 }
@@ -113,7 +121,13 @@ impl Core for Hosted {
 
     fn handle_command(&mut self, now: Moment, command: Command) {
         match command {
-            Command::Trigger(barrier) => self.core.handle_trigger(now, barrier),
+            Command::Trigger { barrier, hold } => {
+                if hold {
+                    self.core.handle_hold(barrier.checkpoint);
+                }
+                self.core.handle_trigger(now, barrier);
+            }
+            Command::Drain => self.core.handle_drain(),
             Command::Abort(checkpoint) => self.core.handle_abort(checkpoint),
             Command::Written { checkpoint, bytes } => self.core.handle_written(checkpoint, bytes),
             Command::Published(checkpoint) => self.core.handle_published(checkpoint),

@@ -1,10 +1,11 @@
+use std::collections::BTreeSet;
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 use cutwater_config::{BackendKind, CheckpointingMode, Resolved, RestartSettings};
 use cutwater_coordinator::{AbortReason, CompletedCheckpoint, RestoreFrom, Settings};
-use cutwater_core::MaxParallelism;
+use cutwater_core::{MaxParallelism, OperatorUid};
 use cutwater_dataflow::JobGraph;
 use cutwater_memory::MemoryBackend;
 use cutwater_restart::{ExponentialDelay, Strategy};
@@ -15,11 +16,14 @@ use cutwater_task::TaskSettings;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
 
-use crate::driver::{Event, Shell};
+use crate::driver::{AnswerSavepoint, Event, Shell};
 use crate::error::JobError;
 use crate::place::{OptionsError, job_folder, store_at};
 use crate::restore::RestorePoint;
+use crate::savepoint::{self, SavepointError, TakenSavepoint, read_savepoint};
+use crate::signals::stop_on_signals;
 use crate::status::{JobStatus, Shared};
+use crate::upload::chain;
 
 /// How a job is run. [`Options::new`] takes no checkpoints and does not restart; [`Options::from_config`] takes all
 /// from a configuration.
@@ -46,6 +50,48 @@ pub struct Options {
     pub backend: Arc<dyn StateBackend>,
     /// How snapshot files are compressed; not at all unless set.
     pub compression: Compression,
+    /// The folder below which savepoints get folders of their own: a path or URL as [`store_at`] takes. Unset: each
+    /// request must name one. Flink: `execution.checkpointing.savepoint-dir`.
+    pub savepoints: Option<String>,
+    /// Of which operators, that a checkpoint has and the job has not, the state may be dropped; of none unless set.
+    pub ignore_unclaimed: IgnoreUnclaimed,
+    /// Who owns the savepoint that the job starts from; the user unless set.
+    pub claim: ClaimMode,
+}
+
+/// Of which operators that a checkpoint has and the job lacks the state may be dropped when the job starts from it. Until
+/// then such a start is refused, with the operators and the sizes of their state. Flink:
+/// `execution.state-recovery.ignore-unclaimed-state`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum IgnoreUnclaimed {
+    /// Of none.
+    #[default]
+    No,
+    /// Of these.
+    Of(BTreeSet<OperatorUid>),
+    /// Of any, as Flink's `true`. A mistyped uid then loses its state without a word.
+    All,
+}
+
+impl IgnoreUnclaimed {
+    pub(crate) fn covers(&self, operator: &OperatorUid) -> bool {
+        match self {
+            Self::No => false,
+            Self::Of(operators) => operators.contains(operator),
+            Self::All => true,
+        }
+    }
+}
+
+/// Who owns the savepoint that a job starts from. Flink: `execution.state-recovery.claim-mode`; its `LEGACY` is not offered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ClaimMode {
+    /// The user: the job reads it at its start and needs it no more once its first checkpoint has completed.
+    #[default]
+    NoClaim,
+    /// The job: it deletes the savepoint once it has as many checkpoints of its own as it retains. Only savepoints can be
+    /// claimed, not checkpoints of another folder.
+    Claim,
 }
 
 /// Where a job starts.
@@ -75,6 +121,9 @@ impl Options {
             from: StartFrom::Latest,
             backend: Arc::new(MemoryBackend),
             compression: Compression::None,
+            savepoints: None,
+            ignore_unclaimed: IgnoreUnclaimed::No,
+            claim: ClaimMode::NoClaim,
         }
     }
 
@@ -159,9 +208,27 @@ pub enum JobOutcome {
     AlreadyFinished,
     /// It was cancelled. The same command resumes from its newest checkpoint.
     Canceled,
+    /// It was stopped behind a checkpoint, whose output is published. Unless it was drained, the same command resumes
+    /// from it.
+    Stopped {
+        /// Where the savepoint lies, if one was made.
+        savepoint: Option<String>,
+    },
 }
 
-/// Runs the job to its end.
+/// How a job stops behind a savepoint. Source: Flink's stop-with-savepoint, without and with `--drain`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StopMode {
+    /// Sources read nothing more; timers and windows stay as they are. The job can go on from the savepoint.
+    Suspend,
+    /// Sources end where they stand: the watermark goes to its end, all timers fire. Not meant to be resumed: what starts
+    /// from the savepoint has nothing left to read, and the same command finds the job finished.
+    Drain,
+}
+
+/// Runs the job to its end, or until the process gets SIGINT or SIGTERM: then the job stops behind a savepoint if
+/// [`Options::savepoints`] says where, else behind a checkpoint, and without checkpoints at once. A second signal cancels
+/// it. Where the savepoint lies is told on standard error and in [`JobOutcome::Stopped`].
 ///
 /// # Errors
 ///
@@ -182,7 +249,19 @@ pub enum JobOutcome {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub fn run(graph: JobGraph, options: Options) -> Result<JobOutcome, JobError> {
-    spawn(graph, options)?.wait()
+    let handle = Arc::new(spawn(graph, options)?);
+    stop_on_signals(&handle)?;
+    let outcome = handle.wait();
+    match &outcome {
+        Ok(JobOutcome::Stopped { savepoint: Some(savepoint) }) => {
+            eprintln!("job {} stopped with savepoint {savepoint}", handle.job);
+        }
+        Ok(JobOutcome::Stopped { savepoint: None }) => {
+            eprintln!("job {} stopped behind a checkpoint: the same command resumes", handle.job);
+        }
+        Ok(_) | Err(_) => {}
+    }
+    outcome
 }
 
 /// Starts the job on threads of its own and returns at once.
@@ -221,6 +300,15 @@ pub fn spawn(graph: JobGraph, options: Options) -> Result<JobHandle, JobError> {
             (RestoreFrom::Foreign(checkpoint), Some(point))
         }
     };
+    let (savepoints, checkpoints) = (options.savepoints.clone(), options.checkpointing.enabled);
+    if let (ClaimMode::Claim, Some(foreign)) = (options.claim, &foreign) {
+        let url = foreign.store.url();
+        match read_savepoint(foreign.store.as_ref()) {
+            Ok(Some(_)) => {}
+            Ok(None) => return Err(invalid(format!("{url} is no savepoint, so it can't be claimed: use NO_CLAIM"))),
+            Err(error) => return Err(invalid(format!("can't claim {url}: {}", chain(&error)))),
+        }
+    }
     let (events, inbox) = unbounded_channel();
     let shared = Arc::new(Shared::new(JobStatus::new(&job)));
     let result = Arc::new(Mutex::new(None));
@@ -236,12 +324,16 @@ pub fn spawn(graph: JobGraph, options: Options) -> Result<JobHandle, JobError> {
         })
     };
     let thread = thread.map_err(|error| invalid(format!("could not start the driver's thread: {error}")))?;
-    Ok(JobHandle { job, events, shared, thread: Mutex::new(Some(thread)), result })
+    Ok(JobHandle { job, savepoints, checkpoints, events, shared, thread: Mutex::new(Some(thread)), result })
 }
+
+type SavepointReceiver = oneshot::Receiver<Result<Option<TakenSavepoint>, SavepointError>>;
 
 /// A running job. Dropping the handle lets the job run on.
 pub struct JobHandle {
     job: String,
+    savepoints: Option<String>,
+    checkpoints: bool,
     events: UnboundedSender<Event>,
     shared: Arc<Shared>,
     thread: Mutex<Option<JoinHandle<()>>>,
@@ -262,8 +354,92 @@ impl JobHandle {
     /// Why it came to nothing; [`AbortReason::Shutdown`] if the job has ended.
     pub fn checkpoint(&self) -> Result<CompletedCheckpoint, AbortReason> {
         let (answer, answered) = oneshot::channel();
-        self.events.send(Event::Request(answer)).map_err(|_| AbortReason::Shutdown)?;
+        self.events.send(Event::Checkpoint(answer)).map_err(|_| AbortReason::Shutdown)?;
         answered.blocking_recv().unwrap_or(Err(AbortReason::Shutdown))
+    }
+
+    /// Makes a savepoint now, in a new folder below `folder` (a path or URL as [`store_at`](crate::store_at) takes; `None`:
+    /// [`Options::savepoints`]), and waits until it is durable. Ignores interval and pause, waits for one in flight.
+    ///
+    /// It is a checkpoint of the job, with all that follows from one (output is published, the one before is subsumed),
+    /// and a copy of it, which is the caller's: nothing in it refers to anything outside, and the job never touches it
+    /// again. (Flink's plain savepoint publishes nothing; here, whatever a savepoint holds was published when it is there.)
+    ///
+    /// # Errors
+    ///
+    /// [`SavepointError`]; the job goes on.
+    pub fn savepoint(&self, folder: Option<&str>) -> Result<TakenSavepoint, SavepointError> {
+        let folder = folder.or(self.savepoints.as_deref()).ok_or(SavepointError::NoFolder)?;
+        let waiting = self.ask(Some(folder), false, Event::Savepoint)?;
+        waiting.blocking_recv().unwrap_or(Err(SavepointError::Ended))?.ok_or(SavepointError::Ended)
+    }
+
+    /// Stops the job behind a savepoint, made as by [`Self::savepoint`], and waits until it has stopped.
+    ///
+    /// Sources read nothing behind it, its output is published, and the end of the job is recorded in the log. Starting
+    /// below it later is refused unless asked for by name, see
+    /// [`allow_rewind`](cutwater_coordinator::Settings::allow_rewind).
+    ///
+    /// # Errors
+    ///
+    /// [`SavepointError`]; the job goes on, or has ended otherwise, as [`Self::wait`] tells.
+    pub fn stop_with_savepoint(&self, folder: Option<&str>, mode: StopMode) -> Result<TakenSavepoint, SavepointError> {
+        let folder = folder.or(self.savepoints.as_deref()).ok_or(SavepointError::NoFolder)?;
+        let stopped = self.stop(Some(folder), mode)?;
+        stopped.ok_or(SavepointError::Ended)
+    }
+
+    /// Stops the job behind a checkpoint, with its output published, and waits until it has stopped. Without checkpoints
+    /// it is refused: see [`Self::cancel`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::stop_with_savepoint`].
+    pub fn stop_with_checkpoint(&self, mode: StopMode) -> Result<(), SavepointError> {
+        self.stop(None, mode).map(drop)
+    }
+
+    fn stop(&self, folder: Option<&str>, mode: StopMode) -> Result<Option<TakenSavepoint>, SavepointError> {
+        let drain = mode == StopMode::Drain;
+        let waiting = self.ask(folder, true, |answer| Event::Stop(answer, drain))?;
+        waiting.blocking_recv().unwrap_or(Err(SavepointError::Ended))
+    }
+
+    fn ask(
+        &self,
+        folder: Option<&str>,
+        stops: bool,
+        event: impl FnOnce(Box<AnswerSavepoint>) -> Event,
+    ) -> Result<SavepointReceiver, SavepointError> {
+        let to = folder.map(|folder| savepoint::new_folder(folder, &self.job)).transpose()?;
+        let (answer, answered) = oneshot::channel();
+        let waiting = Box::new(AnswerSavepoint { to, stops, taken: None, answer });
+        self.events.send(event(waiting)).map_err(|_| SavepointError::Ended)?;
+        Ok(answered)
+    }
+
+    /// What the first signal does. Returns at once, and says on standard error if nothing comes of it.
+    pub(crate) fn stop_in_order(self: Arc<Self>) {
+        if !self.checkpoints {
+            return self.cancel();
+        }
+        let stop = move || {
+            let stopped = self.stop(self.savepoints.as_deref(), StopMode::Suspend);
+            let job = &self.job;
+            match stopped {
+                Ok(_) | Err(SavepointError::Ended | SavepointError::Stopping) => {}
+                Err(error) => {
+                    eprintln!(
+                        "job {job} could not be stopped in order ({}): a second signal cancels it",
+                        chain(&error)
+                    );
+                }
+            }
+        };
+        let thread = std::thread::Builder::new().name("cutwater-stop".to_owned());
+        if let Err(error) = thread.spawn(stop) {
+            tracing::error!("could not stop in order: {error}");
+        }
     }
 
     /// Stops the job, without a further checkpoint. Returns at once; [`Self::wait`] tells when it is done.

@@ -1,7 +1,7 @@
 //! Runs a job graph: Timely hosts the subtasks, Tokio does the I/O, one clock tells the time.
 //!
-//! [`run`] runs a job to its end, [`spawn`] gives a [`JobHandle`] with status, checkpoints by hand and cancel. Both
-//! take the graph that `cutwater-dataflow` builds and [`Options`].
+//! [`run`] runs a job to its end and minds SIGINT and SIGTERM, [`spawn`] gives a [`JobHandle`] with status, checkpoints
+//! and savepoints by hand, stop and cancel. Both take the graph that `cutwater-dataflow` builds and [`Options`].
 //!
 //! ```
 //! use std::time::Duration;
@@ -28,8 +28,8 @@
 //! - [`host`]: the threads, channels and credits below, behind one seam.
 //!
 //! Promised: panics and errors of user code end an attempt, never the process; output is published only after the
-//! checkpoint that holds it is durable; a second process that runs the same job stops the first. Not here yet:
-//! savepoints, signals, several processes for one job.
+//! checkpoint that holds it is durable; a second process that runs the same job stops the first; a savepoint is there whole
+//! or not at all. Not here yet: several processes for one job.
 
 mod attempt;
 mod clock;
@@ -41,12 +41,16 @@ mod job;
 mod open;
 mod place;
 mod restore;
+mod savepoint;
+mod signals;
 mod status;
 mod upload;
 
 pub use clock::Clock;
-pub use error::{Failure, JobError, RestoreError};
-pub use job::{JobHandle, JobOutcome, Options, StartFrom, run, spawn};
+pub use error::{Failure, JobError, RestoreError, UnclaimedState};
+pub use job::{ClaimMode, IgnoreUnclaimed, JobHandle, JobOutcome, Options, StartFrom, StopMode, run, spawn};
 pub use open::{OpenCheckpointError, open_checkpoint};
 pub use place::{OptionsError, job_folder, store_at};
+pub use savepoint::{CopyError, SavepointError, TakenSavepoint, copy_savepoint, delete_savepoint, read_savepoint};
+pub use signals::stop_on_signals;
 pub use status::{CheckpointSummary, JobState, JobStatus};

@@ -4,12 +4,13 @@ use std::sync::Arc;
 use cutwater_coordinator::inspect::{
     LogEntry, LogEntryKind, MAX_RECORD_BYTES, boundary_of, first_slot, read_slot, slot_name, slot_of,
 };
-use cutwater_coordinator::{CompletedCheckpoint, OpenError};
+use cutwater_coordinator::{CompletedCheckpoint, OpenError, SAVEPOINT_NAME};
 use cutwater_core::{CheckpointId, SubtaskId};
 use cutwater_storage::{InvalidName, ObjectName, Store, StoreError};
 use cutwater_task::{SnapshotError, TaskSnapshot};
 
 use crate::place::{OptionsError, job_folder, store_at};
+use crate::savepoint::{CopyError, read_savepoint};
 
 /// Why no checkpoint could be opened. Nothing was changed.
 #[derive(Debug, thiserror::Error)]
@@ -19,7 +20,9 @@ pub enum OpenCheckpointError {
     #[error(transparent)]
     Location(#[from] OptionsError),
     /// Neither the folder nor one directly below it has a job's log.
-    #[error("{url} holds no checkpoint: give the folder of a job's checkpoints, or the one above it")]
+    #[error(
+        "{url} holds no checkpoint: give the folder of a savepoint or of a job's checkpoints, or the one above that"
+    )]
     NoLog {
         /// What was given.
         url: String,
@@ -70,16 +73,19 @@ pub enum OpenCheckpointError {
         /// The name, and the rules.
         source: InvalidName,
     },
+    /// What makes the folder a savepoint can't be used.
+    #[error(transparent)]
+    Savepoint(#[from] CopyError),
     /// The store could not be read.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
 
-/// Finds the newest checkpoint in a folder of another job, or of the same job elsewhere, to start from it: give both
-/// parts of the result to [`StartFrom::Checkpoint`](crate::StartFrom::Checkpoint).
+/// Finds a savepoint, or the newest checkpoint in a folder of another job, or of the same job elsewhere, to start from it:
+/// give both parts of the result to [`StartFrom::Checkpoint`](crate::StartFrom::Checkpoint).
 ///
-/// `path_or_url` is what [`store_at`] takes: either the folder of one job's checkpoints, which has a folder `log`, or
-/// the folder above it if there is just one job. Only reads: no folder is created, no log is claimed, and the job may be
+/// `path_or_url` is what [`store_at`] takes: the folder of a savepoint, or that of one job's checkpoints, which has a
+/// folder `log`, or the folder above that if there is just one job. Only reads: no folder is created, no log is claimed, and the job may be
 /// running. The checkpoint's record is checked whole; its files are checked when they are restored.
 ///
 /// # Errors
@@ -95,9 +101,13 @@ pub enum OpenCheckpointError {
 /// ```
 pub fn open_checkpoint(path_or_url: &str) -> Result<(CompletedCheckpoint, Arc<dyn Store>), OpenCheckpointError> {
     let store = store_at(path_or_url)?;
+    if let Some(savepoint) = read_savepoint(store.as_ref())? {
+        check(store.as_ref(), &savepoint.checkpoint, SAVEPOINT_NAME)?;
+        return Ok((savepoint.checkpoint, store));
+    }
     let store = if has_log(store.as_ref())? { store } else { only_job(store)? };
     let checkpoint = newest(store.as_ref())?;
-    check(store.as_ref(), &checkpoint)?;
+    check(store.as_ref(), &checkpoint, &slot_name(checkpoint.slot))?;
     Ok((checkpoint, store))
 }
 
@@ -159,11 +169,11 @@ fn damaged(store: &dyn Store, slot: u64, reason: &str) -> OpenCheckpointError {
 }
 
 /// Whether all that the record holds can be read.
-fn check(store: &dyn Store, checkpoint: &CompletedCheckpoint) -> Result<(), OpenCheckpointError> {
+fn check(store: &dyn Store, checkpoint: &CompletedCheckpoint, record: &str) -> Result<(), OpenCheckpointError> {
     for part in checkpoint.tasks.iter().flat_map(|task| &task.subtasks) {
         TaskSnapshot::decode(&part.inline).map_err(|source| OpenCheckpointError::Part {
             url: store.url(),
-            name: slot_name(checkpoint.slot),
+            name: record.to_owned(),
             checkpoint: checkpoint.checkpoint,
             subtask: part.subtask,
             source,
@@ -172,7 +182,7 @@ fn check(store: &dyn Store, checkpoint: &CompletedCheckpoint) -> Result<(), Open
     for file in checkpoint.files() {
         ObjectName::parse(&file.name).map_err(|source| OpenCheckpointError::Name {
             url: store.url(),
-            record: slot_name(checkpoint.slot),
+            record: record.to_owned(),
             source,
         })?;
     }
@@ -222,7 +232,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = job(folder.path(), "first");
         let (found, store) = open(folder.path()).unwrap();
-        assert_eq!((found.job.as_str(), found.final_), ("first", true));
+        assert_eq!((found.job.as_str(), found.is_final()), ("first", true));
         assert_eq!(open(&path).unwrap().0, found);
         assert_eq!(open_checkpoint(&format!("file://{}", path.display())).unwrap().0, found);
 

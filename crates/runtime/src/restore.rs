@@ -6,15 +6,16 @@ use std::io;
 use std::sync::mpsc::{channel, sync_channel};
 
 use cutwater_coordinator::{CompletedCheckpoint, FileRef};
-use cutwater_core::{Attempt, Epoch, MaxParallelism, SubtaskId};
+use cutwater_core::{Attempt, Epoch, MaxParallelism, OperatorUid, SubtaskId};
 use cutwater_dataflow::JobGraph;
 use cutwater_state::format::{ReadAt, SnapshotReader};
 use cutwater_state::{Block, StateError};
 use cutwater_storage::{ObjectName, ObjectReader, Store};
 use cutwater_task::{Cause, TaskCore, TaskError, TaskSettings, TaskSnapshot, TaskStart};
 
-use crate::error::{Failure, RestoreError, check_parallelism};
+use crate::error::{Failure, RestoreError, UnclaimedState, check_parallelism};
 use crate::host::guarded;
+use crate::job::IgnoreUnclaimed;
 
 /// A checkpoint with the store that its files are in.
 #[derive(Clone)]
@@ -31,16 +32,52 @@ pub(crate) struct Build<'a> {
     pub(crate) attempt: Attempt,
     pub(crate) settings: &'a TaskSettings,
     pub(crate) restore: Option<&'a RestorePoint>,
+    pub(crate) ignored: &'a IgnoreUnclaimed,
 }
 
 /// Checks, before anything is published or restored, that the checkpoint is one of this job.
-pub(crate) fn check(graph: &JobGraph, checkpoint: &CompletedCheckpoint, parallelism: u32) -> Result<(), RestoreError> {
+pub(crate) fn check(
+    graph: &JobGraph,
+    point: &RestorePoint,
+    parallelism: u32,
+    ignored: &IgnoreUnclaimed,
+) -> Result<(), RestoreError> {
     let known: BTreeSet<_> = graph.tasks().iter().flat_map(|task| task.uids()).collect();
-    let stored = checkpoint.tasks.iter().flat_map(|task| &task.operators);
-    if let Some(operator) = stored.into_iter().find(|operator| !known.contains(operator)) {
-        return Err(RestoreError::UnknownOperator { operator: operator.clone() });
+    let stored = point.checkpoint.tasks.iter().flat_map(|task| &task.operators);
+    let unclaimed: BTreeSet<_> =
+        stored.filter(|operator| !known.contains(operator) && !ignored.covers(operator)).collect();
+    if !unclaimed.is_empty() {
+        let state = |operator: &OperatorUid| UnclaimedState {
+            operator: operator.clone(),
+            bytes: bytes_of(point, operator).ok(),
+        };
+        return Err(RestoreError::Unclaimed { operators: unclaimed.into_iter().map(state).collect() });
     }
-    check_parallelism(parallelism, checkpoint.max_parallelism)
+    check_parallelism(parallelism, point.checkpoint.max_parallelism)
+}
+
+/// The operators of the job of which the checkpoint has nothing.
+pub(crate) fn new_operators(graph: &JobGraph, checkpoint: &CompletedCheckpoint) -> Vec<OperatorUid> {
+    let stored: BTreeSet<_> = checkpoint.tasks.iter().flat_map(|task| &task.operators).collect();
+    let known: BTreeSet<_> = graph.tasks().iter().flat_map(|task| task.uids()).collect();
+    known.difference(&stored).map(|operator| (*operator).clone()).collect()
+}
+
+/// How many bytes of keyed state the checkpoint's files hold of an operator.
+fn bytes_of(point: &RestorePoint, operator: &OperatorUid) -> Result<u64, RestoreError> {
+    let tasks = point.checkpoint.tasks.iter().filter(|task| task.operators.contains(operator));
+    let mut bytes = 0;
+    for file in tasks.flat_map(|task| &task.subtasks).flat_map(|subtask| &subtask.files) {
+        let (url, name) = (point.store.url(), file.name.clone());
+        let reader = point.store.open(&ObjectName::parse(&file.name)?)?;
+        let reader = File(reader.ok_or(RestoreError::Missing { url: url.clone(), name: name.clone() })?);
+        let snapshot = SnapshotReader::open(&reader).map_err(|source| RestoreError::File { url, name, source })?;
+        for (place, _) in (0u16..).zip(&snapshot.header().states).filter(|(_, state)| state.operator == *operator) {
+            let own = snapshot.blocks().iter().filter(|block| block.state == place);
+            bytes += own.map(|block| u64::from(block.length)).sum::<u64>();
+        }
+    }
+    Ok(bytes)
 }
 
 impl Build<'_> {
@@ -105,7 +142,7 @@ impl Build<'_> {
         if let Some(point) = self.restore {
             let range = self.max_parallelism.range_of(subtask.index, spec.parallelism(self.parallelism));
             for file in files {
-                let restored = restore_file(&mut core, point, file, range);
+                let restored = restore_file(&mut core, point, file, range, self.ignored);
                 restored.map_err(|source| Failure::Restore { checkpoint: point.checkpoint.checkpoint, source })?;
             }
         }
@@ -149,6 +186,7 @@ fn restore_file(
     point: &RestorePoint,
     file: &FileRef,
     range: cutwater_core::KeyGroupRange,
+    ignored: &IgnoreUnclaimed,
 ) -> Result<(), RestoreError> {
     let (url, name) = (point.store.url(), file.name.clone());
     let reader = point.store.open(&ObjectName::parse(&file.name)?)?;
@@ -171,7 +209,11 @@ fn restore_file(
             own.operator == header.operator && own.name == header.name && own.kind == header.kind
         });
         let Some(state) = found else {
-            return Err(RestoreError::UnknownOperator { operator: header.operator.clone() });
+            if ignored.covers(&header.operator) {
+                continue;
+            }
+            let unclaimed = UnclaimedState { operator: header.operator.clone(), bytes: None };
+            return Err(RestoreError::Unclaimed { operators: vec![unclaimed] });
         };
         state.header().check(header).map_err(damaged)?;
         let blocks: Vec<_> = snapshot.blocks_for(place, range).cloned().collect();

@@ -2,7 +2,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use cutwater_core::{Attempt, CheckpointId, Epoch};
+use cutwater_core::{Attempt, CheckpointId, Epoch, OperatorUid};
 
 use crate::hosted::Gauges;
 
@@ -23,6 +23,8 @@ pub struct JobStatus {
     pub last_failure: Option<String>,
     /// The checkpoint that the attempt started from.
     pub restored: Option<CheckpointId>,
+    /// The operators that started empty, since that checkpoint has nothing of them.
+    pub new_operators: Vec<OperatorUid>,
     /// The newest completed checkpoint of this process.
     pub last_checkpoint: Option<CheckpointSummary>,
     /// How many checkpoints completed in this process.
@@ -77,6 +79,7 @@ impl JobStatus {
             restarts: 0,
             last_failure: None,
             restored: None,
+            new_operators: Vec::new(),
             last_checkpoint: None,
             completed_checkpoints: 0,
             failed_checkpoints: 0,

@@ -144,6 +144,7 @@ macro_rules! rates {
     ($($(#[$doc:meta])* $name:ident: $typical:literal;)*) => {
         /// How often each fault strikes: of 10,000 chances that it has. 0 is never.
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+        #[serde(default)] // a tape does not know what came after it
         pub struct Rates {
             $($(#[$doc])* pub $name: u16,)*
         }
@@ -204,6 +205,14 @@ rates! {
     request: 30;
     /// Somebody cancels the job.
     cancel: 3;
+    /// Somebody asks for a savepoint.
+    savepoint: 25;
+    /// Somebody stops the job behind a savepoint, or behind a checkpoint alone.
+    stop: 12;
+    /// Somebody drains it: only where what is published does not depend on where the data ends.
+    drain: 2;
+    /// A process is started from a savepoint, of those in which any was made.
+    from_savepoint: 3000;
 }
 
 impl WorldConfig {
@@ -269,6 +278,12 @@ impl WorldConfig {
             healed_steps: 300_000,
             ..drawn
         }
+    }
+
+    /// Whether what is published up to some record stays the same if the data ends there.
+    pub(crate) fn may_drain(&self) -> bool {
+        let days = |pipeline: &Pipeline| pipeline.stages.contains(&StageKind::Days);
+        !self.pipelines.is_empty() && !self.pipelines.iter().any(days)
     }
 
     /// What the coordinator is told.

@@ -84,4 +84,12 @@ mutants! {
     SlotDeletedEarly = "slot-deleted-early",
     /// A damaged snapshot file is read as if it were whole.
     ChecksumIgnored = "checksum-ignored",
+    /// The files of a checkpoint are not kept while it is copied.
+    CopyNotPinned = "copy-not-pinned",
+    /// A savepoint is made known before all files are in it.
+    SavepointEarly = "savepoint-early",
+    /// Who starts from a savepoint below what has been published is not refused.
+    RewindUnasked = "rewind-unasked",
+    /// A source that held for a stop which came to nothing never goes on, whatever checkpoint comes after it.
+    HeldForEver = "held-for-ever",
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use cutwater_coordinator::{CompletedCheckpoint, FileRef, SubtaskSnapshot, Token};
+use cutwater_coordinator::{CompletedCheckpoint, FileRef, RequestId, SubtaskSnapshot, Token};
 use cutwater_core::{
     Attempt, Barrier, CheckpointId, EdgeId, Epoch, MaxParallelism, Moment, OperatorUid, SubtaskId, TaskId,
 };
@@ -52,11 +52,25 @@ pub(crate) struct Process {
     pub(crate) bases: BTreeMap<(Attempt, SubtaskId), BTreeMap<CheckpointId, Base>>,
     /// The newest checkpoint that each subtask has heard of as published.
     pub(crate) noticed: BTreeMap<SubtaskId, CheckpointId>,
+    /// Whether it was started from a savepoint.
+    pub(crate) from_savepoint: bool,
+    /// Savepoints that are being made.
+    pub(crate) copies: Vec<Copying>,
+    /// The checkpoint behind which the job is to stop, once it has completed.
+    pub(crate) stop_behind: Option<(RequestId, Option<CheckpointId>)>,
     pub(crate) end: Option<End>,
     /// For marks: a record of this slot has an unknown fate.
     pub(crate) unknown: Option<String>,
     /// For marks: the acknowledgements that have come.
     pub(crate) acked: std::collections::BTreeSet<(CheckpointId, SubtaskId)>,
+}
+
+/// A checkpoint that is being copied.
+pub(crate) struct Copying {
+    pub(crate) request: RequestId,
+    pub(crate) attempt: Attempt,
+    pub(crate) checkpoint: Box<CompletedCheckpoint>,
+    pub(crate) to_copy: VecDeque<FileRef>,
 }
 
 /// A snapshot that a delta may be built on.
@@ -84,7 +98,8 @@ pub(crate) enum LateOp {
 
 /// A message between the driver and a subtask. They come in any order.
 pub(crate) enum Message {
-    Trigger { to: SubtaskId, attempt: Attempt, barrier: Barrier },
+    Trigger { to: SubtaskId, attempt: Attempt, barrier: Barrier, hold: bool },
+    Drain { to: SubtaskId, attempt: Attempt },
     Abort { to: SubtaskId, attempt: Attempt, checkpoint: CheckpointId },
     Published { to: SubtaskId, attempt: Attempt, checkpoint: CheckpointId },
     LastCut { to: SubtaskId, attempt: Attempt },
@@ -99,7 +114,10 @@ impl Message {
     /// A second one of the same, if such a message may be repeated.
     pub(crate) fn again(&self) -> Option<Self> {
         Some(match self {
-            Self::Trigger { to, attempt, barrier } => Self::Trigger { to: *to, attempt: *attempt, barrier: *barrier },
+            Self::Trigger { to, attempt, barrier, hold } => {
+                Self::Trigger { to: *to, attempt: *attempt, barrier: *barrier, hold: *hold }
+            }
+            Self::Drain { to, attempt } => Self::Drain { to: *to, attempt: *attempt },
             Self::Abort { to, attempt, checkpoint } => {
                 Self::Abort { to: *to, attempt: *attempt, checkpoint: *checkpoint }
             }
@@ -130,7 +148,11 @@ impl Message {
             | Self::Published { .. }
             | Self::Acked { .. }
             | Self::Declined { .. } => true,
-            Self::EndOfData { .. } | Self::Failed { .. } | Self::LastCut { .. } | Self::HandedOver { .. } => false,
+            Self::Drain { .. }
+            | Self::EndOfData { .. }
+            | Self::Failed { .. }
+            | Self::LastCut { .. }
+            | Self::HandedOver { .. } => false,
         }
     }
 }
@@ -148,6 +170,8 @@ pub(crate) struct Node {
     /// The newest checkpoint of which it has been told or has seen a barrier.
     pub(crate) newest: CheckpointId,
     pub(crate) ended: bool,
+    /// The checkpoint behind which it was told to read nothing.
+    pub(crate) held: Option<CheckpointId>,
 }
 
 pub(crate) struct Snapshot {
@@ -227,6 +251,7 @@ impl Running {
             snapshot: None,
             newest: CheckpointId(0),
             ended: false,
+            held: None,
         };
         Self { attempt, nodes: cores.into_iter().map(node).collect(), first_node, channels, first_channel }
     }

@@ -8,12 +8,14 @@ mod meddle;
 mod planted;
 mod publish;
 mod restore;
+mod savepoint;
 mod start;
 mod upload;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use cutwater_coordinator::CompletedCheckpoint;
 use cutwater_core::{Epoch, MaxParallelism, Moment};
 use cutwater_dataflow::JobGraph;
 use cutwater_storage::{Files, LocalFolder, MemoryFiles};
@@ -83,6 +85,8 @@ pub(crate) struct World<'a> {
     late: Vec<LateOp>,
     /// Until then nobody reaches the store.
     outage_until: Moment,
+    /// Savepoints that were made.
+    savepoints: Vec<CompletedCheckpoint>,
     processes: BTreeMap<ProcessId, Process>,
     started: ProcessId,
     oracle: Oracle,
@@ -124,6 +128,7 @@ impl<'a> World<'a> {
             objects: Objects::default(),
             late: Vec::new(),
             outage_until: Moment::ZERO,
+            savepoints: Vec::new(),
             processes: BTreeMap::new(),
             started: 0,
             steps: 0,

@@ -19,7 +19,7 @@ const MUTANT_SEEDS: u64 = 20_000;
 const CHILD: &str = "SIMULATED_IN_ANOTHER_PROCESS";
 
 /// Each name under which somebody changes disk or store: a world may die right before it.
-const STEPS: [&str; 21] = [
+const STEPS: [&str; 23] = [
     "file.create",
     "file.create-folder",
     "file.link",
@@ -41,12 +41,16 @@ const STEPS: [&str; 21] = [
     "object.create-record",
     "object.delete",
     "object.put-snapshot",
+    "savepoint.copy-file",
+    "savepoint.create",
 ];
 
-const FAULTS: [&str; 19] = [
+const FAULTS: [&str; 23] = [
     "cancel",
     "corrupt_read",
     "disk_error",
+    "drain",
+    "from_savepoint",
     "kill",
     "kill_at_step",
     "message_lost",
@@ -55,8 +59,10 @@ const FAULTS: [&str; 19] = [
     "power_loss",
     "power_loss_at_step",
     "request",
+    "savepoint",
     "second_process",
     "stale_list",
+    "stop",
     "store_answer_lost",
     "store_fails",
     "store_late",

@@ -210,6 +210,10 @@ pub struct TaskCore {
     running: Option<Running>,
     unpublished: Vec<Unpublished>,
     source_wait: Moment,
+    /// After the barrier of this checkpoint the source reads nothing, and whether it has passed.
+    hold: Option<(CheckpointId, bool)>,
+    newest_trigger: CheckpointId,
+    drain: bool,
     flush_at: Option<Moment>,
     ended: bool,
     last_cut: bool,
@@ -270,6 +274,9 @@ impl TaskCore {
             running: None,
             unpublished: Vec::new(),
             source_wait: Moment::ZERO,
+            hold: None,
+            newest_trigger: CheckpointId(0),
+            drain: false,
             flush_at: None,
             ended: false,
             last_cut: false,
@@ -315,11 +322,30 @@ impl TaskCore {
 
     /// The coordinator asks for a checkpoint.
     pub fn handle_trigger(&mut self, now: Moment, barrier: Barrier) {
+        self.newest_trigger = self.newest_trigger.max(barrier.checkpoint);
+        self.hold = self.hold.filter(|(held, _)| *held >= barrier.checkpoint);
         self.aligner.handle_trigger(now, barrier);
+    }
+
+    /// A source reads nothing after the barrier of this checkpoint, unless the checkpoint is given up: the job is to stop
+    /// behind it. Comes before its trigger. For other subtasks it means nothing.
+    ///
+    /// A newer trigger says that it was given up as well: nothing begins after one that completes.
+    pub fn handle_hold(&mut self, checkpoint: CheckpointId) {
+        let newer = self.newest_trigger.max(self.hold.map_or(CheckpointId(0), |(held, _)| held));
+        if self.inputs.is_empty() && checkpoint > newer {
+            self.hold = Some((checkpoint, false));
+        }
+    }
+
+    /// A source ends now, as if there were no more data. For other subtasks it means nothing.
+    pub fn handle_drain(&mut self) {
+        self.drain = self.inputs.is_empty();
     }
 
     /// The coordinator says that the checkpoint is dead.
     pub fn handle_abort(&mut self, checkpoint: CheckpointId) {
+        self.hold = self.hold.filter(|(held, _)| *held != checkpoint);
         self.aligner.handle_abort(checkpoint);
         if self.running.as_ref().is_some_and(|running| running.checkpoint == checkpoint) {
             self.drop_snapshot();
@@ -394,8 +420,8 @@ impl TaskCore {
     /// When to call [`Self::run`] at the latest.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Moment> {
-        let read =
-            (self.inputs.is_empty() && !self.ended && self.source_wait > self.exec.now).then_some(self.source_wait);
+        let reads = self.inputs.is_empty() && !self.ended && !self.is_held();
+        let read = (reads && self.source_wait > self.exec.now).then_some(self.source_wait);
         match (self.flush_at, read) {
             (Some(a), Some(b)) => Some(a.min(b)),
             (a, b) => a.or(b),
@@ -409,8 +435,21 @@ impl TaskCore {
         TaskError { subtask: self.subtask, operator, position: self.exec.at(), cause }
     }
 
+    fn is_held(&self) -> bool {
+        self.hold.is_some_and(|(_, passed)| passed)
+    }
+
     /// Reads a quantum of the source.
     fn read(&mut self, now: Moment) -> Result<bool, TaskError> {
+        if self.is_held() {
+            return Ok(false);
+        }
+        if std::mem::take(&mut self.drain) {
+            let drained = self.chain.drain(&mut self.exec);
+            drained.map_err(|error| self.fault(Cause::User(error)))?;
+            self.end();
+            return Ok(true);
+        }
         if self.source_wait > now {
             return Ok(false);
         }
@@ -558,6 +597,9 @@ impl TaskCore {
         for state in self.chain.states() {
             state.cut();
             states.push(state.header());
+        }
+        if let Some((_, passed)) = self.hold.as_mut().filter(|(held, _)| *held == checkpoint) {
+            *passed = true;
         }
         let inline = TaskSnapshot { watermark: self.watermark.0, records: self.exec.records, operators };
         self.running = Some(Running { checkpoint, state: 0, unwritten: 0, inline, finish });

@@ -256,6 +256,73 @@ fn a_subtask_at_its_end_is_snapshot_by_trigger_alone() {
     assert!(kinds(&pump(&mut counts, &mut now)).contains(&"complete 2".to_owned()), "again, as often as asked");
 }
 
+/// A source that has read some of its records, and is asked for checkpoint 1 to stop behind it.
+fn asked_to_stop() -> (TaskCore, Moment) {
+    let graph = counts(5_000);
+    let now = Moment::ZERO;
+    let mut source = core(&graph, 0, 0, 1, &TaskSettings::default());
+    source.run(now).unwrap();
+    assert_eq!(source.records(), 1_024);
+    drain(&mut source);
+    source.handle_hold(CheckpointId(1));
+    source.handle_trigger(now, barrier(1));
+    (source, now)
+}
+
+#[test]
+fn a_source_reads_nothing_behind_the_barrier_it_is_to_stop_at() {
+    let (mut source, mut now) = asked_to_stop();
+    let sent = format!("send {:?}", Element::Barrier(barrier(1)));
+    assert_eq!(kinds(&pump(&mut source, &mut now)), [sent.as_str(), "begun 1", "complete 1"]);
+    assert_eq!((source.records(), source.next_deadline()), (1_024, None), "nothing to wait for");
+    source.handle_abort(CheckpointId(2));
+    pump(&mut source, &mut now);
+    assert_eq!(source.records(), 1_024, "another checkpoint was given up");
+    source.handle_abort(CheckpointId(1));
+    pump(&mut source, &mut now);
+    assert_eq!(source.records(), 5_000, "the job goes on");
+}
+
+#[test]
+fn a_newer_checkpoint_says_that_the_stop_was_given_up() {
+    let (mut source, mut now) = asked_to_stop();
+    pump(&mut source, &mut now);
+    source.handle_trigger(now, barrier(2));
+    source.handle_hold(CheckpointId(1));
+    source.handle_trigger(now, barrier(1));
+    pump(&mut source, &mut now);
+    assert_eq!(source.records(), 5_000, "neither was the word lost that it was, nor does an old one hold again");
+}
+
+#[test]
+fn a_stop_that_is_given_up_before_the_barrier_holds_nothing() {
+    let (mut source, mut now) = asked_to_stop();
+    source.handle_abort(CheckpointId(1));
+    pump(&mut source, &mut now);
+    assert_eq!(source.records(), 5_000);
+}
+
+#[test]
+fn a_drained_source_ends_where_it_stands() {
+    let graph = counts(5_000);
+    let mut now = Moment::ZERO;
+    let mut source = core(&graph, 0, 0, 1, &TaskSettings::default());
+    source.run(now).unwrap();
+    drain(&mut source);
+    source.handle_drain();
+    assert_eq!(kinds(&pump(&mut source, &mut now)), ["send Watermark(after all)", "send End", "end"]);
+    assert_eq!(source.records(), 1_024);
+    source.handle_drain();
+    source.handle_trigger(now, barrier(1));
+    assert_eq!(kinds(&pump(&mut source, &mut now)), ["begun 1", "complete 1"], "it ends once");
+
+    // What has no source takes no notice.
+    let mut counts = core(&graph, 1, 0, 1, &TaskSettings::default());
+    counts.handle_drain();
+    counts.handle_hold(CheckpointId(1));
+    assert_eq!(kinds(&pump(&mut counts, &mut now)), [""; 0]);
+}
+
 #[test]
 fn without_checkpoints_after_the_end_a_subtask_declines() {
     let settings = TaskSettings { checkpoints_after_tasks_finish: false, ..TaskSettings::default() };

@@ -5,7 +5,7 @@ use std::time::Duration;
 use cutwater_core::{Barrier, Moment};
 
 use super::{Coordinator, MAX_REQUESTS, MIN_INTERVAL, Pending, Phase, Run};
-use crate::{AbortReason, Action, CompletedCheckpoint};
+use crate::{AbortReason, Action, CompletedCheckpoint, Last, Purpose};
 
 impl Coordinator {
     /// Begins a checkpoint if one is wanted and may begin.
@@ -18,13 +18,16 @@ impl Coordinator {
         }
         let after_pause = self.last_completion.map(|last| last + self.settings.min_pause).filter(|end| *end > now);
         let wants_last = run.all_ended() && run.retry_final_at.is_none();
+        // Some sources may have ended for a drain and others not yet: only when all have is that a cut.
+        let early = run.drained && !run.all_ended();
         if let (true, Some(end)) = (run.due && !run.all_ended() && self.requests.is_empty(), after_pause) {
             run.due = false;
             run.next_periodic = Some(end);
         }
         let periodic = run.due && !run.all_ended();
         let allowed = self.settings.checkpoints_after_tasks_finish || run.any_ended().is_none();
-        if allowed && (wants_last || periodic || !self.requests.is_empty()) {
+        let asked = self.requests.iter().any(|(_, purpose)| *purpose != Purpose::Drain);
+        if allowed && !early && (wants_last || periodic || asked) {
             if let (true, Some(interval)) = (run.due, interval) {
                 run.due = false;
                 run.next_periodic = run.next_periodic.map(|next| after(next, interval, now));
@@ -39,11 +42,26 @@ impl Coordinator {
         let barrier = Barrier { epoch, attempt: run.attempt, checkpoint: self.next_id, base: self.base };
         self.next_id = self.next_id.next();
         self.counts.triggered += 1;
-        let requests = std::mem::take(&mut self.requests);
+        // A drain is about the last one.
+        let last = run.all_ended();
+        let requests = self.requests.extract_if(.., |(_, purpose)| last || *purpose != Purpose::Drain).collect();
         let pending = Pending::new(barrier, run, now, now + self.settings.timeout, requests);
         self.pending = Some(pending);
         self.trigger();
         self.finalize_if_acked(now); // if all have finished there is nothing to wait for
+    }
+
+    /// Ends the sources. What is in flight may be cut when some have ended and others not: it is given up, and nothing begins
+    /// before all have ended.
+    pub(super) fn drain(&mut self, now: Moment) {
+        if let Some(run) = self.run.as_mut().filter(|run| !run.drained) {
+            run.drained = true;
+            let ended = run.all_ended();
+            self.actions.push_back(Action::Drain);
+            if !ended {
+                self.abort_collecting(now, AbortReason::Draining);
+            }
+        }
     }
 
     /// Sends the barrier to those that would not get it otherwise.
@@ -51,7 +69,7 @@ impl Coordinator {
         let (Some(run), Some(pending)) = (&self.run, &mut self.pending) else { return };
         let subtasks = pending.mark_untold(run);
         if !subtasks.is_empty() {
-            self.actions.push_back(Action::Trigger { barrier: pending.barrier, subtasks });
+            self.actions.push_back(Action::Trigger { barrier: pending.barrier, subtasks, hold: pending.stops() });
         }
     }
 
@@ -84,7 +102,11 @@ impl Coordinator {
                 unix_ms.saturating_add(u64::try_from(now.since(then).as_millis()).unwrap_or(u64::MAX))
             }),
             duration: now.since(pending.started),
-            final_: pending.final_,
+            last: match (pending.final_, run.drained) {
+                (false, _) => Last::No,
+                (true, false) => Last::Finished,
+                (true, true) => Last::Drained,
+            },
             origin: self.origin.clone(),
             tasks: pending.finalize(run),
         };
@@ -93,11 +115,14 @@ impl Coordinator {
     }
 
     /// Why a request made now can't be answered.
-    pub(super) fn refusal(&self) -> Option<AbortReason> {
+    pub(super) fn refusal(&self, purpose: Purpose) -> Option<AbortReason> {
         let waiting = self.requests.len();
         match (&self.phase, &self.run) {
             (Phase::Ending { .. } | Phase::Closing { .. } | Phase::Over, _) => Some(AbortReason::Shutdown),
             _ if !self.settings.enabled => Some(AbortReason::Disabled),
+            _ if purpose == Purpose::Drain && !self.settings.checkpoints_after_tasks_finish => {
+                Some(AbortReason::NoLastCheckpoint)
+            }
             (Phase::Open, Some(run)) if run.halted || !self.may_checkpoint(run) => {
                 Some(AbortReason::NotAllRequiredTasksRunning)
             }

@@ -4,7 +4,11 @@ use cutwater_core::Moment;
 
 use super::{Coordinator, ENDED_TRIES, Phase, RETRY};
 use crate::log::{Event, Opened};
-use crate::{AbortReason, Action, CheckpointError};
+use crate::{AbortReason, Action, CheckpointError, Purpose, RequestId};
+
+fn ids(requests: &[(RequestId, Purpose)]) -> Vec<RequestId> {
+    requests.iter().map(|(request, _)| *request).collect()
+}
 
 impl Coordinator {
     /// Hears what the log has to say, then passes on what it asks for.
@@ -67,16 +71,26 @@ impl Coordinator {
     }
 
     pub(super) fn on_completed(&mut self, now: Moment) {
-        let (Some(pending), Some(latest)) = (self.pending.take(), self.log.latest()) else { return };
+        let (Some(mut pending), Some(latest)) = (self.pending.take(), self.log.latest()) else { return };
         let checkpoint = Box::new(latest.clone());
         self.counts.completed += 1;
         self.last_completion = Some(now);
         self.failures.succeeded(checkpoint.checkpoint);
         self.base = Some(checkpoint.checkpoint);
         self.restore = Some(checkpoint.clone());
-        self.actions.push_back(Action::NotifyCompleted { checkpoint, requests: pending.requests });
-        if pending.final_ && self.run.as_ref().is_some_and(|run| run.attempt == pending.barrier.attempt) {
-            self.all_done();
+        let stops = pending.stops();
+        let requests = std::mem::take(&mut pending.requests);
+        for (request, _) in requests.iter().filter(|(_, purpose)| *purpose != Purpose::Checkpoint) {
+            self.log.pin(*request);
+        }
+        self.actions.push_back(Action::NotifyCompleted { checkpoint, requests: ids(&requests) });
+        if let Some(run) = self.run.as_mut().filter(|run| run.attempt == pending.barrier.attempt) {
+            if pending.final_ {
+                self.all_done();
+            } else if stops && !run.halted {
+                (run.halted, run.stopped) = (true, true);
+                self.fail_requests(&AbortReason::Shutdown);
+            }
         }
         self.go_on(now);
     }
@@ -92,7 +106,12 @@ impl Coordinator {
         let Some(mut pending) = self.pending.take() else { return };
         let checkpoint = pending.barrier.checkpoint;
         self.counts.failed += 1;
-        let requests = std::mem::take(&mut pending.requests);
+        // The sources have ended for a drain, so there will be another last one: that answers it.
+        let asked = std::mem::take(&mut pending.requests);
+        let stays = |purpose: Purpose| purpose == Purpose::Drain && self.run.is_some();
+        let (drains, asked): (Vec<_>, Vec<_>) = asked.into_iter().partition(|(_, purpose)| stays(*purpose));
+        self.requests.extend(drains);
+        let requests = ids(&asked);
         self.actions.push_back(Action::NotifyAborted { checkpoint, reason: reason.clone(), requests });
         self.log.discard(pending.into_files());
         if let Some(run) = self.run.as_mut().filter(|run| run.all_ended()) {
@@ -189,7 +208,7 @@ impl Coordinator {
         self.log.close();
         if let Some(pending) = self.pending.take() {
             self.counts.failed += 1;
-            let (checkpoint, requests) = (pending.barrier.checkpoint, pending.requests);
+            let (checkpoint, requests) = (pending.barrier.checkpoint, ids(&pending.requests));
             self.actions.push_back(Action::NotifyAborted { checkpoint, reason: reason.clone(), requests });
         }
         self.fail_requests(reason);
@@ -211,7 +230,7 @@ impl Coordinator {
 
     pub(super) fn fail_requests(&mut self, reason: &AbortReason) {
         if !self.requests.is_empty() {
-            let requests = std::mem::take(&mut self.requests);
+            let requests = ids(&std::mem::take(&mut self.requests));
             self.actions.push_back(Action::RequestFailed { requests, reason: reason.clone() });
         }
     }

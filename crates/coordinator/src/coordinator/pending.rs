@@ -3,7 +3,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use cutwater_core::{Attempt, Barrier, CheckpointId, Moment, SubtaskId};
 
 use super::run::Run;
-use crate::{RequestId, SubtaskSnapshot, TaskSnapshot};
+use crate::{Purpose, RequestId, SubtaskSnapshot, TaskSnapshot};
 
 /// The checkpoint in flight.
 #[derive(Clone, Debug, Hash)]
@@ -12,7 +12,7 @@ pub(crate) struct Pending {
     pub(crate) started: Moment,
     pub(crate) deadline: Moment,
     pub(crate) final_: bool,
-    pub(crate) requests: Vec<RequestId>,
+    pub(crate) requests: Vec<(RequestId, Purpose)>,
     waiting: BTreeSet<SubtaskId>,
     triggered: BTreeSet<SubtaskId>, // told directly
     total: usize,
@@ -38,7 +38,7 @@ impl Pending {
         run: &Run,
         started: Moment,
         deadline: Moment,
-        requests: Vec<RequestId>,
+        requests: Vec<(RequestId, Purpose)>,
     ) -> Self {
         let waiting = run.live();
         Self {
@@ -59,6 +59,11 @@ impl Pending {
 
     pub(crate) fn is(&self, attempt: Attempt, checkpoint: CheckpointId) -> bool {
         (self.barrier.attempt, self.barrier.checkpoint) == (attempt, checkpoint)
+    }
+
+    /// Whether sources are to read nothing after it.
+    pub(crate) fn stops(&self) -> bool {
+        self.requests.iter().any(|(_, purpose)| *purpose == Purpose::Stop)
     }
 
     /// Whom to tell now, once: those that have not acknowledged, were not told, and may not get the barrier otherwise.

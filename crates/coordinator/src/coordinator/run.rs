@@ -21,6 +21,10 @@ pub(crate) struct Run {
     pub(crate) retry_final_at: Option<Moment>,
     /// Nothing begins any more: too many checkpoints failed, or all is done.
     pub(crate) halted: bool,
+    /// Because it was to stop behind a checkpoint, which has completed.
+    pub(crate) stopped: bool,
+    /// Its sources were ended, or it began with those that had been.
+    pub(crate) drained: bool,
 }
 
 impl Run {
@@ -36,6 +40,8 @@ impl Run {
             due: false,
             retry_final_at: None,
             halted: false,
+            drained: false,
+            stopped: false,
         }
     }
 

@@ -8,6 +8,7 @@ use crate::{CheckpointError, FileRef, OpenError, Phases, PlanInput, TaskPlan, sn
 
 mod log;
 mod rules;
+mod savepoints;
 mod world;
 
 /// A coordinator on a store that does as it is told, and what it says in short words.
@@ -131,7 +132,16 @@ impl Rig {
     }
 
     fn request(&mut self) {
-        self.coordinator.handle_request(self.now);
+        self.request_for(Purpose::Checkpoint);
+    }
+
+    fn request_for(&mut self, purpose: Purpose) {
+        self.coordinator.handle_request(self.now, purpose);
+        self.drain();
+    }
+
+    fn copied(&mut self, request: u64) {
+        self.coordinator.handle_copied(self.now, RequestId(request));
         self.drain();
     }
 
@@ -262,9 +272,13 @@ impl Rig {
             Action::Opened { epoch, restore } => format!("epoch {epoch} from {}", id(&restore)),
             Action::AlreadyFinished { latest, .. } => format!("finished already at {}", id(&latest)),
             Action::Refused(error) => format!("refused: {error}"),
-            Action::Trigger { barrier, subtasks } => format!("trigger {} at {}", barrier.checkpoint, short(&subtasks)),
+            Action::Trigger { barrier, subtasks, hold } => {
+                let hold = if hold { ", then hold" } else { "" };
+                format!("trigger {} at {}{hold}", barrier.checkpoint, short(&subtasks))
+            }
+            Action::Drain => "end the sources".to_owned(),
             Action::NotifyCompleted { checkpoint, requests } => {
-                let last = if checkpoint.final_ { ", the last" } else { "" };
+                let last = if checkpoint.is_final() { ", the last" } else { "" };
                 format!("completed {}{last} for {:?}", checkpoint.checkpoint, ids(&requests))
             }
             Action::NotifyAborted { checkpoint, reason, requests } => {

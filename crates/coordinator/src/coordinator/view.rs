@@ -59,6 +59,13 @@ impl Coordinator {
         })
     }
 
+    /// Whether the sources of the attempt that runs were ended before their end, for [`Purpose::Drain`](crate::Purpose): by
+    /// itself, or by the one before whose last checkpoint it began with.
+    #[must_use]
+    pub fn is_drained(&self) -> bool {
+        self.run.as_ref().is_some_and(|run| run.drained)
+    }
+
     /// What was counted so far.
     #[must_use]
     pub fn counts(&self) -> Counts {

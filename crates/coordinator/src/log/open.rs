@@ -8,7 +8,7 @@ use super::append::Purpose;
 use super::record::{Body, Boundary, Claim, Completed, MAX_BYTES, Record, corrupt};
 use super::search::Search;
 use super::{Append, Event, Log, Opened, State, names};
-use crate::{Action, CompletedCheckpoint, OpenError, Origin, Outcome, RestoreFrom, Token};
+use crate::{Action, CompletedCheckpoint, OpenError, Origin, RestoreFrom, Token};
 
 /// Where an opening stands.
 #[derive(Clone, Debug, Hash)]
@@ -107,7 +107,7 @@ impl Open {
             Body::Completed(_) => Some(record.slot),
             Body::Claim(_) | Body::Ended(_) => record.newest,
         };
-        let finished = matches!(record.body, Body::Ended(Outcome::Finished));
+        let finished = matches!(&record.body, Body::Ended(outcome) if outcome.is_final());
         self.last = Some(Last { epoch: record.epoch, finished, newest });
         match record.body {
             Body::Completed(completed) => self.take_newest(completed, base),
@@ -157,9 +157,15 @@ impl Open {
                 None => Err(self.no_such(*wanted)),
             },
             RestoreFrom::Foreign(foreign) => {
-                let origin = Some(origin_of(foreign));
-                let resumes = newest.is_some_and(|newest| newest.origin == origin);
-                if resumes { latest() } else { rewind(Start::Foreign(foreign.clone())) }
+                let origin = origin_of(foreign);
+                match newest {
+                    Some(newest) if newest.origin.as_ref() == Some(&origin) => latest(),
+                    // Our own, and from here on the line that begins with it: the same command resumes that.
+                    Some(newest) if origin_of(newest) == origin => {
+                        Ok(Start::At(Box::new(CompletedCheckpoint { origin: Some(origin), ..newest.clone() })))
+                    }
+                    Some(_) | None => rewind(Start::Foreign(foreign.clone())),
+                }
             }
         }
     }

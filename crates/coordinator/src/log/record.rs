@@ -4,7 +4,7 @@
 //! offset  length
 //!      0       8  magic "CUTWLOG\n"
 //!      8       2  format version, little-endian, as all numbers of the header
-//!     10       1  kind: 1 Claim, 2 Completed, 3 Ended, 4 Boundary
+//!     10       1  kind: 1 Claim, 2 Completed, 3 Ended, 4 Boundary, 5 Savepoint
 //!     11       8  length of the body
 //!     19       4  CRC-32C of the 19 bytes before and of the body
 //!     23          body: postcard
@@ -28,7 +28,9 @@ pub(crate) const MAX_SUBSUMED: usize = 4096;
 const MAGIC: &[u8; 8] = b"CUTWLOG\n";
 const HEADER: usize = 23;
 /// No epoch, slot or checkpoint is larger, so that counting on from a record never overflows.
-const LARGEST: u64 = 1 << 60;
+pub(crate) const LARGEST: u64 = 1 << 60;
+/// The kind of a savepoint's object, which is no part of a log.
+pub(crate) const SAVEPOINT: u8 = 5;
 
 /// Tells our own records from all others: unique for each record written by anybody.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -184,11 +186,7 @@ impl Boundary {
 
     /// Reads boundary `k` of whatever job.
     pub(crate) fn decode_any(name: &str, bytes: &[u8], k: u64) -> Result<Self, OpenError> {
-        let (kind, body) = open(name, bytes)?;
-        if kind != 4 {
-            return Err(corrupt(name, format!("kind {kind} is not a boundary")));
-        }
-        let boundary: Self = decode(name, body)?;
+        let boundary: Self = decode_kind(name, bytes, 4, "a boundary")?;
         if boundary.k != k {
             return Err(corrupt(name, format!("it was written for boundary {}", boundary.k)));
         }
@@ -196,7 +194,7 @@ impl Boundary {
     }
 }
 
-fn encode<T: Serialize>(kind: u8, value: &T) -> Vec<u8> {
+pub(crate) fn encode<T: Serialize>(kind: u8, value: &T) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(256);
     bytes.extend_from_slice(MAGIC);
     bytes.extend_from_slice(&VERSION.to_le_bytes());
@@ -238,6 +236,20 @@ fn open<'a>(name: &str, bytes: &'a [u8]) -> Result<(u8, &'a [u8]), OpenError> {
         0 => fail("there is no format version 0"),
         found => Err(OpenError::NewerFormat { name: name.to_owned(), found, known: VERSION }),
     }
+}
+
+/// Reads an object that must be of this kind.
+pub(crate) fn decode_kind<T: DeserializeOwned>(
+    name: &str,
+    bytes: &[u8],
+    expected: u8,
+    what: &str,
+) -> Result<T, OpenError> {
+    let (kind, body) = open(name, bytes)?;
+    if kind != expected {
+        return Err(corrupt(name, format!("kind {kind} is not {what}")));
+    }
+    decode(name, body)
 }
 
 fn decode<T: DeserializeOwned>(name: &str, body: &[u8]) -> Result<T, OpenError> {

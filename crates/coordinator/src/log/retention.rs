@@ -7,7 +7,7 @@ use cutwater_core::CheckpointId;
 
 use super::record::{Boundary, Completed, MAX_SUBSUMED};
 use super::{Log, names};
-use crate::{Action, CompletedCheckpoint, CreateOutcome, Token};
+use crate::{Action, CompletedCheckpoint, CreateOutcome, RequestId, Token};
 
 /// The most names of files of aborted checkpoints that are remembered for another try, and of orphans deleted at a start.
 pub(super) const MAX_LITTER: usize = 4096;
@@ -20,6 +20,7 @@ const MAX_AT_ONCE: usize = 16;
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Retention {
     retained: Vec<Kept>,                      // oldest first, the newest completed checkpoint last
+    pins: BTreeMap<RequestId, u64>,           // slots of checkpoints that are being copied: their files stay
     subsumed: BTreeMap<u64, Subsumed>,        // by slot; not yet all deleted
     litter: BTreeSet<String>,                 // files of aborted checkpoints, to be deleted next
     litter_out: Option<(Token, Vec<String>)>, // their deletion that is out: one, however many acks come late
@@ -130,6 +131,7 @@ impl Retention {
     pub(super) fn digest(&self, hasher: &mut impl Hasher) {
         let Self {
             retained,
+            pins,
             subsumed,
             litter,
             litter_out,
@@ -140,7 +142,7 @@ impl Retention {
             swept_below,
             sweep_out,
         } = self;
-        (retained, litter, stubborn, boundary, found, swept_below, boundary_out.is_some()).hash(hasher);
+        (retained, pins, litter, stubborn, boundary, found, swept_below, boundary_out.is_some()).hash(hasher);
         (litter_out.as_ref().map(|out| &out.1), sweep_out.map(|out| out.1)).hash(hasher);
         subsumed.len().hash(hasher);
         for (slot, Subsumed { files, out }) in subsumed {
@@ -187,9 +189,24 @@ impl Log {
         }
     }
 
+    /// Keeps the files of the newest checkpoint until [`Self::unpin`], even if it is subsumed meanwhile.
+    pub(crate) fn pin(&mut self, request: RequestId) {
+        if let Some(newest) = self.retention.retained.last() {
+            self.retention.pins.insert(request, newest.slot);
+        }
+    }
+
+    pub(crate) fn unpin(&mut self, request: RequestId) {
+        if self.retention.pins.remove(&request).is_some() && self.is_open() {
+            self.clean();
+        }
+    }
+
     /// Deletes what the newest durable record allows, whatever failed before included.
     pub(super) fn clean(&mut self) {
-        let slots: Vec<u64> = self.retention.subsumed.keys().copied().take(MAX_AT_ONCE).collect();
+        let pins = &self.retention.pins;
+        let is_free = |slot: &u64| !pins.values().any(|pinned| pinned == slot);
+        let slots: Vec<u64> = self.retention.subsumed.keys().copied().filter(is_free).take(MAX_AT_ONCE).collect();
         for slot in slots {
             let token = self.token();
             let retention = &mut self.retention;

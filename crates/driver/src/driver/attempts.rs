@@ -135,6 +135,7 @@ impl Driver {
         if self.ending.is_some() {
             return false;
         }
+        self.give_up_stop();
         self.failure = words;
         self.coordinator.handle_failover(now);
         self.restarter.handle_failure(now, class);

@@ -28,6 +28,9 @@ impl Driver {
         let outcome = match &self.ending {
             Some(End::Finished) => Outcome::Finished,
             Some(End::Canceled) => Outcome::Canceled,
+            Some(End::Stopped { savepoint, drained }) => {
+                Outcome::Stopped { savepoint: savepoint.clone(), drained: *drained }
+            }
             Some(End::GaveUp { restarts, reason }) => {
                 let words = self.failure.iter().map(|words| format!(": {words}")).collect::<String>();
                 Outcome::Failed(format!("job {} failed after {restarts} restarts: {reason}{words}", self.job))

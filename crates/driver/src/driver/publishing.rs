@@ -11,7 +11,7 @@ use cutwater_restart::FailureClass;
 
 use super::attempts::Phase;
 use super::{Driver, NO_CHECKPOINT};
-use crate::{Action, End, prepared_output};
+use crate::{Action, prepared_output};
 
 /// What sinks hand over once all data is processed.
 pub(super) struct LastCut {
@@ -32,7 +32,8 @@ impl Driver {
         let id = checkpoint.checkpoint;
         // Of an attempt that is over the restore publishes it.
         let output = self.is_running().then(|| prepared_output(&checkpoint));
-        self.act(Action::Completed { checkpoint, requests });
+        self.act(Action::Completed { checkpoint: checkpoint.clone(), requests: requests.clone() });
+        self.begin_copies(now, &checkpoint, &requests);
         match output {
             Some(Ok(handles)) => self.commits.push_back((id, handles)),
             Some(Err(error)) => self.unreadable(now, id, error),
@@ -80,6 +81,10 @@ impl Driver {
         }
     }
 
+    pub(super) fn is_cutting_last(&self) -> bool {
+        matches!(self.phase, Phase::Running(Some(_)))
+    }
+
     /// All data is processed, and what can be durable is.
     pub(super) fn begin_last_cut(&mut self) {
         if let Phase::Running(cut @ None) = &mut self.phase {
@@ -110,7 +115,7 @@ impl Driver {
         }
         let (handles, finish) = (std::mem::take(&mut cut.handles), std::mem::take(&mut cut.finish));
         if handles.is_empty() && finish.is_empty() {
-            self.end(End::Finished);
+            return self.end_all_done();
         } else {
             self.committing = Some((self.attempt, NO_CHECKPOINT));
             self.act(Action::CommitLast { attempt: self.attempt, handles, finish });

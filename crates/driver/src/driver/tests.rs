@@ -10,6 +10,8 @@ use cutwater_task::TaskSnapshot;
 
 use super::*;
 
+mod savepoints;
+
 const A: SubtaskId = SubtaskId { task: TaskId(0), index: 0 };
 const B: SubtaskId = SubtaskId { task: TaskId(0), index: 1 };
 const FAILS: Result<(), FailureClass> = Err(FailureClass::Recoverable);
@@ -147,6 +149,22 @@ impl Rig {
         self.drain();
     }
 
+    fn savepoint(&mut self) {
+        self.driver.handle_savepoint(self.now);
+        self.drain();
+    }
+
+    fn stop(&mut self, drain: bool, copy: bool) -> bool {
+        let request = self.driver.handle_stop(self.now, drain, copy);
+        self.drain();
+        request.is_some()
+    }
+
+    fn copied(&mut self, request: u64, result: Result<&str, ()>) {
+        self.driver.handle_copied(self.now, RequestId(request), result.map(str::to_owned));
+        self.drain();
+    }
+
     fn decline(&mut self, checkpoint: u64) {
         let (attempt, checkpoint) = (Attempt(1), CheckpointId(checkpoint));
         self.driver.handle_decline(self.now, attempt, checkpoint, A, "no".to_owned(), true);
@@ -243,10 +261,17 @@ impl Rig {
                 format!("start {attempt} of epoch {epoch} from {from}{publish}{}", texts(&handles))
             }
             Action::Stop { attempt } => format!("stop {attempt}"),
-            Action::Trigger { attempt, barrier, subtasks } => {
+            Action::Trigger { attempt, barrier, subtasks, hold } => {
                 assert_eq!((barrier.attempt, subtasks), (attempt, vec![A, B]));
-                format!("trigger {}", barrier.checkpoint)
+                let hold = if hold { ", then hold" } else { "" };
+                format!("trigger {}{hold}", barrier.checkpoint)
             }
+            Action::Drain { .. } => "end the sources".to_owned(),
+            Action::Copy { request, checkpoint } => {
+                let drained = if checkpoint.is_drained() { ", drained" } else { "" };
+                format!("copy {} for {}{drained}", checkpoint.checkpoint, request.0)
+            }
+            Action::NotStopped { request, savepoint } => format!("not stopped for {}: {savepoint:?}", request.0),
             Action::Abort { checkpoint, .. } => format!("tell that {checkpoint} is aborted"),
             Action::Published { checkpoint, .. } => format!("tell that {checkpoint} is published"),
             Action::LastCut { .. } => "last cut".to_owned(),

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use cutwater_coordinator::inspect::{boundary_of, slot_of};
 use cutwater_coordinator::{
-    AbortReason, Action, Coordinator, CreateOutcome, FileRef, Job, Outcome, Phases, Plan, RestoreFrom, Settings,
-    SubtaskSnapshot, TaskPlan, Token,
+    AbortReason, Action, Coordinator, CreateOutcome, FileRef, Job, Outcome, Phases, Plan, Purpose, RestoreFrom,
+    Settings, SubtaskSnapshot, TaskPlan, Token,
 };
 use cutwater_core::{Attempt, Barrier, Epoch, MaxParallelism, Moment, SubtaskId, TaskId};
 
@@ -282,7 +282,7 @@ impl Actor {
             Input::Answer(asked, answer) => self.hear_answer(asked, answer, objects),
             Input::Request => {
                 self.requests += 1;
-                self.coordinator.handle_request(now);
+                self.coordinator.handle_request(now, Purpose::Checkpoint);
             }
             Input::Acknowledge => {
                 let barrier = self.barrier.take().expect("there is one to acknowledge");
@@ -495,7 +495,7 @@ impl Actor {
                 self.phase = Phase::Over;
                 effects.push(wrong("nothing is refused", error.to_string()));
             }
-            Action::AlreadyFinished { .. } | Action::AllDone | Action::FailJob(_) => {
+            Action::AlreadyFinished { .. } | Action::AllDone | Action::Drain | Action::FailJob(_) => {
                 effects.push(wrong("nothing is said that can't be", format!("{action:?}")));
             }
         }

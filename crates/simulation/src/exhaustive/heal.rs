@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use cutwater_coordinator::inspect::{boundary_name, slot_name};
-use cutwater_coordinator::{Action, CreateOutcome, RestoreFrom};
+use cutwater_coordinator::{Action, CreateOutcome, Purpose, RestoreFrom};
 use cutwater_core::{Attempt, Moment};
 
 use super::Bounds;
@@ -50,7 +50,7 @@ pub(super) fn heal(world: &World, bounds: &Bounds, objects: &Objects) -> Result<
             Action::Opened { restore, .. } => {
                 restored = restore.as_deref().map(Key::of);
                 coordinator.handle_running(now, Attempt(1), plan());
-                coordinator.handle_request(now);
+                coordinator.handle_request(now, Purpose::Checkpoint);
             }
             Action::Trigger { barrier, .. } => {
                 coordinator.handle_ack(now, barrier.attempt, barrier.checkpoint, snapshot(barrier));
@@ -63,6 +63,7 @@ pub(super) fn heal(world: &World, bounds: &Bounds, objects: &Objects) -> Result<
             | Action::Restore { .. }
             | Action::FailJob(_)
             | Action::AllDone
+            | Action::Drain
             | Action::Superseded { .. }
             | Action::Closed { .. }) => return Err(format!("{other:?}")),
         }

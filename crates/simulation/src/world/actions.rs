@@ -60,11 +60,14 @@ impl World<'_> {
                 self.begin_start(id, attempt, restore, handles);
             }
             Action::Stop { attempt } => process.stopping = Some(attempt),
-            Action::Trigger { attempt, barrier, subtasks } => {
-                let messages = subtasks.into_iter().map(|to| Message::Trigger { to, attempt, barrier });
+            Action::Trigger { attempt, barrier, subtasks, hold } => {
+                let messages = subtasks.into_iter().map(|to| Message::Trigger { to, attempt, barrier, hold });
                 process.net.extend(messages);
                 self.tell(Entity::Driver(id), || format!("triggers checkpoint {}", barrier.checkpoint));
             }
+            Action::Drain { attempt } => self.post_to_all(id, |to| Message::Drain { to, attempt }),
+            Action::Copy { request, checkpoint } => self.begin_copy(id, request, checkpoint),
+            Action::NotStopped { request, .. } => self.not_stopped(id, request),
             Action::Abort { attempt, checkpoint } => {
                 self.post_to_all(id, |to| Message::Abort { to, attempt, checkpoint });
             }
@@ -86,15 +89,22 @@ impl World<'_> {
                 let checkpoint = CheckpointId(0);
                 process.commit = Some(Commit { attempt, checkpoint, finish, handles: handles.into(), tries: 0 });
             }
-            Action::Completed { checkpoint, requests } => self.completed(id, &checkpoint, requests.len()),
+            Action::Completed { checkpoint, requests } => {
+                self.note_stop(id, checkpoint.checkpoint, &requests);
+                self.completed(id, &checkpoint, requests.len());
+            }
             Action::Aborted { checkpoint, reason, requests } => {
                 self.tell(Entity::Driver(id), || format!("gives checkpoint {checkpoint} up: {reason}"));
                 self.mark_abort(&reason);
+                self.forget_stop(id, &requests);
                 if !requests.is_empty() {
                     self.hit(Mark::RequestRefused);
                 }
             }
-            Action::RequestFailed { .. } => self.hit(Mark::RequestRefused),
+            Action::RequestFailed { requests, .. } => {
+                self.forget_stop(id, &requests);
+                self.hit(Mark::RequestRefused);
+            }
             Action::CheckpointsFailed(_) => self.hit(Mark::TooManyFailures),
             Action::OutputUnreadable { checkpoint, error } => {
                 self.violated(Rule::Contract, || format!("the output of checkpoint {checkpoint}: {error}"));
@@ -132,7 +142,7 @@ impl World<'_> {
     pub(super) fn completed(&mut self, id: ProcessId, checkpoint: &CompletedCheckpoint, requests: usize) {
         self.checkpoints += 1;
         self.hit(Mark::CompletedRecord);
-        if checkpoint.final_ {
+        if checkpoint.is_final() {
             self.hit(Mark::FinalCheckpoint);
         }
         if requests > 0 {

@@ -23,6 +23,7 @@ pub(crate) enum Event {
     Start(ProcessId),
     Stop(ProcessId),
     Commit(ProcessId),
+    Copy(ProcessId),
     Timer(ProcessId),
     Wake(ProcessId),
     Late,
@@ -68,7 +69,7 @@ impl Event {
             Self::Deliver(process, channel) => Entity::Channel(process, channel as u32),
             Self::Credit(process, channel) => Entity::Channel(process, 1 << 16 | channel as u32),
             Self::Net(process) => Entity::Net(process),
-            Self::Written(process) | Self::Upload(process) => Entity::Io(process),
+            Self::Written(process) | Self::Upload(process) | Self::Copy(process) => Entity::Io(process),
             Self::Op(_) | Self::Late => Entity::Store,
             Self::Start(process)
             | Self::Stop(process)
@@ -163,6 +164,7 @@ impl World<'_> {
                 (process.starting.is_some(), Event::Start(id)),
                 (process.stopping.is_some(), Event::Stop(id)),
                 (process.commit.is_some(), Event::Commit(id)),
+                (!process.copies.is_empty(), Event::Copy(id)),
                 (process.deadline.is_some_and(|deadline| deadline <= now), Event::Timer(id)),
             ];
             events.extend(some.into_iter().filter(|(possible, _)| *possible).map(|(_, event)| event));
@@ -222,6 +224,7 @@ impl World<'_> {
             Event::Start(process) => self.start_step(process),
             Event::Stop(process) => self.stop_attempt(process),
             Event::Commit(process) => self.commit_step(process),
+            Event::Copy(process) => self.copy_step(process),
             Event::Timer(process) => {
                 let now = self.now;
                 self.with_driver(process, |driver| driver.handle_timeout(now));
@@ -236,11 +239,12 @@ impl World<'_> {
         let mut text = String::new();
         for process in self.processes.values() {
             text += &format!(
-                "process {}: {} ops, {} messages, {} uploads, starting {}, stopping {}, committing {}, deadline {:?}; ",
+                "process {}: {} ops, {} messages, {} uploads, {} copies, starting {}, stopping {}, committing {}, deadline {:?}; ",
                 process.id,
                 process.ops.len(),
                 process.net.len(),
                 process.uploads.len(),
+                process.copies.len(),
                 process.starting.is_some(),
                 process.stopping.is_some(),
                 process.commit.is_some(),
@@ -289,6 +293,7 @@ fn event_number(event: Event) -> u64 {
         Event::Timer(process) => (10, process, 0),
         Event::Wake(process) => (11, process, 0),
         Event::Late => (12, 0, 0),
+        Event::Copy(process) => (13, process, 0),
     };
     kind << 56 | u64::from(process) << 32 | at as u64
 }

@@ -316,19 +316,36 @@ impl World<'_> {
     fn receive(&mut self, id: ProcessId, message: Message) {
         let now = self.now;
         match message {
-            Message::Trigger { to, attempt, barrier } => {
+            Message::Trigger { to, attempt, barrier, hold } => {
+                let holds = self.is(Mutant::HeldForEver);
                 self.command(id, attempt, to, |node| {
                     let late = barrier.checkpoint < node.newest;
                     node.newest = node.newest.max(barrier.checkpoint);
+                    if hold || (holds && node.held.is_some()) {
+                        node.core.handle_hold(barrier.checkpoint);
+                        node.held = Some(barrier.checkpoint);
+                    }
                     node.core.handle_trigger(now, barrier);
                     late.then_some(Mark::TriggerLate)
                 });
                 self.honour_stale_trigger(id, attempt, to, barrier);
             }
+            Message::Drain { to, attempt } => self.command(id, attempt, to, |node| {
+                node.core.handle_drain();
+                None
+            }),
             Message::Abort { to, attempt, checkpoint } => {
                 let forgets = self.is(Mutant::HandlesForgotten);
+                let holds = self.is(Mutant::HeldForEver);
                 self.command(id, attempt, to, |node| {
+                    let held = node.held.take_if(|held| *held == checkpoint).is_some();
+                    if held && holds {
+                        return None;
+                    }
                     node.core.handle_abort(checkpoint);
+                    if held {
+                        return Some(Mark::HeldSourceGoesOn);
+                    }
                     if forgets {
                         node.core.handle_published(checkpoint);
                     }

@@ -14,6 +14,7 @@ use super::World;
 use super::events::Entity;
 use crate::disk::{self, ProcessFiles};
 use crate::marks::Mark;
+use crate::mutant::Mutant;
 use crate::process::{LateOp, Message, Op, Process, UploadStep};
 use crate::shared::{DiskEvent, Probe, ProcessId, Rule};
 
@@ -31,12 +32,34 @@ impl World<'_> {
         let fault = {
             let mut shared = self.shared.lock();
             let r = shared.rates;
-            let rates =
-                [r.kill, r.power_loss, r.task_panic, r.pause, r.second_process, r.request, r.cancel, r.store_outage];
+            let rates = [
+                r.kill,
+                r.power_loss,
+                r.task_panic,
+                r.pause,
+                r.second_process,
+                r.request,
+                r.cancel,
+                r.store_outage,
+                r.savepoint,
+                r.stop,
+                r.drain,
+            ];
             shared.choices.fault(&rates)
         };
-        let names =
-            ["kill", "power_loss", "task_panic", "pause", "second_process", "request", "cancel", "store_outage"];
+        let names = [
+            "kill",
+            "power_loss",
+            "task_panic",
+            "pause",
+            "second_process",
+            "request",
+            "cancel",
+            "store_outage",
+            "savepoint",
+            "stop",
+            "drain",
+        ];
         if fault == 0 {
             return;
         }
@@ -62,6 +85,12 @@ impl World<'_> {
                 self.outage_until = self.now + Duration::from_micros(long);
                 self.tell(Entity::Store, || format!("can't be reached for {long} us"));
             }
+            9 => {
+                let now = self.now;
+                self.with_driver(id, |driver| driver.handle_savepoint(now));
+            }
+            10 => self.ask_to_stop(id, false),
+            11 if self.config.may_drain() => self.ask_to_stop(id, true),
             _ => {}
         }
     }
@@ -118,6 +147,9 @@ impl World<'_> {
             plan: plan_of(&graph, parallelism),
             slots_per_boundary: Some(self.config.slots_per_boundary),
         };
+        let from = self.where_to_start();
+        let mut settings = settings;
+        settings.checkpointing.allow_rewind |= self.is(Mutant::RewindUnasked) && from != RestoreFrom::Latest;
         let driver = match Driver::new(settings) {
             Ok(driver) => driver,
             Err(error) => return self.violated(Rule::Contract, || format!("the restart strategy: {error}")),
@@ -148,6 +180,9 @@ impl World<'_> {
             net: Vec::new(),
             written: VecDeque::new(),
             uploads: Vec::new(),
+            from_savepoint: from != RestoreFrom::Latest,
+            copies: Vec::new(),
+            stop_behind: None,
             bases: BTreeMap::new(),
             noticed: BTreeMap::new(),
             end: None,
@@ -157,7 +192,7 @@ impl World<'_> {
         self.processes.insert(id, process);
         self.tell(Entity::Driver(id), || format!("starts at parallelism {parallelism}"));
         let now = self.now;
-        self.with_driver(id, |driver| driver.handle_open(now, RestoreFrom::Latest));
+        self.with_driver(id, |driver| driver.handle_open(now, from));
     }
 
     /// Clears away processes that have died; whether any has.
@@ -280,6 +315,7 @@ impl World<'_> {
                 Some(End::Finished) => Some(Mark::Finished),
                 Some(End::AlreadyFinished { .. }) => Some(Mark::OpenedFinished),
                 Some(End::Canceled) => Some(Mark::Canceled),
+                Some(End::Stopped { savepoint, drained }) => self.stopped(&process, savepoint.is_some(), drained),
                 Some(End::GaveUp { .. }) => Some(Mark::GaveUp),
                 Some(End::Superseded { .. }) if process.slept => Some(Mark::SupersededAsZombie),
                 Some(End::Superseded { .. }) => Some(Mark::Superseded),
@@ -296,6 +332,9 @@ impl World<'_> {
     /// A log may be refused as damaged by a process that was given damaged bytes, as out of reach by one that was not
     /// answered.
     fn refused(&mut self, process: &Process, error: &OpenError) -> Option<Mark> {
+        if let OpenError::BelowPublished { published } = error {
+            return self.refused_below(process, *published);
+        }
         let unreachable = matches!(error, OpenError::Storage { .. });
         let damaged =
             matches!(error, OpenError::Corrupt { .. } | OpenError::NewerFormat { .. } | OpenError::AnotherJob { .. });

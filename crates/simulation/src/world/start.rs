@@ -44,6 +44,7 @@ impl World<'_> {
         let now: Vec<u32> = process.graph.tasks().iter().map(|spec| spec.parallelism(process.parallelism)).collect();
         let rescaled = from.as_ref().is_some_and(|(_, before)| *before != now);
         let first = process.attempt == Attempt(0);
+        let from_savepoint = process.from_savepoint;
         process.attempt = attempt;
         process.starting = Some(Starting {
             attempt,
@@ -54,6 +55,9 @@ impl World<'_> {
             tries: 0,
             restore,
         });
+        if first && from_savepoint {
+            self.hit(Mark::FromSavepoint);
+        }
         match (first, from.is_some()) {
             (true, true) => self.hit(Mark::OpenedWithCheckpoint),
             (true, false) => self.hit(Mark::OpenedEmpty),

@@ -12,13 +12,14 @@ use std::fs::{self, File};
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::{Context, anyhow};
 use clap::Parser;
 use cutwater::coordinator::OpenError;
 use cutwater::{
     Config, Failure, JobError, JobOutcome, JobStatus, OpenCheckpointError, Options, Resolved, RestoreError, Settings,
-    StartFrom, discover, open_checkpoint, spawn,
+    StartFrom, discover, open_checkpoint, spawn, stop_on_signals,
 };
 
 use cutwater_examples::flights::{self, Tuning};
@@ -31,18 +32,19 @@ use crate::report::Report;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const AFTER_HELP: &str = "\
-Kill it at any moment: the same command resumes from the newest checkpoint.
+Kill it at any moment: the same command resumes from the newest checkpoint. Ctrl-C and SIGTERM stop it behind a
+savepoint, or behind a checkpoint if --savepoints is not given; a second one cancels it.
 
 Settings are taken from the options above, else from the environment (CUTWATER_EXECUTION_CHECKPOINTING_INTERVAL and so \
 on), else from cutwater.yaml, config.yaml or flink-conf.yaml in the working directory.
 
 Exit codes:
-  0    finished, or had finished before
+  0    finished, or had finished before, or stopped by a signal
   1    could not start: data, output or checkpoint folder can't be used
   2    wrong usage or configuration
   3    failed: bad data, output that can't be written, restarts used up, or taken over by another process
   4    the checkpoint is damaged, of another job, of a newer version, or does not fit the job; nothing was restored
-  130  interrupted";
+  130  cancelled by a second signal";
 
 /// Counts the flights from New York in 2013 per route, exactly once
 #[derive(Parser)]
@@ -60,6 +62,10 @@ struct Args {
     #[arg(long, value_name = "URL")]
     checkpoints: Option<String>,
 
+    /// Below which folder savepoints go: a path or file://PATH
+    #[arg(long, value_name = "URL")]
+    savepoints: Option<String>,
+
     /// From one checkpoint to the next, such as "1 s"; 0 for none, then the first failure ends the job [default: 200 ms]
     #[arg(long, value_name = "DURATION")]
     interval: Option<String>,
@@ -72,7 +78,7 @@ struct Args {
     #[arg(long, value_name = "SUBTASKS")]
     parallelism: Option<NonZeroU32>,
 
-    /// Where to start: at the latest checkpoint, at none, or at the newest of another job's folder, such as a copy
+    /// Where to start: at the latest checkpoint, at none, at a savepoint, or at the newest of another job's folder
     #[arg(long, value_name = "latest|none|PATH", default_value = "latest")]
     from: From,
 
@@ -120,6 +126,7 @@ enum Exit {
     Usage = 2,
     Failed = 3,
     Checkpoint = 4,
+    Interrupted = 130,
 }
 
 /// An error with its exit code.
@@ -156,6 +163,7 @@ fn run(args: &Args) -> Result<(), Ended> {
     }
     let mut options = Options::from_config(&config).map_err(|error| Ended::with(Exit::Usage)(error.into()))?;
     options.checkpointing.allow_rewind = args.allow_rewind;
+    options.savepoints = args.savepoints.clone().or(options.savepoints);
     options.from = match &args.from {
         From::Latest => StartFrom::Latest,
         From::None => StartFrom::Nothing,
@@ -174,7 +182,8 @@ fn run(args: &Args) -> Result<(), Ended> {
     let graph = graph.map_err(|error| Ended::with(Exit::Usage)(error.into()))?;
     let resumable = matches!(place, Place::Folder(_));
     let ended = |error| ended(error, resumable);
-    let handle = spawn(graph, options).map_err(ended)?;
+    let handle = Arc::new(spawn(graph, options).map_err(ended)?);
+    stop_on_signals(&handle).map_err(ended)?;
     // With --from a folder it may be that one's checkpoint or, on the second try, one of our own.
     let known = !matches!(args.from, From::Place(_));
     let outcome = progress::watch(&handle, known.then_some(&place)).map_err(Ended::with(Exit::Failed))?;
@@ -187,7 +196,17 @@ fn run(args: &Args) -> Result<(), Ended> {
             );
             Ok(())
         }
-        JobOutcome::Finished | JobOutcome::Canceled | _ => {
+        JobOutcome::Stopped { savepoint } => {
+            let with = savepoint.map_or_else(String::new, |savepoint| format!(" with savepoint {savepoint}"));
+            println!("stopped{with}; checkpoints: {place}; the same command resumes");
+            Ok(())
+        }
+        JobOutcome::Canceled => Err(Ended {
+            exit: Exit::Interrupted,
+            error: anyhow!("cancelled by a second signal"),
+            help: Some("the same command resumes from the newest checkpoint"),
+        }),
+        JobOutcome::Finished | _ => {
             let result = report(&args.out, &place, &handle.status());
             result.map_err(Ended::with(Exit::Failed))
         }

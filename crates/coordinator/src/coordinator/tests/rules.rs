@@ -655,7 +655,7 @@ fn the_view_shows_what_there_is() {
 fn a_barrier_says_what_a_delta_may_build_on() {
     let mut rig = Rig::running(by_hand());
     let base = |rig: &mut Rig| {
-        rig.coordinator.handle_request(rig.now);
+        rig.coordinator.handle_request(rig.now, Purpose::Checkpoint);
         rig.coordinator.pending.as_ref().unwrap().barrier.base
     };
     assert_eq!(base(&mut rig), None);

@@ -54,6 +54,8 @@ struct Process {
     superseded: bool,
     over: bool,
     ended: usize,
+    copies: BTreeSet<RequestId>,               // asked for
+    copying: BTreeMap<RequestId, Vec<String>>, // files of the checkpoints that answered
 }
 
 /// How often something interesting happened.
@@ -146,6 +148,8 @@ impl World {
             superseded: false,
             over: false,
             ended: 0,
+            copies: BTreeSet::new(),
+            copying: BTreeMap::new(),
         });
         self.drain(who);
     }
@@ -246,6 +250,7 @@ impl World {
     /// The tasks of the process do something.
     fn work(&mut self, who: usize) {
         let chance = self.dice.below(if self.faults { 80 } else { 60 });
+        let faults = self.faults;
         let subtasks: Vec<SubtaskId> = plan().subtasks().collect();
         let mut any = subtasks[self.dice.below(subtasks.len())];
         let useful = self.dice.percent(80);
@@ -253,6 +258,8 @@ impl World {
         let waiting = process.coordinator.pending.as_ref().and_then(|pending| pending.waiting().first());
         any = waiting.copied().filter(|_| useful).unwrap_or(any);
         let attempt = Attempt(process.attempt);
+        let copying = process.copying.keys().next().copied();
+        let copied = copying.filter(|_| !faults || (74..78).contains(&chance));
         if process.over {
             self.processes[who] = None;
         } else if process.wants_attempt {
@@ -287,9 +294,17 @@ impl World {
         } else if (63..65).contains(&chance) {
             self.fail_over(who);
         } else if (66..69).contains(&chance) {
-            self.tell(who, |coordinator, now| {
-                coordinator.handle_request(now);
-            });
+            let purpose = if chance == 66 { Purpose::Checkpoint } else { Purpose::Copy };
+            let now = self.now;
+            let process = self.process(who);
+            let request = process.coordinator.handle_request(now, purpose);
+            if purpose == Purpose::Copy {
+                process.copies.insert(request);
+            }
+            self.drain(who);
+        } else if let Some(request) = copied {
+            process.copying.remove(&request);
+            self.tell(who, |coordinator, now| coordinator.handle_copied(now, request));
         } else if (69..73).contains(&chance) && process.ended < subtasks.len() {
             let subtask = subtasks[process.ended];
             process.ended += 1;
@@ -323,7 +338,11 @@ impl World {
             match action {
                 Action::Create { token, name, bytes } => process.ops.push(Op::Create(token, name, bytes)),
                 Action::Read { token, name, .. } => process.ops.push(Op::Read(token, name)),
-                Action::Delete { token, names } => process.ops.push(Op::Delete(token, names)),
+                Action::Delete { token, names } => {
+                    let copied = process.copying.values().flatten().find(|name| names.contains(name));
+                    assert_eq!(copied, None, "seed {seed}: deleted while it is copied");
+                    process.ops.push(Op::Delete(token, names));
+                }
                 Action::List { token, .. } => {
                     let asked = files(self);
                     self.process(who).ops.push(Op::List(token, asked));
@@ -339,7 +358,17 @@ impl World {
                     self.check_restore(epoch, false, restore.as_deref());
                 }
                 Action::Trigger { barrier, .. } => process.barrier = Some(barrier),
-                Action::NotifyCompleted { checkpoint, .. } => {
+                Action::Drain => panic!("seed {seed}: nobody asked for it"),
+                Action::NotifyCompleted { checkpoint, requests } => {
+                    for request in requests.into_iter().filter(|request| process.copies.remove(request)) {
+                        process.copying.insert(request, checkpoint.files().map(|file| file.name.clone()).collect());
+                    }
+                    let holds = |names: &Vec<String>| !checkpoint.files().any(|file| names.contains(&file.name));
+                    let outlives = process.copying.values().any(holds);
+                    if outlives {
+                        self.marks.hit("copied after it was subsumed");
+                    }
+                    let process = self.process(who);
                     assert!(!process.superseded, "seed {seed}: completed after superseded");
                     let slot = usize::try_from(checkpoint.slot).unwrap();
                     let known = completed(&self.history[slot]).map(|completed| &completed.checkpoint);
@@ -495,7 +524,7 @@ impl World {
     }
 
     fn process_is_quiet(&self) -> bool {
-        self.processes[0].as_ref().is_some_and(|process| process.ops.is_empty())
+        self.processes[0].as_ref().is_some_and(|process| process.ops.is_empty() && process.copying.is_empty())
     }
 
     fn check_leftovers(&self) {
@@ -549,6 +578,7 @@ fn whatever_fails_no_two_coordinators_disagree_and_nothing_needed_is_lost() {
         "boundary moved",
         "closed",
         "completed",
+        "copied after it was subsumed",
         "crash with a record on its way",
         "expired",
         "fail job",

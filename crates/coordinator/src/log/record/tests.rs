@@ -4,7 +4,7 @@ use cutwater_core::{Attempt, OperatorUid, SubtaskId, TaskId};
 use proptest::prelude::*;
 
 use super::*;
-use crate::{FileRef, Phases, SubtaskSnapshot, TaskSnapshot};
+use crate::{FileRef, Last, Phases, SubtaskSnapshot, TaskSnapshot};
 
 const JOB: &str = "daily";
 const NAME: &str = "log/00000000000000000007";
@@ -23,7 +23,7 @@ fn completed() -> Record {
         max_parallelism: MaxParallelism::default(),
         completed_at_unix_ms: 1_700_000_000_123,
         duration: Duration::from_millis(42),
-        final_: false,
+        last: Last::No,
         origin: Some(Origin { job: "old".to_owned(), epoch: Epoch(9), checkpoint: CheckpointId(4) }),
         tasks: vec![TaskSnapshot {
             task: TaskId(0),
@@ -62,7 +62,8 @@ fn is_corrupt(result: &Result<Record, OpenError>) -> bool {
 #[test]
 fn records_read_back_as_written() {
     let failed = record(Body::Ended(Outcome::Failed("disk".to_owned())));
-    for record in [completed(), claim(), failed, record(Body::Ended(Outcome::Finished))] {
+    let stopped = record(Body::Ended(Outcome::Stopped { savepoint: Some("file:///s".to_owned()), drained: true }));
+    for record in [completed(), claim(), failed, stopped, record(Body::Ended(Outcome::Finished))] {
         assert_eq!(read(&record.encode()), Ok(record));
     }
 }
