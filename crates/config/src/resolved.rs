@@ -25,6 +25,8 @@ pub struct Resolved {
     pub name: Option<String>,
     /// What the author of the configuration should know; to be shown once.
     pub warnings: Vec<Warning>,
+    /// Each key that somebody set, by its name of today, sorted; also those of which nothing holds.
+    pub settings: Vec<Setting>,
     /// Where each key was found that was set and read, by its name of today.
     pub origins: BTreeMap<&'static str, Origin>,
 }
@@ -35,6 +37,38 @@ impl Resolved {
     pub fn origin(&self, key: &str) -> Origin {
         self.origins.get(key).cloned().unwrap_or(Origin::Default)
     }
+
+    /// What was said of a key, by its name of today; `None` if nothing was.
+    #[must_use]
+    pub fn setting(&self, key: &str) -> Option<&Setting> {
+        self.settings.iter().find(|setting| setting.key == key)
+    }
+}
+
+/// What was said of one key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Setting {
+    /// Its name of today.
+    pub key: &'static str,
+    /// The value that holds, as written; `None` if nothing that was said of the key was read and its default holds.
+    pub value: Option<String>,
+    /// Where that value was found.
+    pub origin: Origin,
+    /// The old name or the variable of an old name under which it was written; `None` if it was the name of today.
+    pub written_as: Option<String>,
+    /// What does not hold since something stronger was said, strongest first.
+    pub overridden: Vec<Said>,
+}
+
+/// One thing that was said of a key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Said {
+    /// The value as written.
+    pub value: String,
+    /// Where.
+    pub origin: Origin,
+    /// The old name under which it was said, if it was one.
+    pub written_as: Option<String>,
 }
 
 /// When and how checkpoints are taken. One made by [`Config::resolve`](crate::Config::resolve) or [`Default`] is
@@ -58,6 +92,8 @@ pub struct Checkpointing {
     pub num_retained: NonZeroU32,
     /// Whether they go on when some subtasks have ended; true by default.
     pub after_tasks_finish: bool,
+    /// Whether state files are compressed; false by default.
+    pub compression: bool,
     /// Where they are written; memory by default.
     pub storage: CheckpointStorage,
 }
@@ -73,6 +109,7 @@ impl Default for Checkpointing {
             tolerable_failures: 0,
             num_retained: NonZeroU32::MIN,
             after_tasks_finish: true,
+            compression: false,
             storage: CheckpointStorage::Memory,
         }
     }

@@ -75,6 +75,16 @@ impl JobGraph {
         &self.name
     }
 
+    /// The same job under another name, by the rules of [`Job::new`](crate::Job::new).
+    ///
+    /// # Errors
+    ///
+    /// [`GraphError::Name`](crate::GraphError::Name).
+    pub fn renamed(self, name: &str) -> Result<Self, crate::GraphError> {
+        cutwater_core::OperatorUid::new(name).map_err(|error| crate::GraphError::Name { error })?;
+        Ok(Self { name: name.to_owned(), ..self })
+    }
+
     /// The tasks; their places are their ids.
     #[must_use]
     pub fn tasks(&self) -> &[TaskSpec] {

@@ -25,6 +25,8 @@ use crate::status::{JobStatus, Shared};
 /// from a configuration.
 #[derive(Clone)]
 pub struct Options {
+    /// The name of the job, in place of the one that its graph has.
+    pub name: Option<String>,
     /// Parallelism of the job: the number of subtasks of each task that has no lower limit of its own. 1 unless set.
     pub parallelism: NonZeroU32,
     /// Worker threads; as many as the job's parallelism, but not more than the machine has cores, unless set.
@@ -65,6 +67,7 @@ impl Options {
     #[must_use]
     pub fn new() -> Self {
         Self {
+            name: None,
             parallelism: NonZeroU32::MIN,
             workers: None,
             max_parallelism: None,
@@ -86,6 +89,7 @@ impl Options {
     pub fn from_config(config: &Resolved) -> Result<Self, OptionsError> {
         let checkpointing = &config.checkpointing;
         let mut options = Self::new();
+        options.name.clone_from(&config.name);
         options.parallelism = config.parallelism.unwrap_or(NonZeroU32::MIN);
         options.max_parallelism = config.max_parallelism;
         options.checkpointing = Settings {
@@ -111,6 +115,9 @@ impl Options {
         options.backend = match config.backend {
             BackendKind::Hashmap => Arc::new(MemoryBackend),
         };
+        if checkpointing.compression {
+            options.compression = Compression::Zstd(1);
+        }
         if let Some(folder) = &config.checkpoint_dir {
             options.store = Some(store_at(folder)?);
         }
@@ -191,6 +198,13 @@ pub fn run(graph: JobGraph, options: Options) -> Result<JobOutcome, JobError> {
 ///
 /// [`JobError::Options`] if the options contradict each other; anything later is told by [`JobHandle::wait`].
 pub fn spawn(graph: JobGraph, options: Options) -> Result<JobHandle, JobError> {
+    let graph = match &options.name {
+        None => graph,
+        Some(name) => {
+            let job = graph.name().to_owned();
+            graph.renamed(name).map_err(|error| JobError::Options { job, reason: crate::upload::chain(&error) })?
+        }
+    };
     let job = graph.name().to_owned();
     let invalid = |reason: String| JobError::Options { job: job.clone(), reason };
     let restart = options.restart.clone().unwrap_or_else(|| {
