@@ -138,8 +138,9 @@ impl Key {
 }
 
 impl Kind {
-    /// What to tell someone whose value is not of this kind.
-    pub(crate) fn accepted(self) -> String {
+    /// What may be written, as advice: "give `true` or `false`".
+    #[must_use]
+    pub fn accepted(self) -> String {
         match self {
             Self::Duration => value::DURATION.to_owned(),
             Self::Memory => {
