@@ -23,12 +23,11 @@ impl Exit {
     /// The code of an error that has none of its own.
     fn code(self) -> &'static str {
         match self {
-            Self::Ok | Self::Failed => "CLI0001",
+            // The last three are no failures, or have codes of their own.
+            Self::Failed | Self::Ok | Self::Violated | Self::Refused => "CLI0001",
             Self::Usage => "CLI0002",
-            Self::Violated => "CLI0003",
-            Self::Damaged => "CLI0004",
-            Self::NotFound => "CLI0005",
-            Self::Refused => "CLI0006",
+            Self::Damaged => "CLI0003",
+            Self::NotFound => "CLI0004",
         }
     }
 }

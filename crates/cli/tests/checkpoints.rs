@@ -247,6 +247,16 @@ fn exit_codes_are_as_documented() {
         let ran = cutwater(args);
         assert_eq!(ran.code, code, "{case}: {}{}", ran.out, ran.err);
         assert!(ran.err.contains(message), "{case}: {}", ran.err);
+        let error = match code {
+            5 => "CLI0004",
+            2 if message != "show" => "CLI0002",
+            _ => continue, // clap's own, and none
+        };
+        assert!(ran.err.starts_with(&format!("error[{error}]: ")) && ran.out.is_empty(), "{case}: {}", ran.err);
+        let (exit, document) = json(args);
+        let found = (document["schema"].as_str(), document["code"].as_str(), document["exit_code"].as_i64());
+        assert_eq!((exit, found), (code, (Some("cutwater.error/1"), Some(error), Some(code.into()))), "{case}");
+        assert!(document["message"].as_str().unwrap().contains(message), "{case}: {document}");
     }
     assert!(!missing.exists() && files_below(empty.path()) == [file], "nothing is created");
     let help = cutwater(&["verify", "--help"]);

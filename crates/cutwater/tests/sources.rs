@@ -78,6 +78,7 @@ fn a_followed_file_that_is_cut_fails_the_job_with_its_name() {
         source = cause.source();
     }
     assert!(text.contains("input.log was cut to 0 bytes, of which 8 had been read"), "{text}");
+    assert_eq!(error.code(), "JOB0001", "the code of the failure, not of having given up");
     assert_eq!(handle.status().restarts, 0, "no restart mends it");
 }
 

@@ -182,3 +182,17 @@ pub enum GraphError {
         job: String,
     },
 }
+
+impl GraphError {
+    /// The code of this kind of error, under which docs/errors.md says what to do. It never changes its meaning.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::DuplicateUid { .. } => "GRF0001",
+            Self::Uid { .. } => "GRF0002",
+            Self::Name { .. } => "GRF0003",
+            Self::Unfinished { .. } => "GRF0004",
+            Self::Empty { .. } => "GRF0005",
+        }
+    }
+}

@@ -40,7 +40,9 @@ fn a_job_takes_the_name_of_its_configuration() {
     let mut job = Job::new("numbers");
     job.source("numbers", generator(1, |n| n)).sink("out", Collect::<u64>::default());
     let options = Options { name: Some("../elsewhere".to_owned()), ..Options::new() };
-    let error = spawn(job.build().unwrap(), options).err().unwrap().to_string();
+    let error = spawn(job.build().unwrap(), options).err().unwrap();
+    assert_eq!(error.code(), "JOB0006");
+    let error = error.to_string();
     assert!(error.contains("job numbers") && error.contains("../elsewhere"), "{error}");
 }
 

@@ -95,6 +95,7 @@
 //! between two lines, can't be told from a whole one. Bytes are taken as they stand, a NUL too. A CSV column for which the record type has a default, as `Option` has,
 //! may be missing altogether.
 
+mod code;
 mod csv;
 mod error;
 mod feed;

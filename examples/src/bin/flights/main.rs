@@ -17,8 +17,8 @@ use anyhow::{Context, anyhow};
 use clap::Parser;
 use cutwater::coordinator::OpenError;
 use cutwater::{
-    Config, Failure, JobError, JobOutcome, JobStatus, OpenCheckpointError, Options, Resolved, RestoreError, Settings,
-    StartFrom, discover, open_checkpoint, spawn,
+    Config, ConfigError, Failure, GraphError, JobError, JobOutcome, JobStatus, OpenCheckpointError, Options,
+    OptionsError, Resolved, RestoreError, Settings, StartFrom, discover, open_checkpoint, spawn,
 };
 
 use cutwater_examples::flights::{self, Tuning};
@@ -140,13 +140,25 @@ fn main() -> ExitCode {
     match run(&Args::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(Ended { exit, error, help }) => {
-            eprintln!("error: {error:#}");
+            match code(&error) {
+                Some(code) => eprintln!("error[{code}]: {error:#}"),
+                None => eprintln!("error: {error:#}"),
+            }
             if let Some(help) = help {
                 eprintln!("help: {help}");
             }
             ExitCode::from(exit as u8)
         }
     }
+}
+
+/// What docs/errors.md has more of.
+fn code(error: &anyhow::Error) -> Option<&'static str> {
+    let of_start = error.downcast_ref().map(ConfigError::code).or_else(|| error.downcast_ref().map(GraphError::code));
+    let of_place = || error.downcast_ref().map(OptionsError::code);
+    let of_checkpoint = || error.downcast_ref().map(OpenCheckpointError::code);
+    let of_run = || error.downcast_ref().map(JobError::code);
+    of_start.or_else(of_place).or_else(of_checkpoint).or_else(of_run)
 }
 
 fn run(args: &Args) -> Result<(), Ended> {
