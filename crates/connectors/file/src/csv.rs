@@ -23,7 +23,7 @@ pub(crate) struct CsvParser {
 /// How much of the next record is there, in a file that is followed.
 #[derive(Default)]
 struct Ahead {
-    scanned: usize, // bytes after `consumed`
+    scanned: usize, // bytes of what the feed holds
     quotes: explain::Quotes,
     begun: bool, // there is something but line ends
 }
@@ -142,8 +142,9 @@ fn reader(feed: Feed, delimiter: u8) -> Reader<Feed> {
 impl<T: DeserializeOwned> Parser<T> for CsvParser {
     fn next(&mut self) -> Result<Next<T>, FileError> {
         let before = self.place;
-        let consumed = self.consumed();
-        if self.reader.get_mut().forget(consumed) > 0 {
+        // The reader may stand within a `\r\n`, whose second half is no part of the next record.
+        let done = self.consumed().max(before.offset);
+        if self.reader.get_mut().forget(done) > 0 {
             self.ahead = Ahead::default();
         }
         if !self.is_there()? {

@@ -13,6 +13,7 @@ use super::*;
 
 mod compressed;
 mod follow;
+mod hostile;
 mod json;
 mod many;
 
