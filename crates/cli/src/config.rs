@@ -24,8 +24,8 @@ pub(crate) enum Command {
     /// Says what a key means here, under its name of today or of Flink 1.x.
     #[command(after_help = super::EXIT_CODES)]
     Explain {
-        /// The key, as in `restart-strategy.type`, or its variable.
-        key: String,
+        /// The key, as in `restart-strategy.type`, or its variable [default: all, a line each].
+        key: Option<String>,
         /// Print one JSON document.
         #[arg(long)]
         json: bool,
@@ -70,9 +70,13 @@ impl Command {
                     shown.warn();
                 }
             }
-            Self::Explain { key, json } => {
+            Self::Explain { key: Some(key), json } => {
                 let explained = explain::gather(key)?;
                 print_plain(&explained, *json, || explained.text())?;
+            }
+            Self::Explain { key: None, json } => {
+                let all = explain::gather_all();
+                print_plain(&all, *json, || all.text())?;
             }
         }
         Ok(Exit::Ok)

@@ -123,6 +123,22 @@ fn a_key_is_explained_under_each_of_its_names() {
 }
 
 #[test]
+fn all_keys_are_listed_with_what_becomes_of_them() {
+    let folder = folder();
+    let ran = config(folder.path(), &[], &["explain"]);
+    assert_eq!((ran.code, ran.err.as_str()), (0, ""));
+    for line in
+        ["honoured  restart-strategy.type\n", "refused   scheduler-mode\n", "warned    web.exception-history-size\n"]
+    {
+        assert!(ran.out.contains(line), "{line} is not in {}", ran.out);
+    }
+    let json: Value = serde_json::from_str(&config(folder.path(), &[], &["explain", "--json"]).out).unwrap();
+    let keys = json["keys"].as_array().unwrap();
+    assert_eq!((ran.out.lines().count(), json["schema"].as_str()), (keys.len(), Some("cutwater.config.keys/1")));
+    assert!(keys.iter().all(|key| key["meaning"].as_str().is_some_and(|meaning| !meaning.is_empty())));
+}
+
+#[test]
 fn errors_have_exit_codes_and_codes() {
     let folder = folder();
     fs::write(folder.path().join("broken.yaml"), "a: [b\n").unwrap();

@@ -1,6 +1,6 @@
 //! `cutwater config explain`.
 
-use cutwater_config::{Key, Status, Support, status};
+use cutwater_config::{Key, Status, Support, keys, status};
 use serde::Serialize;
 
 use crate::failure::{Exit, Failure};
@@ -28,6 +28,24 @@ pub(crate) struct Explained {
     old_names: &'static [&'static str],
     #[serde(skip_serializing_if = "Option::is_none")]
     variable: Option<String>,
+}
+
+/// All keys that Cutwater knows.
+#[derive(Debug, Serialize)]
+pub(crate) struct All {
+    schema: &'static str,
+    keys: Vec<Explained>,
+}
+
+pub(crate) fn gather_all() -> All {
+    All { schema: "cutwater.config.keys/1", keys: keys().iter().map(of).collect() }
+}
+
+impl All {
+    /// What becomes of a key, and its name: a line each, the same on a terminal and in a pipe.
+    pub(crate) fn text(&self) -> String {
+        self.keys.iter().map(|explained| format!("{:<8}  {}\n", explained.status, explained.key)).collect()
+    }
 }
 
 pub(crate) fn gather(name: &str) -> Result<Explained, Failure> {

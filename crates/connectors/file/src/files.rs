@@ -13,7 +13,7 @@ pub trait IntoFiles {
     fn into_files(self) -> Files;
 }
 
-/// Files of a source. Made of a path, or by [`glob`].
+/// Files of a source. Made of a path, or by [`glob()`].
 #[derive(Clone, Debug)]
 pub struct Files(Kind);
 
@@ -23,7 +23,7 @@ enum Kind {
     Matching(String),
 }
 
-/// All files that match a pattern. Made by [`glob`].
+/// All files that match a pattern. Made by [`glob()`].
 #[derive(Clone, Debug)]
 pub struct Glob(String);
 

@@ -61,7 +61,7 @@
 //!
 //! # The parts
 //!
-//! - [`csv()`], [`delimited`], [`json_lines`] and [`lines`] make a [`FileSource`] of a path or a [`glob`]: one split for
+//! - [`csv()`], [`delimited`], [`json_lines`] and [`lines`] make a [`FileSource`] of a path or a [`glob()`]: one split for
 //!   each file, its place a [`FilePosition`]. Event time, watermarks, pace and the longest record are set by its methods,
 //!   and [`FileSource::follow`] waits for what is appended.
 //! - [`socket_lines`] reads a TCP connection, for trying things: it can't be replayed.

@@ -24,7 +24,7 @@ type OpenParser<T> = fn(Feed, u8, Option<&FilePosition>) -> Result<Box<dyn Parse
 pub const DEFAULT_MAX_RECORD_BYTES: usize = 1 << 20;
 
 /// Files of records, plain or compressed with zstd or gzip, each a split. Made by [`csv()`], [`delimited`],
-/// [`json_lines`] or [`lines`] of a path or a [`glob`](crate::glob).
+/// [`json_lines`] or [`lines`] of a path or a [`glob()`](crate::glob()).
 ///
 /// - A file is read once from beginning to end. It may grow between two runs, not change otherwise.
 /// - A file compressed in one piece is decompressed from its beginning to go on at a position; one of many zstd frames or
@@ -115,7 +115,7 @@ impl<T> FileSource<T> {
         }
     }
 
-    /// Reads this file too, or all that match a [`glob`](crate::glob). The files are read side by side, as far as there
+    /// Reads this file too, or all that match a [`glob()`](crate::glob()). The files are read side by side, as far as there
     /// are subtasks, and in turns beyond that.
     #[must_use]
     pub fn and(mut self, files: impl IntoFiles) -> Self {
