@@ -3,6 +3,7 @@
 
 use std::fs::{self, OpenOptions};
 use std::io::Write;
+use std::net::TcpListener;
 use std::path::Path;
 use std::time::Duration;
 
@@ -109,4 +110,25 @@ fn files_that_appear_between_two_runs_are_read_by_the_second() {
     let mut rest = out.take();
     rest.sort();
     assert_eq!(rest, ["/more", "/new"]);
+}
+
+#[test]
+fn a_socket_is_read_until_it_is_closed() {
+    let folder = tempfile::tempdir().unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let sender = std::thread::spawn(move || {
+        let mut stream = listener.accept().unwrap().0;
+        for n in 0..10_000 {
+            writeln!(stream, "line {n}").unwrap();
+        }
+    });
+    let out = Collect::default();
+    let mut job = Job::new("socket");
+    job.source("lines", file::socket_lines(address)).sink("out", out.clone());
+    let handle = spawn(job.build().unwrap(), options(folder.path())).unwrap();
+    assert_eq!(handle.wait().unwrap(), JobOutcome::Finished);
+    sender.join().unwrap();
+    let expected: Vec<_> = (0..10_000).map(|n| format!("line {n}")).collect();
+    assert_eq!(out.take(), expected);
 }

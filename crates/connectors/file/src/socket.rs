@@ -23,6 +23,10 @@ const CHUNK: usize = 16 << 10;
 /// other side sends while nobody is connected: over a restart each line counts at most once, whatever the mode of the
 /// checkpoints. Its position only counts lines. To lose nothing, write to a file and
 /// [follow](crate::FileSource::follow) it.
+///
+/// An attempt connects when it starts, for at most 5 s an address; that nobody listens is an error that the restart
+/// strategy may try again. A connection that the other side has closed is the end of the data. It has no place in the
+/// simulation, whose worlds have no sockets.
 #[derive(Clone, Debug)]
 pub struct SocketSource {
     address: String,
