@@ -16,6 +16,20 @@ pub(crate) enum Exit {
     Violated = 3,
     Damaged = 4,
     NotFound = 5,
+    Refused = 6,
+}
+
+impl Exit {
+    /// The code of an error that has none of its own.
+    fn code(self) -> &'static str {
+        match self {
+            // The last three are no failures, or have codes of their own.
+            Self::Failed | Self::Ok | Self::Violated | Self::Refused => "CLI0001",
+            Self::Usage => "CLI0002",
+            Self::Damaged => "CLI0003",
+            Self::NotFound => "CLI0004",
+        }
+    }
 }
 
 impl From<Exit> for ExitCode {
@@ -28,12 +42,30 @@ impl From<Exit> for ExitCode {
 #[derive(Debug)]
 pub(crate) struct Failure {
     pub(crate) exit: Exit,
+    /// What docs/errors.md has more of.
+    pub(crate) code: &'static str,
     pub(crate) message: String,
 }
 
 impl Failure {
     pub(crate) fn new(exit: Exit, message: impl Into<String>) -> Self {
-        Self { exit, message: message.into() }
+        Self { exit, code: exit.code(), message: message.into() }
+    }
+
+    pub(crate) fn with_code(self, code: &'static str) -> Self {
+        Self { code, ..self }
+    }
+
+    /// What `--json` prints in place of a report.
+    pub(crate) fn json(&self) -> String {
+        let Self { exit, code, message } = self;
+        let document = serde_json::json!({
+            "schema": "cutwater.error/1",
+            "code": code,
+            "exit_code": *exit as u8,
+            "message": message,
+        });
+        format!("{document:#}\n")
     }
 }
 

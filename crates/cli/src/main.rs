@@ -1,8 +1,10 @@
-//! The `cutwater` command: looks into checkpoint folders without the job that wrote them, and simulates.
+//! The `cutwater` command: looks into checkpoint folders without the job that wrote them, says what a configuration
+//! means, and simulates.
 //!
 //! `checkpoints` only reads. Each command gathers a report, which is printed as text that fits 80 columns, or as one JSON
 //! document.
 
+mod config;
 mod failure;
 mod folder;
 mod inspect;
@@ -28,7 +30,9 @@ Exit codes:
   2  the command line is wrong
   3  a simulated world broke a rule
   4  something is damaged, missing from a checkpoint, or of a newer version
-  5  there is no such folder, log or checkpoint";
+  5  there is no such folder, file, log, checkpoint or key
+  6  the configuration is not accepted
+An error has a code, such as CFG0005: docs/errors.md says what to do.";
 
 /// Checkpoints and restarts for stateful stream processing.
 #[derive(Parser)]
@@ -46,6 +50,9 @@ enum Command {
     /// Looks into savepoints, checks, copies and deletes them, without the job.
     #[command(subcommand)]
     Savepoint(SavepointCommand),
+    /// Says what a configuration means. Changes nothing.
+    #[command(subcommand)]
+    Config(config::Command),
     /// Runs worlds of failures from seeds, and judges them.
     #[command(after_help = EXIT_CODES)]
     Simulate(simulate::Simulate),
@@ -134,16 +141,43 @@ struct Place {
 }
 
 fn main() -> ExitCode {
-    let ended = match Cli::parse().command {
+    let command = Cli::parse().command;
+    let json = command.json();
+    let ended = match command {
         Command::Checkpoints(command) => run(command),
         Command::Savepoint(command) => run_savepoint(command),
+        Command::Config(command) => command.run(),
         Command::Simulate(simulate) => simulate.run(),
     };
     match ended {
         Ok(exit) => exit.into(),
         Err(failure) => {
-            eprintln!("error: {failure}");
+            if json {
+                drop(report::say(&failure.json())); // if that fails, the next line still says it
+            }
+            eprintln!("error[{}]: {failure}", failure.code);
             failure.exit.into()
+        }
+    }
+}
+
+impl Command {
+    /// Whether standard output is to be JSON.
+    fn json(&self) -> bool {
+        match self {
+            Self::Checkpoints(
+                Checkpoints::List { place, .. }
+                | Checkpoints::Inspect { place, .. }
+                | Checkpoints::Verify { place, .. },
+            ) => place.json,
+            Self::Savepoint(
+                SavepointCommand::Inspect { place }
+                | SavepointCommand::Verify { place }
+                | SavepointCommand::Copy { place, .. }
+                | SavepointCommand::Delete { place },
+            ) => place.json,
+            Self::Config(command) => command.json(),
+            Self::Simulate(simulate) => simulate.json(),
         }
     }
 }

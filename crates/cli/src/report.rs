@@ -28,6 +28,7 @@ pub(crate) struct Problem {
     /// Its path.
     pub(crate) file: String,
     pub(crate) kind: ProblemKind,
+    pub(crate) code: &'static str,
     /// What is wrong, in a sentence about the file.
     pub(crate) reason: String,
 }
@@ -50,11 +51,21 @@ impl ProblemKind {
             Self::Unreadable => "unreadable",
         }
     }
+
+    /// What docs/errors.md has more of.
+    fn code(self) -> &'static str {
+        match self {
+            Self::Damaged => "CKP0001",
+            Self::Missing => "CKP0002",
+            Self::NewerFormat => "CKP0003",
+            Self::Unreadable => "CKP0004",
+        }
+    }
 }
 
 impl Problem {
     pub(crate) fn new(file: String, kind: ProblemKind, reason: impl Into<String>) -> Self {
-        Self { file, kind, reason: reason.into() }
+        Self { file, kind, code: kind.code(), reason: reason.into() }
     }
 
     pub(crate) fn of_store(file: String, error: &StoreError) -> Self {
@@ -83,9 +94,9 @@ impl Problem {
         Self::new(file, ProblemKind::Damaged, chain(error))
     }
 
-    /// `kind: file`, then the reason on a line of its own, since paths are long.
+    /// `kind[code]: file`, then the reason on a line of its own, since paths are long.
     pub(crate) fn text(&self) -> String {
-        format!("{}: {}\n  {}\n", self.kind.word(), safe(&self.file), safe(&self.reason))
+        format!("{}[{}]: {}\n  {}\n", self.kind.word(), self.code, safe(&self.file), safe(&self.reason))
     }
 
     fn exit(&self) -> Exit {
@@ -99,19 +110,23 @@ impl Problem {
 /// Prints the report and says how to end.
 pub(crate) fn print<R: Report>(report: &R, json: bool) -> Result<Exit, Failure> {
     let problems = report.problems();
-    let out = if json {
-        let document = serde_json::to_string_pretty(report);
-        document.map_err(|error| Failure::new(Exit::Failed, format!("could not make JSON: {error}")))? + "\n"
-    } else {
-        report.text()
-    };
-    say(&out)?;
+    say(&if json { document(report)? } else { report.text() })?;
     if !json && !report.text_has_problems() {
         for problem in &problems {
             eprint!("{}", problem.text());
         }
     }
     Ok(problems.iter().map(|problem| problem.exit()).max().unwrap_or(Exit::Ok))
+}
+
+/// Prints a report that knows of no problems.
+pub(crate) fn print_plain(report: &impl Serialize, json: bool, text: impl FnOnce() -> String) -> Result<(), Failure> {
+    say(&if json { document(report)? } else { text() })
+}
+
+fn document(report: &impl Serialize) -> Result<String, Failure> {
+    let document = serde_json::to_string_pretty(report);
+    Ok(document.map_err(|error| Failure::new(Exit::Failed, format!("could not make JSON: {error}")))? + "\n")
 }
 
 /// Prints a text. Whoever closes the pipe early has read enough.

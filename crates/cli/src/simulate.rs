@@ -11,7 +11,7 @@ use cutwater_simulation::{Failure as SeedFailure, Mark, Marks, Mutant, Report as
 use serde::Serialize;
 
 use crate::failure::{Exit, Failure, chain};
-use crate::report::say;
+use crate::report::{print_plain, say};
 use crate::text::wrap;
 
 /// Arguments of `simulate`.
@@ -104,6 +104,10 @@ struct Caught {
 }
 
 impl Simulate {
+    pub(crate) fn json(&self) -> bool {
+        self.json
+    }
+
     pub(crate) fn run(&self) -> Result<Exit, Failure> {
         let mutant = match self.mutant.as_deref() {
             Some("all") => return self.all_mutants(),
@@ -340,9 +344,7 @@ fn save(path: &Path, tape: &Tape) -> Result<(), Failure> {
 }
 
 fn print_json(document: &impl Serialize) -> Result<(), Failure> {
-    let text = serde_json::to_string_pretty(document);
-    let text = text.map_err(|error| Failure::new(Exit::Failed, format!("could not make JSON: {error}")))?;
-    say(&(text + "\n"))
+    print_plain(document, true, String::new)
 }
 
 #[expect(clippy::disallowed_methods, reason = "the worlds have clocks of their own; this is how long they take")]

@@ -164,7 +164,8 @@ fn verify_reads_all_and_names_every_damaged_file() {
         damage(file, &whole);
         let ran = cutwater(&["verify", text(&path)]);
         assert_eq!(ran.code, 4, "{case}: {}{}", ran.out, ran.err);
-        assert!(ran.out.contains(&format!("{word}: {}", text(file))), "{case}: {}", ran.out);
+        let code = if word == "damaged" { "CKP0001" } else { "CKP0002" };
+        assert!(ran.out.contains(&format!("{word}[{code}]: {}", text(file))), "{case}: {}", ran.out);
         let (code, report) = json(&["verify", text(&path)]);
         assert_eq!((code, &report["ok"]), (4, &false.into()), "{case}");
         fs::write(file, whole).unwrap();
@@ -212,7 +213,7 @@ fn a_newer_format_is_told_from_damage() {
     fs::write(&record, bytes).unwrap();
     let ran = cutwater(&["verify", text(&path)]);
     assert_eq!(ran.code, 4, "{}", ran.out);
-    assert!(ran.out.contains(&format!("newer format: {}", text(&record))), "{}", ran.out);
+    assert!(ran.out.contains(&format!("newer format[CKP0003]: {}", text(&record))), "{}", ran.out);
 }
 
 /// CRC-32C bit by bit: slow, and independent of the code under test.
@@ -246,6 +247,16 @@ fn exit_codes_are_as_documented() {
         let ran = cutwater(args);
         assert_eq!(ran.code, code, "{case}: {}{}", ran.out, ran.err);
         assert!(ran.err.contains(message), "{case}: {}", ran.err);
+        let error = match code {
+            5 => "CLI0004",
+            2 if message != "show" => "CLI0002",
+            _ => continue, // clap's own, and none
+        };
+        assert!(ran.err.starts_with(&format!("error[{error}]: ")) && ran.out.is_empty(), "{case}: {}", ran.err);
+        let (exit, document) = json(args);
+        let found = (document["schema"].as_str(), document["code"].as_str(), document["exit_code"].as_i64());
+        assert_eq!((exit, found), (code, (Some("cutwater.error/1"), Some(error), Some(code.into()))), "{case}");
+        assert!(document["message"].as_str().unwrap().contains(message), "{case}: {document}");
     }
     assert!(!missing.exists() && files_below(empty.path()) == [file], "nothing is created");
     let help = cutwater(&["verify", "--help"]);

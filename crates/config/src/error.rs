@@ -54,10 +54,12 @@ pub enum ConfigError {
         nearest: Option<String>,
     },
     /// A value that is not of the key's type or out of its range.
-    #[error("{origin}: `{key}` is `{value}`, {accepted}")]
+    #[error("{origin}: `{key}`{} is `{value}`, {accepted}", today(*new))]
     Invalid {
         /// The key as written, perhaps an old name.
         key: String,
+        /// The name of today, if `key` is an old one.
+        new: Option<&'static str>,
         /// As written.
         value: String,
         /// Where it was found.
@@ -66,10 +68,12 @@ pub enum ConfigError {
         accepted: String,
     },
     /// A feature of Flink that Cutwater does not have yet. Going on without it would not be what was asked for.
-    #[error("{origin}: `{key}: {value}` is not built yet, {accepted}")]
+    #[error("{origin}: `{key}: {value}`{} is not built yet, {accepted}", today(*new))]
     NotBuilt {
         /// The key as written, perhaps an old name.
         key: String,
+        /// The name of today, if `key` is an old one.
+        new: Option<&'static str>,
         /// As written.
         value: String,
         /// Where it was found.
@@ -80,6 +84,23 @@ pub enum ConfigError {
     /// Two values that are fine alone and not together.
     #[error("{0}")]
     Conflict(Box<Conflict>),
+}
+
+impl ConfigError {
+    /// The code of this kind of error, under which docs/errors.md says what to do. It never changes its meaning.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Read { .. } => "CFG0001",
+            Self::TooLarge { .. } => "CFG0002",
+            Self::Syntax { .. } => "CFG0003",
+            Self::Duplicate { .. } => "CFG0004",
+            Self::UnknownKey { .. } => "CFG0005",
+            Self::Invalid { .. } => "CFG0006",
+            Self::NotBuilt { .. } => "CFG0007",
+            Self::Conflict(_) => "CFG0008",
+        }
+    }
 }
 
 /// Two values that contradict each other; either may be a default.
@@ -106,6 +127,10 @@ impl fmt::Display for Conflict {
         let Self { key, value, origin, other_key, other_value, other_origin, rule } = self;
         write!(f, "{origin}: `{key}` is `{value}`, but `{other_key}` is `{other_value}` ({other_origin}): {rule}")
     }
+}
+
+fn today(new: Option<&str>) -> String {
+    new.map_or_else(String::new, |name| format!(" (now `{name}`)"))
 }
 
 fn hint(nearest: Option<&str>) -> String {

@@ -73,6 +73,57 @@ pub fn keys() -> &'static [Key] {
     KEYS
 }
 
+/// What a name is to Cutwater, whether it is in [`keys`] or not.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Status {
+    /// A key of the table, under its name of today.
+    Known(&'static Key),
+    /// A key of the table, under an old name.
+    Renamed(&'static Key),
+    /// Not in the table, and none of ours: passed over with a warning.
+    NoMeaning,
+    /// A mistake, refused.
+    Unknown {
+        /// The known name that looks most like it.
+        nearest: Option<String>,
+    },
+}
+
+/// What would become of a key of this name, or of a variable if it begins with `CUTWATER_`.
+///
+/// ```
+/// use cutwater_config::{Status, status};
+///
+/// let Status::Renamed(key) = status("state.backend") else { panic!() };
+/// assert_eq!(key.name, "state.backend.type");
+/// assert_eq!(status("rest.port"), Status::NoMeaning);
+/// ```
+#[must_use]
+pub fn status(name: &str) -> Status {
+    match look_up(name, name.starts_with("CUTWATER_")) {
+        Known::Current(key) => Status::Known(key),
+        Known::Old(key, _) => Status::Renamed(key),
+        Known::NoMeaning => Status::NoMeaning,
+        Known::Unknown { nearest } => Status::Unknown { nearest },
+    }
+}
+
+impl Kind {
+    /// What kind of value it is, in a few words.
+    #[must_use]
+    pub fn describe(self) -> String {
+        match self {
+            Self::Duration => "duration".to_owned(),
+            Self::Memory => "size".to_owned(),
+            Self::Boolean => "true or false".to_owned(),
+            Self::Integer => "whole number of 32 bits".to_owned(),
+            Self::Double => "decimal number".to_owned(),
+            Self::Text => "text".to_owned(),
+            Self::Choice(names) => format!("one of {}", names.join(", ")),
+        }
+    }
+}
+
 impl Key {
     /// The variable of the environment that sets this key, `CUTWATER_...`.
     ///
@@ -87,8 +138,9 @@ impl Key {
 }
 
 impl Kind {
-    /// What to tell someone whose value is not of this kind.
-    pub(crate) fn accepted(self) -> String {
+    /// What may be written, as advice: "give `true` or `false`".
+    #[must_use]
+    pub fn accepted(self) -> String {
         match self {
             Self::Duration => value::DURATION.to_owned(),
             Self::Memory => {
@@ -181,21 +233,28 @@ fn nearest(written: &str, spell: impl Fn(&'static str) -> Cow<'static, str>, lim
     measured.min().filter(|(distance, _)| *distance <= limit).map(|(_, name)| name.into_owned())
 }
 
-/// How many characters must be put in, taken out or changed to make one text of the other (Levenshtein).
-/// Longer texts than any key are cut, so that a hostile file can't make this slow.
+/// How many characters must be put in, taken out, changed or swapped with their neighbour to make one text of the other
+/// (Damerau and Levenshtein; no character is touched twice). Longer texts than any key are cut, so that a hostile file
+/// can't make this slow.
 fn distance(one: &str, other: &str) -> usize {
     const LONGEST: usize = 128;
-    let other: Vec<char> = other.chars().take(LONGEST).collect();
-    let mut row: Vec<usize> = (0..=other.len()).collect();
-    for (line, char) in one.chars().take(LONGEST).enumerate() {
-        let mut diagonal = std::mem::replace(&mut row[0], line + 1);
-        for (column, &wanted) in other.iter().enumerate() {
-            let changed = diagonal + usize::from(char != wanted);
-            diagonal = row[column + 1];
-            row[column + 1] = changed.min(diagonal + 1).min(row[column] + 1);
+    let (one, other): (Vec<char>, Vec<char>) =
+        (one.chars().take(LONGEST).collect(), other.chars().take(LONGEST).collect());
+    let mut before_last: Vec<usize> = Vec::new();
+    let mut last: Vec<usize> = (0..=other.len()).collect();
+    for (line, char) in one.iter().enumerate() {
+        let mut row = vec![line + 1; other.len() + 1];
+        for (column, wanted) in other.iter().enumerate() {
+            let changed = last[column] + usize::from(char != wanted);
+            let mut least = changed.min(last[column + 1] + 1).min(row[column] + 1);
+            if line > 0 && column > 0 && one[line - 1] == *wanted && *char == other[column - 1] {
+                least = least.min(before_last[column - 1] + 1);
+            }
+            row[column + 1] = least;
         }
+        before_last = std::mem::replace(&mut last, row);
     }
-    row[other.len()]
+    last[other.len()]
 }
 
 /// The variable for a key: upper case, `.` and `-` as `_`, and our prefix.

@@ -52,6 +52,7 @@
 //!
 //! - One of [`keys`] that is [`Support::Built`]: read, typed, checked.
 //! - [`Support::NotBuilt`]: refused by name, unless it asks for nothing.
+//! - [`Support::NoMeaning`]: passed over, with one [`Warning`].
 //! - An old spelling of Flink 1.x: read, with a [`Warning`].
 //! - Unknown in our families (`execution.checkpointing.`, `restart-strategy.`, `state.`, `cutwater.`), or all but one
 //!   of ours: an error that names the nearest.
@@ -61,7 +62,8 @@
 //!
 //! - [`Config`], [`Settings`] (the program's words), [`discover`] (which file).
 //! - [`Resolved`], [`Checkpointing`], [`RestartSettings`]; [`Origin`] and [`Level`] say where a value came from.
-//! - [`ConfigError`] names key, value, place and what is accepted.
+//! - [`Setting`] says of a key what holds, where that stands and what it replaced; [`status`] says what a key is here.
+//! - [`ConfigError`] names key, value, place and what is accepted, and has a code that docs/errors.md explains.
 //! - [`Key`], [`Kind`]: the table that documentation is made from.
 //!
 //! Where Cutwater differs from Flink: an interval of 0 turns checkpointing off and one between 0 and 10 ms is an
@@ -80,9 +82,12 @@ mod warning;
 
 pub use error::{ConfigError, Conflict};
 pub use file::discover;
-pub use keys::{Key, Kind, Support, keys};
+pub use keys::{Key, Kind, Status, Support, keys, status};
 pub use origin::{Level, Origin};
-pub use resolved::{BackendKind, CheckpointStorage, Checkpointing, CheckpointingMode, Resolved, RestartSettings};
+pub use resolved::{
+    BackendKind, CheckpointStorage, Checkpointing, CheckpointingMode, Recovery, Resolved, RestartSettings, Said,
+    Setting,
+};
 pub use settings::Settings;
 pub use source::Config;
 pub use warning::Warning;

@@ -4,17 +4,18 @@ use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use cutwater_core::MaxParallelism;
+use cutwater_core::{MaxParallelism, OperatorUid};
 
 use crate::keys::{Key, Kind, Support, keys};
 use crate::source::{Found, Layer};
 use crate::value;
 use crate::{
-    BackendKind, CheckpointStorage, Checkpointing, CheckpointingMode, ConfigError, Conflict, Origin, Resolved,
-    RestartSettings, Warning,
+    BackendKind, CheckpointStorage, Checkpointing, CheckpointingMode, ConfigError, Conflict, Origin, Recovery,
+    Resolved, RestartSettings, Warning,
 };
 
 mod restart;
+mod trace;
 
 #[cfg(test)]
 mod tests;
@@ -34,11 +35,17 @@ const INTERVAL: &str = "execution.checkpointing.interval";
 const MIN_PAUSE: &str = "execution.checkpointing.min-pause";
 const STORAGE: &str = "execution.checkpointing.storage";
 const DIR: &str = "execution.checkpointing.dir";
+const NAME: &str = "pipeline.name";
 const PARALLELISM: &str = "parallelism.default";
 const MAX_PARALLELISM: &str = "pipeline.max-parallelism";
 
-/// `layers` from the weakest to the strongest.
-pub(crate) fn resolve(layers: Vec<Layer>, warnings: Vec<Warning>) -> Result<Resolved, ConfigError> {
+/// `layers` from the weakest to the strongest; `replaced` is what lost within one of them.
+pub(crate) fn resolve(
+    layers: Vec<Layer>,
+    replaced: Vec<Found>,
+    warnings: Vec<Warning>,
+) -> Result<Resolved, ConfigError> {
+    let said: Vec<Found> = layers.iter().flat_map(|layer| layer.values().cloned()).chain(replaced).collect();
     let (strategy, strategy_warnings) = restart::select(&layers);
     let mut values = Values { found: BTreeMap::new(), warnings };
     values.warnings.extend(strategy_warnings);
@@ -57,7 +64,10 @@ pub(crate) fn resolve(layers: Vec<Layer>, warnings: Vec<Warning>) -> Result<Reso
         backend: values.backend()?,
         parallelism: values.parallelism()?,
         max_parallelism: values.max_parallelism()?,
-        name: values.text("pipeline.name")?.map(str::to_owned),
+        name: values.name()?,
+        savepoint_dir: values.text("execution.checkpointing.savepoint-dir")?.map(str::to_owned),
+        recovery: values.recovery()?,
+        settings: trace::settings(&values.found, said),
         origins: values.found.iter().map(|(name, found)| (*name, found.entry.origin.clone())).collect(),
         warnings: values.warnings,
         checkpointing,
@@ -116,6 +126,7 @@ impl Values {
             tolerable_failures: self.number("execution.checkpointing.tolerable-failed-checkpoints", 0)?,
             num_retained: self.positive("execution.checkpointing.num-retained")?,
             after_tasks_finish: self.boolean("execution.checkpointing.checkpoints-after-tasks-finish")?,
+            compression: self.boolean("execution.checkpointing.snapshot-compression")?,
             storage: self.storage()?,
         })
     }
@@ -155,11 +166,36 @@ impl Values {
         }
     }
 
+    fn recovery(&self) -> Result<Recovery, ConfigError> {
+        const CLAIM: &str = "execution.state-recovery.claim-mode";
+        let mode = self.choice(CLAIM)?;
+        if let (Some("LEGACY"), Some(found)) = (mode, self.found.get(CLAIM)) {
+            return Err(found.not_built("only `CLAIM` and `NO_CLAIM` are".to_owned()));
+        }
+        Ok(Recovery {
+            path: self.text("execution.state-recovery.path")?.map(str::to_owned),
+            claim: mode == Some("CLAIM"),
+            ignore_unclaimed: self.boolean("execution.state-recovery.ignore-unclaimed-state")?,
+        })
+    }
+
     fn backend(&self) -> Result<BackendKind, ConfigError> {
         let Some(found) = self.found.get("state.backend.type") else { return Ok(BackendKind::default()) };
         match found.text()?.to_ascii_lowercase().as_str() {
             "hashmap" | "memory" => Ok(BackendKind::Hashmap),
             _ => Err(found.not_built("only `hashmap` (or `memory`) is".to_owned())),
+        }
+    }
+
+    /// It names a folder and stands in file names, so not everything will do.
+    fn name(&self) -> Result<Option<String>, ConfigError> {
+        let Some(name) = self.text(NAME)? else { return Ok(None) };
+        match OperatorUid::new(name) {
+            Ok(_) => Ok(Some(name.to_owned())),
+            Err(_) => {
+                let accepted = "give 1 to 200 letters, digits, `-`, `_` or `.`, a letter or digit first";
+                Err(self.refused(NAME, accepted.to_owned()))
+            }
         }
     }
 
@@ -290,12 +326,24 @@ impl Found {
 
     fn invalid(&self, accepted: String) -> ConfigError {
         let entry = self.entry.clone();
-        ConfigError::Invalid { key: entry.key, value: entry.value, origin: entry.origin, accepted }
+        ConfigError::Invalid {
+            key: entry.key,
+            new: self.new_name(),
+            value: entry.value,
+            origin: entry.origin,
+            accepted,
+        }
     }
 
     fn not_built(&self, accepted: String) -> ConfigError {
         let entry = self.entry.clone();
-        ConfigError::NotBuilt { key: entry.key, value: entry.value, origin: entry.origin, accepted }
+        ConfigError::NotBuilt {
+            key: entry.key,
+            new: self.new_name(),
+            value: entry.value,
+            origin: entry.origin,
+            accepted,
+        }
     }
 }
 

@@ -23,8 +23,14 @@ pub struct Resolved {
     pub max_parallelism: Option<MaxParallelism>,
     /// The name of the job, if someone said.
     pub name: Option<String>,
+    /// The folder for savepoints, as written: a path or a URI.
+    pub savepoint_dir: Option<String>,
+    /// From where the job starts, if not from its own newest checkpoint.
+    pub recovery: Recovery,
     /// What the author of the configuration should know; to be shown once.
     pub warnings: Vec<Warning>,
+    /// Each key that somebody set, by its name of today, sorted; also those of which nothing holds.
+    pub settings: Vec<Setting>,
     /// Where each key was found that was set and read, by its name of today.
     pub origins: BTreeMap<&'static str, Origin>,
 }
@@ -35,6 +41,49 @@ impl Resolved {
     pub fn origin(&self, key: &str) -> Origin {
         self.origins.get(key).cloned().unwrap_or(Origin::Default)
     }
+
+    /// What was said of a key, by its name of today; `None` if nothing was.
+    #[must_use]
+    pub fn setting(&self, key: &str) -> Option<&Setting> {
+        self.settings.iter().find(|setting| setting.key == key)
+    }
+}
+
+/// What was said of one key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Setting {
+    /// Its name of today.
+    pub key: &'static str,
+    /// The value that holds, as written; `None` if nothing that was said of the key was read and its default holds.
+    pub value: Option<String>,
+    /// Where that value was found.
+    pub origin: Origin,
+    /// The old name or the variable of an old name under which it was written; `None` if it was the name of today.
+    pub written_as: Option<String>,
+    /// What does not hold since something stronger was said, strongest first.
+    pub overridden: Vec<Said>,
+}
+
+/// One thing that was said of a key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Said {
+    /// The value as written.
+    pub value: String,
+    /// Where.
+    pub origin: Origin,
+    /// The old name under which it was said, if it was one.
+    pub written_as: Option<String>,
+}
+
+/// From where a job starts. The default: from its own newest checkpoint, else from nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Recovery {
+    /// A savepoint, or the folder of another job's checkpoints, as written: a path or a URI.
+    pub path: Option<String>,
+    /// Whether the savepoint becomes the job's, which deletes it when it has checkpoints of its own; false by default.
+    pub claim: bool,
+    /// Whether state that no operator asks for is left out; false by default: then such a start is refused.
+    pub ignore_unclaimed: bool,
 }
 
 /// When and how checkpoints are taken. One made by [`Config::resolve`](crate::Config::resolve) or [`Default`] is
@@ -58,6 +107,8 @@ pub struct Checkpointing {
     pub num_retained: NonZeroU32,
     /// Whether they go on when some subtasks have ended; true by default.
     pub after_tasks_finish: bool,
+    /// Whether state files are compressed; false by default.
+    pub compression: bool,
     /// Where they are written; memory by default.
     pub storage: CheckpointStorage,
 }
@@ -73,6 +124,7 @@ impl Default for Checkpointing {
             tolerable_failures: 0,
             num_retained: NonZeroU32::MIN,
             after_tasks_finish: true,
+            compression: false,
             storage: CheckpointStorage::Memory,
         }
     }

@@ -125,9 +125,9 @@ impl Config {
     /// feature that is not built, or two values that contradict each other.
     pub fn resolve(mut self) -> Result<Resolved, ConfigError> {
         self.sources.sort_by_key(|(level, _)| *level); // stable: later sources of a level stay later
-        let mut reader = Reader { warnings: self.warnings, seen: BTreeSet::new() };
+        let mut reader = Reader { warnings: self.warnings, replaced: Vec::new(), seen: BTreeSet::new() };
         let layers = self.sources.into_iter().map(|(_, entries)| reader.read(entries)).collect::<Result<_, _>>()?;
-        resolve::resolve(layers, reader.warnings)
+        resolve::resolve(layers, reader.replaced, reader.warnings)
     }
 }
 
@@ -143,8 +143,17 @@ pub(crate) struct Found {
     rank: usize,
 }
 
+impl Found {
+    /// The name of today, if the key was written under another one.
+    pub(crate) fn new_name(&self) -> Option<&'static str> {
+        (self.rank > 0).then_some(self.key.name)
+    }
+}
+
 struct Reader {
     warnings: Vec<Warning>,
+    /// What a stronger spelling or a later flag of the same source replaced.
+    replaced: Vec<Found>,
     /// Keys that were warned of: once is enough.
     seen: BTreeSet<String>,
 }
@@ -184,11 +193,13 @@ impl Reader {
             Some(there) if there.rank < found.rank => Some(found),
             Some(_) | None => layer.insert(name, found),
         };
+        let Some(loser) = loser else { return };
         // Equal names are a flag given twice: the later one wins, as with any command.
-        if let Some(loser) = loser.filter(|loser| loser.rank > 0) {
-            let Entry { key, origin, .. } = loser.entry;
+        if loser.rank > 0 {
+            let Entry { key, origin, .. } = loser.entry.clone();
             self.warnings.push(Warning::Overruled { key, by: name, origin });
         }
+        self.replaced.push(loser);
     }
 
     fn no_meaning(&mut self, entry: Entry) {

@@ -59,6 +59,21 @@ pub enum OpenError {
     },
 }
 
+impl OpenError {
+    /// The code of this kind of error, under which docs/errors.md says what to do. It never changes its meaning.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::BelowPublished { .. } => "LOG0001",
+            Self::AnotherJob { .. } => "LOG0002",
+            Self::Corrupt { .. } => "LOG0003",
+            Self::NewerFormat { .. } => "LOG0004",
+            Self::NoSuchCheckpoint { .. } => "LOG0005",
+            Self::Storage { .. } => "LOG0006",
+        }
+    }
+}
+
 /// Why a checkpoint, or a request for one, came to nothing. The job goes on and can still restore the one before.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]

@@ -30,7 +30,8 @@
 //! - [`run`] and [`spawn`] with [`Options`]; [`JobHandle`] has status, checkpoints by hand, cancel.
 //! - [`Config`]: Flink's keys from `cutwater.yaml`, `config.yaml` or `flink-conf.yaml`, from code ([`Settings`], with
 //!   Flink's words) and environment.
-//! - [`file`](mod@file): CSV and line sources, plain or zstd, with exact positions, and a two-phase file sink.
+//! - [`file`](mod@file): CSV, JSON and line sources, plain, zstd or gzip, one file or many, also while they grow,
+//!   with exact positions; and a two-phase file sink.
 //! - [`state`], [`storage`], [`coordinator`]: the layers below, for tools and backends.
 //!
 //! # What is guaranteed

@@ -75,6 +75,16 @@ impl JobGraph {
         &self.name
     }
 
+    /// The same job under another name, by the rules of [`Job::new`](crate::Job::new).
+    ///
+    /// # Errors
+    ///
+    /// [`GraphError::Name`](crate::GraphError::Name).
+    pub fn renamed(self, name: &str) -> Result<Self, crate::GraphError> {
+        cutwater_core::OperatorUid::new(name).map_err(|error| crate::GraphError::Name { error })?;
+        Ok(Self { name: name.to_owned(), ..self })
+    }
+
     /// The tasks; their places are their ids.
     #[must_use]
     pub fn tasks(&self) -> &[TaskSpec] {
@@ -171,4 +181,18 @@ pub enum GraphError {
         /// The job.
         job: String,
     },
+}
+
+impl GraphError {
+    /// The code of this kind of error, under which docs/errors.md says what to do. It never changes its meaning.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::DuplicateUid { .. } => "GRF0001",
+            Self::Uid { .. } => "GRF0002",
+            Self::Name { .. } => "GRF0003",
+            Self::Unfinished { .. } => "GRF0004",
+            Self::Empty { .. } => "GRF0005",
+        }
+    }
 }

@@ -7,6 +7,7 @@ use cutwater_storage::{InvalidName, ProbeError, StoreError};
 use cutwater_task::TaskError;
 
 use crate::host::HostError;
+use crate::open::OpenCheckpointError;
 
 /// Why an attempt of a job failed. The restart strategy decides what follows.
 #[derive(Debug, thiserror::Error)]
@@ -171,6 +172,14 @@ pub enum JobError {
         job: String,
         /// Why.
         source: Arc<ProbeError>,
+    },
+    /// There is no checkpoint where the job should start.
+    #[error("job {job} has not started")]
+    Open {
+        /// The job.
+        job: String,
+        /// Why.
+        source: Arc<OpenCheckpointError>,
     },
     /// The commit log refuses the start.
     #[error("job {job} has not started: {url}")]

@@ -18,6 +18,7 @@ use tokio::sync::oneshot;
 
 use crate::driver::{AnswerSavepoint, Event, Shell};
 use crate::error::JobError;
+use crate::open::open_checkpoint;
 use crate::place::{OptionsError, job_folder, store_at};
 use crate::restore::RestorePoint;
 use crate::savepoint::{self, SavepointError, TakenSavepoint, read_savepoint};
@@ -29,6 +30,8 @@ use crate::upload::chain;
 /// from a configuration.
 #[derive(Clone)]
 pub struct Options {
+    /// The name of the job, in place of the one that its graph has.
+    pub name: Option<String>,
     /// Parallelism of the job: the number of subtasks of each task that has no lower limit of its own. 1 unless set.
     pub parallelism: NonZeroU32,
     /// Worker threads; as many as the job's parallelism, but not more than the machine has cores, unless set.
@@ -102,8 +105,10 @@ pub enum StartFrom {
     Latest,
     /// From nothing. Refused while the log has a checkpoint, unless `checkpointing.allow_rewind` is set.
     Nothing,
-    /// At a checkpoint of another folder, see [`open_checkpoint`](crate::open_checkpoint).
+    /// At a savepoint, or a checkpoint of another folder, see [`open_checkpoint`](crate::open_checkpoint).
     Checkpoint(Box<CompletedCheckpoint>, Arc<dyn Store>),
+    /// The same, opened when the job is started: a path or URL as [`open_checkpoint`](crate::open_checkpoint) takes.
+    Path(String),
 }
 
 impl Options {
@@ -111,6 +116,7 @@ impl Options {
     #[must_use]
     pub fn new() -> Self {
         Self {
+            name: None,
             parallelism: NonZeroU32::MIN,
             workers: None,
             max_parallelism: None,
@@ -135,6 +141,7 @@ impl Options {
     pub fn from_config(config: &Resolved) -> Result<Self, OptionsError> {
         let checkpointing = &config.checkpointing;
         let mut options = Self::new();
+        options.name.clone_from(&config.name);
         options.parallelism = config.parallelism.unwrap_or(NonZeroU32::MIN);
         options.max_parallelism = config.max_parallelism;
         options.checkpointing = Settings {
@@ -160,6 +167,14 @@ impl Options {
         options.backend = match config.backend {
             BackendKind::Hashmap => Arc::new(MemoryBackend),
         };
+        if checkpointing.compression {
+            options.compression = Compression::Zstd(1);
+        }
+        options.savepoints = config.savepoint_dir.clone();
+        options.from = config.recovery.path.clone().map_or(StartFrom::Latest, StartFrom::Path);
+        options.claim = if config.recovery.claim { ClaimMode::Claim } else { ClaimMode::NoClaim };
+        options.ignore_unclaimed =
+            if config.recovery.ignore_unclaimed { IgnoreUnclaimed::All } else { IgnoreUnclaimed::No };
         if let Some(folder) = &config.checkpoint_dir {
             options.store = Some(store_at(folder)?);
         }
@@ -268,8 +283,16 @@ pub fn run(graph: JobGraph, options: Options) -> Result<JobOutcome, JobError> {
 ///
 /// # Errors
 ///
-/// [`JobError::Options`] if the options contradict each other; anything later is told by [`JobHandle::wait`].
+/// [`JobError::Options`] if the options contradict each other, [`JobError::Open`] if there is no checkpoint at
+/// [`StartFrom::Path`]; anything later is told by [`JobHandle::wait`].
 pub fn spawn(graph: JobGraph, options: Options) -> Result<JobHandle, JobError> {
+    let graph = match &options.name {
+        None => graph,
+        Some(name) => {
+            let job = graph.name().to_owned();
+            graph.renamed(name).map_err(|error| JobError::Options { job, reason: crate::upload::chain(&error) })?
+        }
+    };
     let job = graph.name().to_owned();
     let invalid = |reason: String| JobError::Options { job: job.clone(), reason };
     let restart = options.restart.clone().unwrap_or_else(|| {
@@ -292,12 +315,19 @@ pub fn spawn(graph: JobGraph, options: Options) -> Result<JobHandle, JobError> {
         .thread_name("cutwater-io")
         .build()
         .map_err(|error| invalid(format!("could not start the I/O threads: {error}")))?;
+    let foreign = |checkpoint: Box<CompletedCheckpoint>, store| {
+        let point = RestorePoint { checkpoint: (*checkpoint).clone(), store };
+        (RestoreFrom::Foreign(checkpoint), Some(point))
+    };
     let (from, foreign) = match options.from.clone() {
         StartFrom::Latest => (RestoreFrom::Latest, None),
         StartFrom::Nothing => (RestoreFrom::Nothing, None),
-        StartFrom::Checkpoint(checkpoint, store) => {
-            let point = RestorePoint { checkpoint: (*checkpoint).clone(), store };
-            (RestoreFrom::Foreign(checkpoint), Some(point))
+        StartFrom::Checkpoint(checkpoint, store) => foreign(checkpoint, store),
+        StartFrom::Path(path) => {
+            let opened = open_checkpoint(&path);
+            let (checkpoint, store) =
+                opened.map_err(|source| JobError::Open { job: job.clone(), source: Arc::new(source) })?;
+            foreign(Box::new(checkpoint), store)
         }
     };
     let (savepoints, checkpoints) = (options.savepoints.clone(), options.checkpointing.enabled);

@@ -33,6 +33,7 @@
 
 mod attempt;
 mod clock;
+mod code;
 mod driver;
 mod error;
 pub mod host;

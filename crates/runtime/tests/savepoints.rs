@@ -9,7 +9,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use cutwater_coordinator::{AbortReason, Settings};
+use cutwater_config::{Config, Settings};
+use cutwater_coordinator::AbortReason;
 use cutwater_core::OperatorUid;
 use cutwater_dataflow::{Collect, Job, JobGraph, ProcessContext, Source, UserError, generator};
 use cutwater_restart::Strategy;
@@ -54,7 +55,11 @@ fn counting(name: &str, out: &Collect<Row>) -> JobGraph {
 
 fn options(folder: &Path, parallelism: u32) -> Options {
     let mut options = Options::new();
-    options.checkpointing = Settings { interval: Some(Duration::from_millis(5)), enabled: true, ..Settings::default() };
+    options.checkpointing = cutwater_coordinator::Settings {
+        interval: Some(Duration::from_millis(5)),
+        enabled: true,
+        ..cutwater_coordinator::Settings::default()
+    };
     options.restart = Some(Strategy::FixedDelay { attempts: 20, delay: Duration::ZERO });
     options.store = Some(store_at(folder.to_str().unwrap()).unwrap());
     options.savepoints = Some(folder.join("savepoints").to_str().unwrap().to_owned());
@@ -231,6 +236,36 @@ fn a_job_that_fails_meanwhile_stops_in_the_end_and_its_output_is_right() {
         rows.extend(out.take());
         assert_beginning(&rows);
     }
+}
+
+#[test]
+fn a_configuration_says_where_savepoints_go_and_where_a_job_starts() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let resolve = |settings: Settings| Options::from_config(&Config::new().code(settings).resolve().unwrap()).unwrap();
+    let base = || Settings::new().enable_checkpointing(Duration::from_millis(10));
+    let first = base().checkpoint_storage(&place("a")).set("state.savepoints.dir", place("savepoints"));
+    let handle = spawn(counting("counting", &Collect::default()), resolve(first)).unwrap();
+    let_run(&handle, 1);
+    let taken = handle.stop_with_savepoint(None, StopMode::Suspend).unwrap();
+    assert!(taken.location.contains("/savepoints/savepoint-counting-"), "{}", taken.location);
+
+    let start = |claim: &str, ignore: &str, to: &str| {
+        let settings = base()
+            .checkpoint_storage(&place(to))
+            .set("execution.state-recovery.path", &taken.location)
+            .set("execution.state-recovery.claim-mode", claim)
+            .set("execution.state-recovery.ignore-unclaimed-state", ignore);
+        spawn(passing("passing", "counts"), resolve(settings))
+    };
+    let error = start("NO_CLAIM", "false", "b").unwrap().wait().unwrap_err();
+    assert_eq!(error.code(), "RST0001", "{error}");
+    let handle = start("CLAIM", "true", "c").unwrap();
+    let_run(&handle, 2);
+    handle.cancel();
+    handle.wait().unwrap();
+    let error = start("NO_CLAIM", "true", "d").map(drop).unwrap_err();
+    assert_eq!(error.code(), "OPN0001", "it was claimed: {error}");
 }
 
 /// The numbers without sums: an operator fewer.

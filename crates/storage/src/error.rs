@@ -208,6 +208,18 @@ pub enum ProbeError {
 }
 
 impl ProbeError {
+    /// The code of this kind of error, under which docs/errors.md says what to do. It never changes its meaning.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Unusable { .. } => "STO0001",
+            Self::CreatesTwice { .. } => "STO0002",
+            Self::ReadsOther { .. } => "STO0003",
+        }
+    }
+}
+
+impl ProbeError {
     /// The store that was probed.
     #[must_use]
     pub fn url(&self) -> &str {

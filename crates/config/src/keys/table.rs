@@ -72,7 +72,7 @@ pub(crate) static KEYS: &[Key] = &[
         kind: Kind::Boolean,
         default: Some("false"),
         old: &[],
-        support: Support::NotBuilt { inert: Some("false") },
+        support: Support::NoMeaning,
         description: "File merging: files that several checkpoints share.",
     },
     Key {
@@ -88,7 +88,7 @@ pub(crate) static KEYS: &[Key] = &[
         kind: Kind::Memory,
         default: Some("32 mb"),
         old: &[],
-        support: Support::NotBuilt { inert: Some("32 mb") },
+        support: Support::NoMeaning,
         description: "File merging: the largest file.",
     },
     Key {
@@ -96,7 +96,7 @@ pub(crate) static KEYS: &[Key] = &[
         kind: Kind::Double,
         default: Some("2.0"),
         old: &[],
-        support: Support::NotBuilt { inert: Some("2.0") },
+        support: Support::NoMeaning,
         description: "File merging: how much dead space is borne.",
     },
     Key {
@@ -104,7 +104,7 @@ pub(crate) static KEYS: &[Key] = &[
         kind: Kind::Integer,
         default: Some("4"),
         old: &[],
-        support: Support::NotBuilt { inert: Some("4") },
+        support: Support::NoMeaning,
         description: "File merging: how many subtasks share a file.",
     },
     Key {
@@ -112,7 +112,7 @@ pub(crate) static KEYS: &[Key] = &[
         kind: Kind::Boolean,
         default: Some("false"),
         old: &[],
-        support: Support::NotBuilt { inert: Some("false") },
+        support: Support::NoMeaning,
         description: "File merging: whether to wait for a free file.",
     },
     Key {
@@ -121,7 +121,7 @@ pub(crate) static KEYS: &[Key] = &[
         default: Some("false"),
         old: &["state.backend.incremental"],
         support: Support::NotBuilt { inert: Some("false") },
-        description: "Checkpoints that hold only what changed.",
+        description: "Checkpoints that hold only what changed. Every checkpoint is a full one, at the speed of the disk.",
     },
     Key {
         name: "execution.checkpointing.interval",
@@ -146,8 +146,8 @@ pub(crate) static KEYS: &[Key] = &[
         kind: Kind::Text,
         default: None,
         old: &["taskmanager.state.local.root-dirs"],
-        support: Support::NotBuilt { inert: None },
-        description: "Where that copy lies.",
+        support: Support::NoMeaning,
+        description: "Where the copy of `execution.checkpointing.local-backup.enabled` lies.",
     },
     Key {
         name: "execution.checkpointing.local-backup.enabled",
@@ -204,16 +204,17 @@ pub(crate) static KEYS: &[Key] = &[
         kind: Kind::Text,
         default: None,
         old: &["state.savepoints.dir", "savepoints.state.backend.fs.dir"],
-        support: Support::NotBuilt { inert: None },
-        description: "The folder for savepoints.",
+        support: Support::Built,
+        description: "The folder below which savepoints get folders of their own, also those that a signal asks for.",
     },
     Key {
         name: "execution.checkpointing.snapshot-compression",
         kind: Kind::Boolean,
         default: Some("false"),
         old: &[],
-        support: Support::NotBuilt { inert: Some("false") },
-        description: "Compressed snapshots.",
+        support: Support::Built,
+        description: "Whether state files are compressed, with Zstandard at level 1 (Flink: Snappy). Worth it on a store \
+            that is slower than some 350 MB/s a core, or that costs by the byte.",
     },
     Key {
         name: "execution.checkpointing.storage",
@@ -272,7 +273,7 @@ pub(crate) static KEYS: &[Key] = &[
         kind: Kind::Integer,
         default: Some("5"),
         old: &[],
-        support: Support::NotBuilt { inert: Some("5") },
+        support: Support::NoMeaning,
         description: "Unaligned: how many subtasks share a file.",
     },
     Key {
@@ -304,8 +305,9 @@ pub(crate) static KEYS: &[Key] = &[
         kind: Kind::Choice(&["CLAIM", "NO_CLAIM", "LEGACY"]),
         default: Some("NO_CLAIM"),
         old: &["execution.savepoint-restore-mode"],
-        support: Support::NotBuilt { inert: Some("NO_CLAIM") },
-        description: "Who owns the savepoint that a job started from.",
+        support: Support::Built,
+        description: "Who owns the savepoint that a job started from: the job deletes it when it has checkpoints of its own \
+            (`CLAIM`), or leaves it alone (`NO_CLAIM`). `LEGACY` is not offered.",
     },
     Key {
         name: "execution.state-recovery.from-local",
@@ -320,16 +322,18 @@ pub(crate) static KEYS: &[Key] = &[
         kind: Kind::Boolean,
         default: Some("false"),
         old: &["execution.savepoint.ignore-unclaimed-state"],
-        support: Support::NotBuilt { inert: Some("false") },
-        description: "Leave out state that no operator asks for.",
+        support: Support::Built,
+        description: "Leave out state that no operator asks for; else such a start is refused. In code single operators can \
+            be named.",
     },
     Key {
         name: "execution.state-recovery.path",
         kind: Kind::Text,
         default: None,
         old: &["execution.savepoint.path"],
-        support: Support::NotBuilt { inert: None },
-        description: "The savepoint to start from.",
+        support: Support::Built,
+        description: "The savepoint to start from, or the folder of another job's checkpoints. If the job has gone on from it \
+            before, its own newest checkpoint wins.",
     },
     Key {
         name: "execution.state-recovery.without-channel-state.checkpoint-id",
@@ -338,6 +342,23 @@ pub(crate) static KEYS: &[Key] = &[
         old: &["execution.checkpointing.recover-without-channel-state.checkpoint-id"],
         support: Support::NotBuilt { inert: Some("-1") },
         description: "Restore this checkpoint without its channel state.",
+    },
+    Key {
+        name: "jobmanager.execution.failover-strategy",
+        kind: Kind::Choice(&["region", "full"]),
+        default: Some("region"),
+        old: &[],
+        support: Support::NoMeaning,
+        description: "Which part of a job Flink restarts after a failure. Cutwater restarts all of it, in milliseconds.",
+    },
+    Key {
+        name: "jobmanager.scheduler",
+        kind: Kind::Choice(&["Default", "Adaptive", "AdaptiveBatch"]),
+        default: Some("Default"),
+        old: &[],
+        support: Support::NotBuilt { inert: Some("Default") },
+        description: "Whether the parallelism follows what a cluster has to give. Here a job gets another one when it is \
+            started again with another `parallelism.default`.",
     },
     Key {
         name: "parallelism.default",
@@ -363,7 +384,8 @@ pub(crate) static KEYS: &[Key] = &[
         default: None,
         old: &[],
         support: Support::Built,
-        description: "The name of the job.",
+        description: "The name of the job, which is also the folder of its checkpoints below the checkpoint folder: 1 to 200 \
+            letters, digits, `-`, `_` or `.`, a letter or digit first. Unset: the name that the program gave it.",
     },
     Key {
         name: "pipeline.sources.pause-until-first-checkpoint",
@@ -473,6 +495,14 @@ pub(crate) static KEYS: &[Key] = &[
             the type.",
     },
     Key {
+        name: "scheduler-mode",
+        kind: Kind::Choice(&["REACTIVE"]),
+        default: None,
+        old: &[],
+        support: Support::NotBuilt { inert: None },
+        description: "A cluster whose jobs always use all of it.",
+    },
+    Key {
         name: "state.backend.type",
         kind: Kind::Text,
         default: Some("hashmap"),
@@ -487,5 +517,13 @@ pub(crate) static KEYS: &[Key] = &[
         old: &["state.backend.changelog.enabled"],
         support: Support::NotBuilt { inert: Some("false") },
         description: "State changes in a log of their own between checkpoints.",
+    },
+    Key {
+        name: "web.exception-history-size",
+        kind: Kind::Integer,
+        default: Some("16"),
+        old: &[],
+        support: Support::NoMeaning,
+        description: "How many failures Flink's web page shows. Cutwater reports each one as it happens.",
     },
 ];

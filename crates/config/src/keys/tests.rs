@@ -66,8 +66,16 @@ fn names_are_looked_up() {
 
 #[test]
 fn distances_are_counted_in_characters() {
-    let cases =
-        [("", "", 0), ("", "abc", 3), ("abc", "", 3), ("kitten", "sitting", 3), ("äb", "ab", 1), ("ab", "ba", 2)];
+    let cases = [
+        ("", "", 0),
+        ("", "abc", 3),
+        ("abc", "", 3),
+        ("kitten", "sitting", 3),
+        ("äb", "ab", 1),
+        ("ab", "ba", 1),
+        ("intreval", "interval", 1),
+        ("abc", "ca", 3),
+    ];
     for (one, other, expected) in cases {
         assert_eq!(distance(one, other), expected, "`{one}` to `{other}`");
     }

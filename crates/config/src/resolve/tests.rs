@@ -5,6 +5,8 @@ use proptest::prelude::*;
 
 use crate::*;
 
+mod reference;
+
 const FILES: [&str; 2] = ["cutwater.yaml", "flink-conf.yaml"];
 
 fn flags(pairs: &[(&str, &str)]) -> Result<Resolved, ConfigError> {
@@ -183,7 +185,7 @@ fn names_and_options_of_the_strategies() {
 
 #[test]
 fn values_out_of_range_are_refused() {
-    let cases: [(&[(&str, &str)], &str); 31] = [
+    let cases: [(&[(&str, &str)], &str); 33] = [
         (&[("execution.checkpointing.interval", "9 ms")], "`9 ms`, give at least 10 ms, or 0 for no checkpoints"),
         (&[("execution.checkpointing.interval", "soon")], "`soon`, give a whole number and a unit"),
         (&[("execution.checkpointing.interval", "-1 s")], "`-1 s`, give a whole number and a unit"),
@@ -206,7 +208,12 @@ fn values_out_of_range_are_refused() {
             "`parallelism.default` is `9`, but `pipeline.max-parallelism` is `8` (flag): the parallelism can't be above",
         ),
         (&[("restart-strategy.type", "sometimes")], "give one of none, fixed-delay, failure-rate, exponential-delay"),
-        (&[("restart-strategy", "fixed delay")], "`restart-strategy` is `fixed delay`, give one of none"),
+        (
+            &[("restart-strategy", "fixed delay")],
+            "`restart-strategy` (now `restart-strategy.type`) is `fixed delay`, give one of none",
+        ),
+        (&[("pipeline.name", "daily flights")], "give 1 to 200 letters, digits, `-`, `_` or `.`"),
+        (&[("pipeline.name", "../x")], "a letter or digit first"),
         (
             &[("restart-strategy.type", "fixed-delay"), ("restart-strategy.fixed-delay.attempts", "-1")],
             "give 0 to 2147483647",
@@ -282,6 +289,41 @@ fn values_out_of_range_are_refused() {
         assert!(message.contains(expected), "{pairs:?}: {message}");
         assert!(message.starts_with("flag: `") && message.contains(key), "{pairs:?}: {message}");
     }
+}
+
+#[test]
+fn what_was_said_of_a_key_is_remembered_strongest_first() {
+    const KEY: &str = "execution.checkpointing.num-retained";
+    let text = "state.checkpoints.num-retained: 2\nrestart-strategy.fixed-delay.attempts: 7\n";
+    let resolved = file("flink-conf.yaml", text)
+        .code(Settings::new().num_retained_checkpoints(3))
+        .environment([("CUTWATER_EXECUTION_CHECKPOINTING_NUM_RETAINED", "4")])
+        .flag(KEY, "5")
+        .flag(KEY, "6")
+        .flag("state.checkpoints.num-retained", "7")
+        .resolve()
+        .unwrap();
+    let setting = resolved.setting(KEY).unwrap();
+    let held = (setting.value.as_deref(), setting.origin.level(), setting.written_as.as_deref());
+    assert_eq!(held, (Some("6"), Level::Flag, None));
+    let overridden: Vec<_> = setting
+        .overridden
+        .iter()
+        .map(|said| (said.value.as_str(), said.origin.level(), said.written_as.as_deref()))
+        .collect();
+    let old = Some("state.checkpoints.num-retained");
+    let expected = [
+        ("5", Level::Flag, None),
+        ("7", Level::Flag, old),
+        ("4", Level::Environment, None),
+        ("3", Level::Code, None),
+        ("2", Level::File, old),
+    ];
+    assert_eq!(overridden, expected);
+    let ignored = resolved.setting("restart-strategy.fixed-delay.attempts").unwrap();
+    assert_eq!((&ignored.value, &ignored.origin, ignored.overridden.len()), (&None, &Origin::Default, 1));
+    assert_eq!(resolved.setting("pipeline.name"), None, "nobody spoke of it");
+    assert_eq!(resolved.settings.len(), 2);
 }
 
 #[test]
@@ -387,7 +429,8 @@ fn what_is_not_built_is_refused_by_name_unless_it_asks_for_nothing() {
     let cases = [
         (
             ("execution.checkpointing.unaligned", "true"),
-            "flag: `execution.checkpointing.unaligned: true` is not built yet, leave it out or set it to `false`",
+            "flag: `execution.checkpointing.unaligned: true` (now `execution.checkpointing.unaligned.enabled`) is not \
+             built yet, leave it out or set it to `false`",
         ),
         (
             ("execution.checkpointing.max-concurrent-checkpoints", "2"),
@@ -395,7 +438,7 @@ fn what_is_not_built_is_refused_by_name_unless_it_asks_for_nothing() {
         ),
         (
             ("state.backend", "rocksdb"),
-            "flag: `state.backend: rocksdb` is not built yet, only `hashmap` (or `memory`) is",
+            "flag: `state.backend: rocksdb` (now `state.backend.type`) is not built yet, only `hashmap` (or `memory`) is",
         ),
         (
             ("execution.checkpointing.savepoint-dir", "/s"),
@@ -546,7 +589,15 @@ parallelism.default: 4
     let (one, two) = (one.resolve().unwrap(), two.resolve().unwrap());
     assert_eq!(one.warnings.len(), 5, "{:?}", one.warnings);
     assert_eq!(two.warnings, []);
-    assert_eq!(Resolved { warnings: two.warnings.clone(), origins: two.origins.clone(), ..one }, two);
+    assert_eq!(
+        Resolved {
+            warnings: two.warnings.clone(),
+            origins: two.origins.clone(),
+            settings: two.settings.clone(),
+            ..one
+        },
+        two
+    );
     assert_eq!(two.checkpointing.interval, Some(ms(10_000)));
 }
 

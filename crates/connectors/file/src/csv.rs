@@ -3,7 +3,7 @@ use serde::de::DeserializeOwned;
 
 use crate::FileError;
 use crate::feed::Feed;
-use crate::parse::Parser;
+use crate::parse::{Next, Parser};
 use crate::position::{FilePosition, Place};
 
 mod explain;
@@ -17,6 +17,15 @@ pub(crate) struct CsvParser {
     header_crc: u32,
     record: StringRecord,
     place: Place,
+    ahead: Ahead, // of a file that is followed
+}
+
+/// How much of the next record is there, in a file that is followed.
+#[derive(Default)]
+struct Ahead {
+    scanned: usize, // bytes of what the feed holds
+    quotes: explain::Quotes,
+    begun: bool, // there is something but line ends
 }
 
 impl CsvParser {
@@ -41,8 +50,9 @@ impl CsvParser {
             header_crc: 0,
             record: StringRecord::new(),
             place: Place::default(),
+            ahead: Ahead::default(),
         };
-        if !parser.read()? {
+        if !parser.is_there()? || !parser.read()? {
             return Err(FileError::NoHeader { path: parser.reader.get_ref().path().to_path_buf() });
         }
         let feed = parser.reader.get_ref();
@@ -63,7 +73,8 @@ impl CsvParser {
         }
         // The reader is served an empty line first, which is in no file.
         let base = position.place.offset.wrapping_sub(1);
-        Ok(Self { reader: reader(feed, self.delimiter), base, place: position.place, ..self })
+        let ahead = Ahead::default();
+        Ok(Self { reader: reader(feed, self.delimiter), base, place: position.place, ahead, ..self })
     }
 
     /// Where the reader stands. With `\r\n` that is between the two, before the `\n`.
@@ -71,6 +82,31 @@ impl CsvParser {
         match self.reader.position().byte() {
             0 => self.place.offset, // resumed, and the empty line not yet taken
             byte => self.base.wrapping_add(byte),
+        }
+    }
+
+    /// Whether the reader may go on: always, unless the file is followed and the next record is not whole yet. The reader
+    /// itself would take the end of what is there for the end of the file.
+    fn is_there(&mut self) -> Result<bool, FileError> {
+        let feed = self.reader.get_mut();
+        if !feed.follows() {
+            return Ok(true);
+        }
+        let ahead = &mut self.ahead;
+        loop {
+            for byte in &feed.raw()[ahead.scanned..] {
+                ahead.quotes.take(*byte, self.delimiter);
+                ahead.begun |= !matches!(byte, b'\n' | b'\r');
+            }
+            ahead.scanned = feed.raw().len();
+            if ahead.begun && !ahead.quotes.are_open() && feed.raw().ends_with(b"\n") {
+                return Ok(true);
+            }
+            match feed.read_more() {
+                Ok(0) => return Ok(false),
+                Ok(_) => {}
+                Err(error) => return Err(feed.failed(error)),
+            }
         }
     }
 
@@ -104,12 +140,18 @@ fn reader(feed: Feed, delimiter: u8) -> Reader<Feed> {
 }
 
 impl<T: DeserializeOwned> Parser<T> for CsvParser {
-    fn next(&mut self) -> Result<Option<T>, FileError> {
+    fn next(&mut self) -> Result<Next<T>, FileError> {
         let before = self.place;
-        let consumed = self.consumed();
-        self.reader.get_mut().forget(consumed);
+        // The reader may stand within a `\r\n`, whose second half is no part of the next record.
+        let done = self.consumed().max(before.offset);
+        if self.reader.get_mut().forget(done) > 0 {
+            self.ahead = Ahead::default();
+        }
+        if !self.is_there()? {
+            return Ok(Next::Pending);
+        }
         if !self.read()? {
-            return Ok(None);
+            return Ok(Next::End);
         }
         let feed = self.reader.get_ref();
         let parsed = if self.record.len() == self.header.len() {
@@ -122,7 +164,7 @@ impl<T: DeserializeOwned> Parser<T> for CsvParser {
         if parsed.is_err() {
             self.place = before;
         }
-        parsed.map(Some)
+        parsed.map(Next::Record)
     }
 
     fn place(&self) -> Place {

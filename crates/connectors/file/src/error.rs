@@ -33,7 +33,7 @@ pub enum FileError {
         /// Why.
         source: io::Error,
     },
-    /// The zstd data is damaged.
+    /// The zstd or gzip data is damaged.
     #[error("{} is corrupt after byte {offset} of its decompressed text: {reason}; get a whole copy", path.display())]
     Corrupt {
         /// The file.
@@ -43,8 +43,8 @@ pub enum FileError {
         /// What the decompressor says.
         reason: &'static str,
     },
-    /// The file ends inside a zstd frame.
-    #[error("{} is cut off: its zstd data ends after byte {offset} of the decompressed text; get a whole copy", path.display())]
+    /// The file ends inside a zstd frame or a gzip member.
+    #[error("{} is cut off: its compressed data ends after byte {offset} of the decompressed text; get a whole copy", path.display())]
     Truncated {
         /// The file.
         path: PathBuf,
@@ -121,6 +121,72 @@ pub enum FileError {
         /// What stands there, cut at 100 characters.
         value: String,
         /// What was expected.
+        reason: String,
+    },
+    /// A line is no JSON, or not what the record type expects.
+    #[error(
+        "{}, line {line}, column {column}: {reason}, near {near:?}{}",
+        path.display(),
+        if *cut { "; the file ends in the midst of this record, get a whole copy" } else { "" }
+    )]
+    BadJson {
+        /// The file.
+        path: PathBuf,
+        /// The line.
+        line: u64,
+        /// The byte in the line up to which it was good, from 1.
+        column: usize,
+        /// What stands around that place.
+        near: String,
+        /// What is wrong, or what was expected.
+        reason: String,
+        /// Whether the record ends with the file, without a line end.
+        cut: bool,
+    },
+    /// A compressed file can't be followed.
+    #[error("{} is compressed: only plain files can be followed while they grow", path.display())]
+    CantFollow {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A file that is followed did something else than grow.
+    #[error(
+        "{} {reason} while it was followed; append to a followed file and do nothing else, or follow a new one under a \
+         new name",
+        path.display()
+    )]
+    NotAppended {
+        /// The file.
+        path: PathBuf,
+        /// What happened to it.
+        reason: String,
+    },
+    /// No connection came about.
+    #[error("could not connect to {address}; does anybody listen there?")]
+    Connect {
+        /// The host and port.
+        address: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// A connection failed.
+    #[error("the connection to {address} failed after {lines} lines; what was sent since the last checkpoint is lost")]
+    Receive {
+        /// The host and port.
+        address: String,
+        /// Lines received over it and those before.
+        lines: u64,
+        /// Why.
+        source: io::Error,
+    },
+    /// A line from a connection can't be used.
+    #[error("line {line} from {address}: {reason}")]
+    SocketLine {
+        /// The host and port.
+        address: String,
+        /// Its number, over all connections, from 1.
+        line: u64,
+        /// What is wrong with it.
         reason: String,
     },
     /// A record is not what the type expects, though no single field is to blame.
@@ -240,7 +306,10 @@ impl FileError {
     /// not of the data.
     #[must_use]
     pub fn retry_may_help(&self) -> bool {
-        matches!(self, Self::Open { .. } | Self::Read { .. } | Self::Output { .. })
+        matches!(
+            self,
+            Self::Open { .. } | Self::Read { .. } | Self::Output { .. } | Self::Connect { .. } | Self::Receive { .. }
+        )
     }
 
     /// For the job, which does not restart for what no retry can mend.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::FileError;
 use crate::input::{Input, read_failed};
+use crate::parse::Next;
 use crate::position::{FilePosition, Frame, Identity, Place};
 
 const BUFFER: usize = 64 << 10;
@@ -22,13 +23,30 @@ pub(crate) struct Feed {
     at_end: bool,   // the parser has been told that the file ends
     open_end: bool, // what was read last does not end a line
     blank: bool,    // an empty line is to be served first
+    follow: bool,   // the file may grow: its end is not the end, and what has no line end yet is not read
+    waiting: bool,  // its end was reached the last time
 }
 
 impl Feed {
-    pub(crate) fn open(path: &Path, limit: usize) -> Result<Self, FileError> {
-        let input = BufReader::with_capacity(BUFFER, Input::open(path)?);
+    pub(crate) fn open(path: &Path, limit: usize, follow: bool) -> Result<Self, FileError> {
+        let input = Input::open(path)?;
+        if follow && input.is_compressed() {
+            return Err(FileError::CantFollow { path: path.to_path_buf() });
+        }
+        let input = BufReader::with_capacity(BUFFER, input);
         let (raw, end) = (Vec::new(), Place::default());
-        Ok(Self { input, raw, served: 0, end, limit, at_end: false, open_end: false, blank: false })
+        Ok(Self {
+            input,
+            raw,
+            served: 0,
+            end,
+            limit,
+            at_end: false,
+            open_end: false,
+            blank: false,
+            follow,
+            waiting: false,
+        })
     }
 
     /// Goes on at the position, after checking that it is still the same file. The parser is served an empty line
@@ -52,6 +70,8 @@ impl Feed {
             at_end: false,
             open_end: position.open_end,
             blank: true,
+            follow: self.follow,
+            waiting: false,
         })
     }
 
@@ -66,6 +86,37 @@ impl Feed {
     /// The last zstd frame that begins at or before `offset`.
     pub(crate) fn frame_before(&self, offset: u64) -> Option<Frame> {
         self.input.get_ref().frame_before(offset)
+    }
+
+    /// Whether the file may grow.
+    pub(crate) fn follows(&self) -> bool {
+        self.follow
+    }
+
+    /// Reads to the end of the line with which [`Self::raw`] begins. Not with [`Read`].
+    pub(crate) fn read_line(&mut self) -> Result<Next<()>, FileError> {
+        while !self.raw.ends_with(b"\n") {
+            match self.read_more() {
+                Ok(0) if self.follow => return Ok(Next::Pending),
+                Ok(0) if self.raw.is_empty() => return Ok(Next::End),
+                Ok(0) => break,
+                Ok(_) => {}
+                Err(error) => return Err(self.failed(error)),
+            }
+        }
+        Ok(Next::Record(()))
+    }
+
+    /// The line that was read, without its line end; `lines` are before it.
+    pub(crate) fn line_after(&self, lines: u64) -> Result<&str, FileError> {
+        let line = self.raw.as_slice();
+        let line = line.strip_suffix(b"\r\n").or_else(|| line.strip_suffix(b"\n")).unwrap_or(line);
+        std::str::from_utf8(line).map_err(|error| FileError::Utf8 {
+            path: self.path().to_path_buf(),
+            line: lines + 1,
+            place: format!("byte {}", error.valid_up_to() + 1),
+            valid: error.valid_up_to(),
+        })
     }
 
     /// Whether the end of the file was reached, beyond the last line end.
@@ -94,12 +145,13 @@ impl Feed {
         Place { offset, lines: self.end.lines - count_line_ends(&self.raw[self.raw.len() - ahead..]) }
     }
 
-    /// A record has ended at `offset`: forgets what is before.
-    pub(crate) fn forget(&mut self, offset: u64) {
+    /// A record has ended at `offset`: forgets what is before, and says how much that was.
+    pub(crate) fn forget(&mut self, offset: u64) -> usize {
         let done = self.raw.len() - self.ahead(offset);
         self.raw.drain(..done);
         self.served = self.served.saturating_sub(done); // 0 when lines are taken from `raw` directly
         self.input.get_mut().forget(offset);
+        done
     }
 
     fn ahead(&self, offset: u64) -> usize {
@@ -119,12 +171,17 @@ impl Feed {
             let (path, line) = (self.path().to_path_buf(), self.line());
             return Err(io::Error::other(FileError::TooLong { path, line, limit: self.limit }));
         }
+        if self.waiting {
+            // Before anything is read: what stands there now may not be what was appended.
+            self.input.get_mut().check_followed()?;
+        }
         let most = (self.limit - self.raw.len()).saturating_add(1).min(CHUNK);
         let count = self.input.by_ref().take(most as u64).read_until(b'\n', &mut self.raw)?;
         self.end.offset += count as u64;
         self.end.lines += u64::from(count > 0 && self.raw.ends_with(b"\n"));
         self.open_end = self.raw.last().map_or(self.open_end, |last| !matches!(last, b'\n' | b'\r'));
-        self.at_end = count == 0;
+        self.at_end = count == 0 && !self.follow;
+        self.waiting = count == 0 && self.follow;
         Ok(count)
     }
 

@@ -4,10 +4,14 @@ use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use zstd::zstd_safe::{DCtx, InBuffer, OutBuffer, get_error_name};
-
 use crate::FileError;
 use crate::position::{Frame, Identity};
+
+mod gzip;
+mod zstd;
+
+use gzip::{Gzip, is_gzip};
+use zstd::{Zstd, is_zstd};
 
 /// How many first bytes of a file tell it from another.
 const HEAD: u64 = 4096;
@@ -22,6 +26,7 @@ pub(crate) struct Input {
 enum Kind {
     Plain { file: File, offset: u64 },
     Zstd(Box<Zstd>),
+    Gzip(Box<Gzip>),
 }
 
 impl Input {
@@ -39,7 +44,11 @@ impl Input {
             head_bytes: u32::try_from(head.len()).expect("at most HEAD"),
             head_crc: crc32c::crc32c(&head),
         };
-        let kind = if is_zstd(&head) { Kind::Zstd(Box::new(Zstd::new(file))) } else { Kind::Plain { file, offset: 0 } };
+        let kind = match () {
+            () if is_zstd(&head) => Kind::Zstd(Box::new(Zstd::new(file))),
+            () if is_gzip(&head) => Kind::Gzip(Box::new(Gzip::new(file))),
+            () => Kind::Plain { file, offset: 0 },
+        };
         Ok(Self { path: path.into(), identity, kind })
     }
 
@@ -61,12 +70,51 @@ impl Input {
         let file = match &mut self.kind {
             Kind::Plain { file, .. } => file,
             Kind::Zstd(zstd) => &mut zstd.file,
+            Kind::Gzip(gzip) => gzip.file(),
         };
         let head = head(file, u64::from(before.head_bytes))
             .map_err(|source| FileError::Open { path: path.to_path_buf(), source })?;
         if crc32c::crc32c(&head) != before.head_crc {
             let reason = format!("its first {} bytes differ", before.head_bytes);
             return Err(FileError::Changed { path: path.to_path_buf(), reason });
+        }
+        Ok(())
+    }
+
+    /// Whether it is decompressed.
+    pub(crate) fn is_compressed(&self) -> bool {
+        !matches!(self.kind, Kind::Plain { .. })
+    }
+
+    /// Of a file that is followed, at its end: whether it is still there, and has only grown.
+    pub(crate) fn check_followed(&mut self) -> io::Result<()> {
+        let Kind::Plain { file, offset } = &mut self.kind else { return Ok(()) };
+        let (path, offset) = (self.path.to_path_buf(), *offset);
+        let not_appended = |reason: String| io::Error::other(FileError::NotAppended { path: path.clone(), reason });
+        let there = match fs::metadata(&path) {
+            Ok(there) => there,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(not_appended("was moved or deleted".to_owned()));
+            }
+            Err(error) => return Err(error),
+        };
+        let ours = file.metadata()?;
+        if !is_same(&there, &ours) {
+            return Err(not_appended("was replaced by another file".to_owned()));
+        }
+        if ours.len() < offset {
+            return Err(not_appended(format!("was cut to {} bytes, of which {offset} had been read", ours.len())));
+        }
+        let head = head_at(file, offset)?;
+        let known = usize::try_from(self.identity.head_bytes).expect("at most HEAD");
+        if head.get(..known).is_none_or(|head| crc32c::crc32c(head) != self.identity.head_crc) {
+            return Err(not_appended(format!("was written anew: its first {known} bytes differ")));
+        }
+        // Of a file that was short, more can be told by now. What is not read yet may still change.
+        let read = usize::try_from(offset).unwrap_or(usize::MAX).min(head.len());
+        if read > known {
+            self.identity.head_bytes = u32::try_from(read).expect("at most HEAD");
+            self.identity.head_crc = crc32c::crc32c(&head[..read]);
         }
         Ok(())
     }
@@ -85,6 +133,11 @@ impl Input {
                 zstd.restart(frame).map_err(|error| failed(&self.path, error))?;
                 offset - frame.offset
             }
+            Kind::Gzip(gzip) => {
+                let frame = frame.filter(|frame| frame.offset <= offset).unwrap_or_default();
+                gzip.restart(frame).map_err(|error| failed(&self.path, error))?;
+                offset - frame.offset
+            }
         };
         let skipped = io::copy(&mut self.by_ref().take(skip), &mut io::sink());
         let skipped = skipped.map_err(|error| read_failed(&self.path, offset, error))?;
@@ -99,16 +152,17 @@ impl Input {
     pub(crate) fn frame_before(&self, offset: u64) -> Option<Frame> {
         match &self.kind {
             Kind::Plain { .. } => None,
-            Kind::Zstd(zstd) => zstd.frames.iter().take_while(|frame| frame.offset <= offset).last().copied(),
+            Kind::Zstd(zstd) => zstd.frames.before(offset),
+            Kind::Gzip(gzip) => gzip.frames.before(offset),
         }
     }
 
     /// Nobody will ask for a place before `offset` any more.
     pub(crate) fn forget(&mut self, offset: u64) {
-        if let Kind::Zstd(zstd) = &mut self.kind {
-            while zstd.frames.get(1).is_some_and(|next| next.offset <= offset) {
-                zstd.frames.pop_front();
-            }
+        match &mut self.kind {
+            Kind::Plain { .. } => {}
+            Kind::Zstd(zstd) => zstd.frames.forget(offset),
+            Kind::Gzip(gzip) => gzip.frames.forget(offset),
         }
     }
 }
@@ -122,16 +176,12 @@ impl Read for Input {
                     io::Error::other(FileError::Read { path, offset: *offset, source })
                 })?;
                 *offset += count as u64;
+                // It has grown since it was opened: shorter than this it will never be again.
+                self.identity.bytes = self.identity.bytes.max(*offset);
                 Ok(count)
             }
-            Kind::Zstd(zstd) => zstd.read(out).map_err(|error| {
-                let (path, offset) = (self.path.to_path_buf(), zstd.offset);
-                io::Error::other(match error {
-                    ZstdError::Read(source) => FileError::Read { path, offset, source },
-                    ZstdError::Corrupt(code) => FileError::Corrupt { path, offset, reason: get_error_name(code) },
-                    ZstdError::Truncated => FileError::Truncated { path, offset },
-                })
-            }),
+            Kind::Zstd(zstd) => zstd.read(out).map_err(|error| error.at(&self.path, zstd.offset)),
+            Kind::Gzip(gzip) => gzip.read(out).map_err(|error| error.at(&self.path, gzip.offset)),
         }
     }
 }
@@ -149,9 +199,23 @@ fn head(file: &mut File, limit: u64) -> io::Result<Vec<u8>> {
     Ok(head)
 }
 
-/// A frame, or a skippable frame, which some tools put first.
-fn is_zstd(head: &[u8]) -> bool {
-    matches!(head, [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..])
+/// The first bytes, while reading stands at `offset` and goes on there.
+fn head_at(file: &mut File, offset: u64) -> io::Result<Vec<u8>> {
+    let head = head(file, HEAD)?;
+    file.seek(SeekFrom::Start(offset))?;
+    Ok(head)
+}
+
+#[cfg(unix)]
+fn is_same(one: &fs::Metadata, other: &fs::Metadata) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    (one.dev(), one.ino()) == (other.dev(), other.ino())
+}
+
+/// Elsewhere a replaced file is told by its length and its first bytes alone.
+#[cfg(not(unix))]
+fn is_same(_: &fs::Metadata, _: &fs::Metadata) -> bool {
+    true
 }
 
 fn retry<T>(mut run: impl FnMut() -> io::Result<T>) -> io::Result<T> {
@@ -163,96 +227,60 @@ fn retry<T>(mut run: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     }
 }
 
-/// Decompresses frame after frame and notes where each begins. Its memory is bounded by the decompressor's limit on the
-/// window (128 MiB).
-struct Zstd {
-    file: File,
-    context: DCtx<'static>,
-    buffer: Box<[u8]>,
-    unread: std::ops::Range<usize>, // of `buffer`
-    read: u64,                      // offset in the file of the end of `unread`
-    offset: u64,                    // in the decompressed text
-    inside: bool,                   // a frame has begun and not ended
-    frames: VecDeque<Frame>,        // beginnings, the first at or before what callers may still ask for
-}
-
-enum ZstdError {
+/// Why there is no more decompressed text.
+enum UnpackError {
     Read(io::Error),
-    Corrupt(usize),
+    Corrupt(&'static str),
     Truncated,
 }
 
-impl Zstd {
-    fn new(file: File) -> Self {
-        Self {
-            file,
-            context: DCtx::create(),
-            buffer: vec![0; DCtx::in_size()].into(),
-            unread: 0..0,
-            read: 0,
-            offset: 0,
-            inside: false,
-            frames: VecDeque::from([Frame::default()]),
-        }
+impl UnpackError {
+    /// As an I/O error, to get through the readers above.
+    fn at(self, path: &Path, offset: u64) -> io::Error {
+        let path = path.to_path_buf();
+        io::Error::other(match self {
+            Self::Read(source) => FileError::Read { path, offset, source },
+            Self::Corrupt(reason) => FileError::Corrupt { path, offset, reason },
+            Self::Truncated => FileError::Truncated { path, offset },
+        })
     }
+}
 
-    fn restart(&mut self, frame: Frame) -> io::Result<()> {
-        self.file.seek(SeekFrom::Start(frame.compressed))?;
-        self.context = DCtx::create();
-        self.unread = 0..0;
-        self.read = frame.compressed;
-        self.offset = frame.offset;
-        self.inside = false;
-        self.frames = VecDeque::from([frame]);
-        Ok(())
+/// Where frames (zstd) or members (gzip) begin, the first at or before what callers may still ask for. Never empty.
+struct Frames(VecDeque<Frame>);
+
+impl Default for Frames {
+    fn default() -> Self {
+        Self::from(Frame::default())
     }
+}
 
-    fn read(&mut self, out: &mut [u8]) -> Result<usize, ZstdError> {
-        if out.is_empty() {
-            return Ok(0);
-        }
-        loop {
-            if self.unread.is_empty() {
-                let count = retry(|| self.file.read(&mut self.buffer)).map_err(ZstdError::Read)?;
-                self.unread = 0..count;
-                self.read += count as u64;
-                if count == 0 && !self.inside {
-                    return Ok(0);
-                }
-            }
-            let at_end = self.unread.is_empty();
-            // Also without input: the decompressor may hold output that did not fit the last time.
-            let count = self.decompress(out).map_err(ZstdError::Corrupt)?;
-            if count > 0 {
-                return Ok(count);
-            }
-            if at_end && self.inside {
-                return Err(ZstdError::Truncated);
-            }
-        }
+impl From<Frame> for Frames {
+    fn from(first: Frame) -> Self {
+        Self(VecDeque::from([first]))
     }
+}
 
-    fn decompress(&mut self, out: &mut [u8]) -> Result<usize, usize> {
-        let mut input = InBuffer::around(&self.buffer[self.unread.clone()]);
-        let mut output = OutBuffer::around(out);
-        let hint = self.context.decompress_stream(&mut output, &mut input)?;
-        let count = output.pos();
-        self.unread.start += input.pos();
-        self.offset += count as u64;
-        self.inside = hint != 0;
-        if !self.inside {
-            self.note_frame();
-        }
-        Ok(count)
-    }
-
-    /// A frame ended here, so the next one begins here.
-    fn note_frame(&mut self) {
-        let frame = Frame { compressed: self.read - self.unread.len() as u64, offset: self.offset };
-        match self.frames.back_mut() {
+impl Frames {
+    fn note(&mut self, frame: Frame) {
+        match self.0.back_mut() {
             // Frames without content, however many, take one place.
             Some(last) if last.offset == frame.offset => *last = frame,
-            _ => self.frames.push_back(frame),
+            _ => self.0.push_back(frame),
+        }
+    }
+
+    fn last(&self) -> Frame {
+        self.0.back().copied().unwrap_or_default()
+    }
+
+    fn before(&self, offset: u64) -> Option<Frame> {
+        self.0.iter().take_while(|frame| frame.offset <= offset).last().copied()
+    }
+
+    fn forget(&mut self, offset: u64) {
+        while self.0.get(1).is_some_and(|next| next.offset <= offset) {
+            self.0.pop_front();
         }
     }
 }

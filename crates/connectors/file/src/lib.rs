@@ -1,5 +1,5 @@
-//! Files as sources and sinks of Cutwater: CSV and lines, plain or zstd, read again exactly after a failure; output
-//! that appears whole and once.
+//! Files as sources and sinks of Cutwater: CSV, JSON and lines, plain, zstd or gzip, read again exactly after a failure;
+//! output that appears whole and once.
 //!
 //! A job hands [`csv()`] or [`lines`] to its first stream and a [`FileSink`] to its last one. Here the two are driven by
 //! hand, as a job does it:
@@ -61,17 +61,20 @@
 //!
 //! # The parts
 //!
-//! - [`csv()`], [`delimited`] and [`lines`] make a [`FileSource`]: one split for each file, its place a [`FilePosition`].
-//!   Event time, watermarks, pace and the longest record are set by its methods.
+//! - [`csv()`], [`delimited`], [`json_lines`] and [`lines`] make a [`FileSource`] of a path or a [`glob()`]: one split for
+//!   each file, its place a [`FilePosition`]. Event time, watermarks, pace and the longest record are set by its methods,
+//!   and [`FileSource::follow`] waits for what is appended.
+//! - [`socket_lines`] reads a TCP connection, for trying things: it can't be replayed.
 //! - [`FileSink`] and [`lines_sink`]: one file for each subtask and checkpoint.
 //! - [`FileError`]: names file, line, column, what stands there and what was expected.
 //!
 //! # What is guaranteed
 //!
 //! - A source opened at a position yields exactly the records after it: with quoted line ends, any mix of line ends, and
-//!   records across zstd frames.
+//!   records across zstd frames or gzip members.
 //! - A file that shrank, or begins otherwise than it did at the checkpoint, is an error. It is never read from the
 //!   beginning instead.
+//! - Of a followed file only whole lines are read; one that does anything but grow is an error.
 //! - Memory stays bounded: by the longest record allowed, some buffers, and the window of the zstd frame (at most
 //!   128 MiB).
 //! - What a sink acknowledged is published exactly once, whole, whatever step a crash interrupts; what it did not is
@@ -81,31 +84,39 @@
 //!
 //! # What it costs
 //!
-//! Going on in a file costs a seek; in a file of many zstd frames the decompression of one frame up to the position; in
-//! one of a single frame that of all before. A checkpoint costs the sink a sync of the file and one of the folder
+//! Going on in a file costs a seek; in a file of many zstd frames or gzip members the decompression of one of them up to
+//! the position; in one of a single frame that of all before. A checkpoint costs the sink a sync of the file and one of the folder
 //! before it is acknowledged, and a link, a sync and an unlink when it is complete, all away from the worker.
 //!
 //! # What is not here
 //!
-//! No pipes (they can't be read again), no following of a file that grows while it is read, no splitting of one file over
-//! several subtasks, no other compression. A zstd file that was cut exactly between two frames, or a text file between
-//! two lines, can't be told from a whole one. A CSV column for which the record type has a default, as `Option` has,
+//! No pipes (they can't be read again), no watching of a folder for new files, no splitting of one file over several
+//! subtasks, no other compression. A compressed file that was cut exactly between two frames or members, or a text file
+//! between two lines, can't be told from a whole one. Bytes are taken as they stand, a NUL too. A CSV column for which the record type has a default, as `Option` has,
 //! may be missing altogether.
 
+mod code;
 mod csv;
 mod error;
 mod feed;
+mod files;
 mod input;
+mod json;
 mod lines;
 mod pace;
 mod parse;
 mod position;
 mod reader;
 mod sink;
+mod socket;
 mod source;
 
 pub use error::FileError;
+pub use files::{Files, Glob, IntoFiles, glob};
 pub use position::FilePosition;
 pub use reader::FileReader;
 pub use sink::{FileCommitter, FileSink, FileSinkWriter, NoFormat, lines_sink};
-pub use source::{CsvSource, DEFAULT_MAX_RECORD_BYTES, FileSource, LineSource, csv, delimited, lines};
+pub use socket::{SocketPosition, SocketReader, SocketSource, socket_lines};
+pub use source::{
+    CsvSource, DEFAULT_MAX_RECORD_BYTES, FileSource, JsonSource, LineSource, csv, delimited, json_lines, lines,
+};

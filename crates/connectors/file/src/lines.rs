@@ -1,6 +1,6 @@
 use crate::FileError;
 use crate::feed::Feed;
-use crate::parse::Parser;
+use crate::parse::{Next, Parser};
 use crate::position::{FilePosition, Place};
 
 /// Each line is a record, without its line end (`\n` or `\r\n`); the last one may lack it.
@@ -21,27 +21,16 @@ impl LineParser {
 }
 
 impl Parser<String> for LineParser {
-    fn next(&mut self) -> Result<Option<String>, FileError> {
-        let feed = &mut self.feed;
-        feed.forget(self.place.offset);
-        while !feed.raw().ends_with(b"\n") {
-            match feed.read_more() {
-                Ok(0) if feed.raw().is_empty() => return Ok(None),
-                Ok(0) => break,
-                Ok(_) => {}
-                Err(error) => return Err(feed.failed(error)),
-            }
+    fn next(&mut self) -> Result<Next<String>, FileError> {
+        self.feed.forget(self.place.offset);
+        match self.feed.read_line()? {
+            Next::Record(()) => {}
+            Next::Pending => return Ok(Next::Pending),
+            Next::End => return Ok(Next::End),
         }
-        let line = feed.raw();
-        let line = line.strip_suffix(b"\r\n").or_else(|| line.strip_suffix(b"\n")).unwrap_or(line);
-        let text = std::str::from_utf8(line).map_err(|error| FileError::Utf8 {
-            path: feed.path().to_path_buf(),
-            line: self.place.lines + 1,
-            place: format!("byte {}", error.valid_up_to() + 1),
-            valid: error.valid_up_to(),
-        })?;
-        self.place = feed.end();
-        Ok(Some(text.to_owned()))
+        let line = self.feed.line_after(self.place.lines)?.to_owned();
+        self.place = self.feed.end();
+        Ok(Next::Record(line))
     }
 
     fn place(&self) -> Place {

@@ -1,15 +1,19 @@
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use cutwater_core::Timestamp;
 use cutwater_dataflow::{ReadStatus, SourceOutput, SplitReader, UserError};
 
 use crate::FileError;
 use crate::pace::Pace;
-use crate::parse::Parser;
+use crate::parse::{Next, Parser};
 use crate::position::{FilePosition, Place};
 
 pub(crate) type TimeOf<T> = Arc<dyn Fn(&T) -> Timestamp + Send + Sync>;
+
+/// How often a file that is followed is looked at.
+const FOLLOW: Duration = Duration::from_millis(100);
 
 /// Reads one file of a [`FileSource`](crate::FileSource).
 pub struct FileReader<T> {
@@ -79,8 +83,9 @@ impl<T: Send + 'static> SplitReader for FileReader<T> {
         let allowed = self.pace.as_mut().map_or(usize::MAX, |pace| pace.allowed(now));
         for _ in 0..allowed.min(out.room()) {
             match self.parser.next().map_err(FileError::for_job)? {
-                Some(record) => self.emit(record, out),
-                None => return Ok(ReadStatus::End),
+                Next::Record(record) => self.emit(record, out),
+                Next::Pending => return Ok(ReadStatus::WaitUntil(now + FOLLOW)),
+                Next::End => return Ok(ReadStatus::End),
             }
         }
         let wait = self.pace.as_ref().and_then(|pace| pace.next(now));

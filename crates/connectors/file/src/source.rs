@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use cutwater_core::Timestamp;
 use cutwater_dataflow::{Source, UserError};
@@ -10,6 +10,8 @@ use serde::de::DeserializeOwned;
 use crate::FileError;
 use crate::csv::CsvParser;
 use crate::feed::Feed;
+use crate::files::{Files, IntoFiles, by_split, may_be_none};
+use crate::json::JsonParser;
 use crate::lines::LineParser;
 use crate::pace::Pace;
 use crate::parse::Parser;
@@ -21,24 +23,30 @@ type OpenParser<T> = fn(Feed, u8, Option<&FilePosition>) -> Result<Box<dyn Parse
 /// The longest record unless [`FileSource::max_record_bytes`] says otherwise: 1 MiB.
 pub const DEFAULT_MAX_RECORD_BYTES: usize = 1 << 20;
 
-/// Files of records, plain or compressed with zstd, each a split. Made by [`csv()`], [`delimited`] or [`lines`].
+/// Files of records, plain or compressed with zstd or gzip, each a split. Made by [`csv()`], [`delimited`],
+/// [`json_lines`] or [`lines`] of a path or a [`glob()`](crate::glob()).
 ///
 /// - A file is read once from beginning to end. It may grow between two runs, not change otherwise.
-/// - A file compressed in one piece is decompressed from its beginning to go on at a position; one of many frames only
-///   from the frame that holds the position.
+/// - A file compressed in one piece is decompressed from its beginning to go on at a position; one of many zstd frames or
+///   gzip members only from the one that holds the position.
 /// - Without [`Self::event_time`] the records have no time, and no watermarks are made.
 pub struct FileSource<T> {
-    paths: Vec<PathBuf>,
+    files: Vec<Files>,
+    listed: Mutex<Option<Arc<BTreeMap<String, PathBuf>>>>,
     delimiter: u8,
     open: OpenParser<T>,
     time_of: Option<TimeOf<T>>,
     watermarks: bool,
     per_second: Option<f64>,
     max_record_bytes: usize,
+    follow: bool,
 }
 
 /// A source of CSV records, read by column names into a type that is `Deserialize`.
 pub type CsvSource<T> = FileSource<T>;
+
+/// A source of JSON texts, one a line.
+pub type JsonSource<T> = FileSource<T>;
 
 /// A source of lines of text.
 pub type LineSource = FileSource<String>;
@@ -48,37 +56,71 @@ pub type LineSource = FileSource<String>;
 /// The type names its columns as fields; columns that it does not name are passed over. Empty lines are skipped. A record
 /// with more or fewer fields than the header is an error, as is a file that ends within a record. A last line without
 /// line end counts if it is a whole record.
-pub fn csv<T: DeserializeOwned + Send + 'static>(path: impl Into<PathBuf>) -> CsvSource<T> {
-    delimited(path, b',')
+pub fn csv<T: DeserializeOwned + Send + 'static>(files: impl IntoFiles) -> CsvSource<T> {
+    delimited(files, b',')
 }
 
 /// Like [`csv()`], with another byte between fields, such as `b'\t'` or `b';'`.
-pub fn delimited<T: DeserializeOwned + Send + 'static>(path: impl Into<PathBuf>, delimiter: u8) -> CsvSource<T> {
-    FileSource::new(path.into(), delimiter, CsvParser::open::<T>)
+pub fn delimited<T: DeserializeOwned + Send + 'static>(files: impl IntoFiles, delimiter: u8) -> CsvSource<T> {
+    FileSource::new(files, delimiter, CsvParser::open::<T>)
 }
 
 /// Reads a text file in UTF-8 by lines, empty ones included, without their ends (`\n` or `\r\n`).
-pub fn lines(path: impl Into<PathBuf>) -> LineSource {
-    FileSource::new(path.into(), 0, |feed, _, position| LineParser::open(feed, position))
+pub fn lines(files: impl IntoFiles) -> LineSource {
+    FileSource::new(files, 0, |feed, _, position| LineParser::open(feed, position))
+}
+
+/// Reads JSON texts, one a line, in UTF-8, into a type that is `Deserialize`: what is called JSON Lines or NDJSON.
+///
+/// Lines of nothing but white space are skipped, and so is a byte order mark. A text that goes over several lines is an
+/// error, as is anything behind it in its line. A last line without line end counts if it is a whole text. Objects and
+/// lists may be nested 127 deep.
+///
+/// ```
+/// # use cutwater_dataflow::{Source, SourceOutput, SplitReader};
+/// # use serde::Deserialize;
+/// #[derive(Deserialize)]
+/// struct Click {
+///     page: String,
+/// }
+///
+/// # fn main() -> Result<(), cutwater_dataflow::UserError> {
+/// # let folder = tempfile::tempdir()?;
+/// # let path = folder.path().join("clicks.jsonl");
+/// # std::fs::write(&path, "{\"page\": \"/\", \"user\": 7}\n{\"page\": 1}\n")?;
+/// let source = cutwater_file::json_lines::<Click>(&path);
+/// let mut out = SourceOutput::new(10);
+/// let error = source.open("clicks.jsonl", None)?.read(&mut out).unwrap_err();
+/// assert_eq!(out.take()[0].1.page, "/");
+/// assert!(error.to_string().contains("line 2, column 10"));
+/// # Ok(())
+/// # }
+/// ```
+pub fn json_lines<T: DeserializeOwned + Send + 'static>(files: impl IntoFiles) -> JsonSource<T> {
+    FileSource::new(files, 0, |feed, _, position| JsonParser::open::<T>(feed, position))
 }
 
 impl<T> FileSource<T> {
-    fn new(path: PathBuf, delimiter: u8, open: OpenParser<T>) -> Self {
+    fn new(files: impl IntoFiles, delimiter: u8, open: OpenParser<T>) -> Self {
         Self {
-            paths: vec![path],
+            files: vec![files.into_files()],
+            listed: Mutex::default(),
             delimiter,
             open,
             time_of: None,
             watermarks: false,
             per_second: None,
             max_record_bytes: DEFAULT_MAX_RECORD_BYTES,
+            follow: false,
         }
     }
 
-    /// Reads this file too. The files are read side by side, as far as there are subtasks.
+    /// Reads this file too, or all that match a [`glob()`](crate::glob()). The files are read side by side, as far as there
+    /// are subtasks, and in turns beyond that.
     #[must_use]
-    pub fn and(mut self, path: impl Into<PathBuf>) -> Self {
-        self.paths.push(path.into());
+    pub fn and(mut self, files: impl IntoFiles) -> Self {
+        self.files.push(files.into_files());
+        self.listed = Mutex::default();
         self
     }
 
@@ -115,23 +157,19 @@ impl<T> FileSource<T> {
         self
     }
 
-    /// The files by the names of their splits: the name of the file without its folder, so that a folder can move; the
-    /// whole path where two files share a name.
-    fn files(&self) -> Result<BTreeMap<&str, &Path>, FileError> {
-        let bad = |reason| FileError::BadFiles { reason };
-        let mut shared = BTreeMap::<_, usize>::new();
-        for path in &self.paths {
-            *shared.entry(path.file_name()).or_default() += 1;
-        }
-        let mut files = BTreeMap::new();
-        for path in &self.paths {
-            let name = path.file_name().filter(|name| shared.get(&Some(*name)) == Some(&1)).unwrap_or(path.as_os_str());
-            let name = name.to_str().ok_or_else(|| bad(format!("the name of {} is not UTF-8", path.display())))?;
-            if files.insert(name, path.as_path()).is_some() {
-                return Err(bad(format!("{} is given twice", path.display())));
-            }
-        }
-        Ok(files)
+    /// Does not stop at the end of a file, but waits for more, as `tail -f` does; the file is looked at ten times a
+    /// second. The job then runs until it is cancelled.
+    ///
+    /// - A record is read when its line end is there: half a line, as a writer may leave it, is none.
+    /// - A file must grow and do nothing else. That it was cut, replaced, moved or written anew is an error, which no
+    ///   restart mends. Files that appear later are not noticed.
+    /// - Compressed files can't be followed. A CSV file must have its header when the job starts.
+    /// - A file that does not grow holds the watermark back.
+    /// - What an earlier run read to its end without following it is done with: its growth is not read.
+    #[must_use]
+    pub fn follow(mut self) -> Self {
+        self.follow = true;
+        self
     }
 
     fn check(&self) -> Result<(), FileError> {
@@ -151,14 +189,29 @@ impl<T> FileSource<T> {
     /// The names of the splits. Looks at the files too, so that a missing one is an error now, not when its turn comes.
     fn names(&self) -> Result<Vec<String>, FileError> {
         self.check()?;
-        let files = self.files()?;
-        files.into_iter().map(|(name, path)| Feed::open(path, self.max_record_bytes).map(|_| name.to_owned())).collect()
+        let files = self.list()?;
+        let open = |(name, path): (&String, &PathBuf)| {
+            Feed::open(path, self.max_record_bytes, self.follow).map(|_| name.clone())
+        };
+        files.iter().map(open).collect()
+    }
+
+    /// The files by the names of their splits. Listed once: subtasks share the splits out by their places in the list,
+    /// so all must see the same one, whatever appears in the folder meanwhile.
+    fn list(&self) -> Result<Arc<BTreeMap<String, PathBuf>>, FileError> {
+        let mut listed = self.listed.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(files) = &*listed {
+            return Ok(Arc::clone(files));
+        }
+        let files = Arc::new(by_split(&self.files)?);
+        *listed = Some(Arc::clone(&files));
+        Ok(files)
     }
 
     fn reader(&self, split: &str, position: Option<&FilePosition>) -> Result<FileReader<T>, FileError> {
-        let files = self.files()?;
+        let files = self.list()?;
         let path = files.get(split).ok_or_else(|| FileError::UnknownSplit { split: split.to_owned() })?;
-        let feed = Feed::open(path, self.max_record_bytes)?;
+        let feed = Feed::open(path, self.max_record_bytes, self.follow)?;
         let parser = (self.open)(feed, self.delimiter, position)?;
         let pace = self.per_second.map(Pace::new);
         Ok(FileReader::new(parser, self.time_of.clone(), self.watermarks, pace, position))
@@ -171,6 +224,18 @@ impl<T: Send + 'static> Source for FileSource<T> {
     type Reader = FileReader<T>;
 
     fn splits(&self, _parallelism: u32) -> Result<Vec<String>, UserError> {
+        let names = self.names().map_err(FileError::for_job)?;
+        if names.is_empty() {
+            let reason = "no file matches the pattern of the source; is it relative to the right folder?".to_owned();
+            return Err(FileError::BadFiles { reason }.for_job());
+        }
+        Ok(names)
+    }
+
+    fn splits_after_restore(&self, parallelism: u32, found: &[&str]) -> Result<Vec<String>, UserError> {
+        if found.is_empty() || !may_be_none(&self.files) {
+            return self.splits(parallelism);
+        }
         self.names().map_err(FileError::for_job)
     }
 
@@ -179,13 +244,14 @@ impl<T: Send + 'static> Source for FileSource<T> {
     }
 
     fn parallelism_limit(&self) -> u32 {
-        u32::try_from(self.paths.len()).unwrap_or(u32::MAX)
+        // What can't be listed now is an error when the job starts.
+        self.list().map_or(1, |files| u32::try_from(files.len()).unwrap_or(u32::MAX))
     }
 }
 
 impl<T> fmt::Debug for FileSource<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("FileSource").field("paths", &self.paths).finish_non_exhaustive()
+        f.debug_struct("FileSource").field("files", &self.files).finish_non_exhaustive()
     }
 }
 

@@ -142,7 +142,8 @@ impl Open {
     /// Where to start, or why not.
     fn decide(&self, allow_rewind: bool) -> Result<Start, OpenError> {
         let newest = self.newest.as_ref().map(|completed| &completed.checkpoint);
-        let start = |checkpoint: &CompletedCheckpoint| Start::At(Box::new(checkpoint.clone()));
+        let start =
+            |checkpoint: &CompletedCheckpoint| Start::At(Box::new(checkpoint.clone()), checkpoint.origin.clone());
         let rewind = |start: Start| match newest {
             Some(newest) if !allow_rewind => Err(OpenError::BelowPublished { published: newest.checkpoint }),
             Some(_) | None => Ok(start),
@@ -162,7 +163,7 @@ impl Open {
                     Some(newest) if newest.origin.as_ref() == Some(&origin) => latest(),
                     // Our own, and from here on the line that begins with it: the same command resumes that.
                     Some(newest) if origin_of(newest) == origin => {
-                        Ok(Start::At(Box::new(CompletedCheckpoint { origin: Some(origin), ..newest.clone() })))
+                        Ok(Start::At(Box::new(newest.clone()), Some(origin)))
                     }
                     Some(_) | None => rewind(Start::Foreign(foreign.clone())),
                 }
@@ -185,7 +186,8 @@ impl Open {
 #[derive(Clone, Debug)]
 enum Start {
     Empty,
-    At(Box<CompletedCheckpoint>),
+    /// At one of our own, in the line that begins with this one.
+    At(Box<CompletedCheckpoint>, Option<Origin>),
     Foreign(Box<CompletedCheckpoint>),
 }
 
@@ -286,7 +288,7 @@ impl Log {
     fn claim(&mut self, open: Box<Open>, start: Start) {
         let (restore, origin) = match start {
             Start::Empty => (None, None),
-            Start::At(checkpoint) => (Some(checkpoint.clone()), checkpoint.origin),
+            Start::At(checkpoint, origin) => (Some(checkpoint), origin),
             Start::Foreign(foreign) => (Some(foreign.clone()), Some(origin_of(&foreign))),
         };
         // Above the reign of a foreign checkpoint too: names made of epochs, such as those of output, must not come again.

@@ -18,8 +18,8 @@ use anyhow::{Context, anyhow};
 use clap::Parser;
 use cutwater::coordinator::OpenError;
 use cutwater::{
-    Config, Failure, JobError, JobOutcome, JobStatus, OpenCheckpointError, Options, Resolved, RestoreError, Settings,
-    StartFrom, discover, open_checkpoint, spawn, stop_on_signals,
+    Config, ConfigError, Failure, GraphError, JobError, JobOutcome, JobStatus, OpenCheckpointError, Options,
+    OptionsError, Resolved, RestoreError, Settings, StartFrom, discover, open_checkpoint, spawn, stop_on_signals,
 };
 
 use cutwater_examples::flights::{self, Tuning};
@@ -147,13 +147,25 @@ fn main() -> ExitCode {
     match run(&Args::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(Ended { exit, error, help }) => {
-            eprintln!("error: {error:#}");
+            match code(&error) {
+                Some(code) => eprintln!("error[{code}]: {error:#}"),
+                None => eprintln!("error: {error:#}"),
+            }
             if let Some(help) = help {
                 eprintln!("help: {help}");
             }
             ExitCode::from(exit as u8)
         }
     }
+}
+
+/// What docs/errors.md has more of.
+fn code(error: &anyhow::Error) -> Option<&'static str> {
+    let of_start = error.downcast_ref().map(ConfigError::code).or_else(|| error.downcast_ref().map(GraphError::code));
+    let of_place = || error.downcast_ref().map(OptionsError::code);
+    let of_checkpoint = || error.downcast_ref().map(OpenCheckpointError::code);
+    let of_run = || error.downcast_ref().map(JobError::code);
+    of_start.or_else(of_place).or_else(of_checkpoint).or_else(of_run)
 }
 
 fn run(args: &Args) -> Result<(), Ended> {
@@ -165,7 +177,7 @@ fn run(args: &Args) -> Result<(), Ended> {
     options.checkpointing.allow_rewind = args.allow_rewind;
     options.savepoints = args.savepoints.clone().or(options.savepoints);
     options.from = match &args.from {
-        From::Latest => StartFrom::Latest,
+        From::Latest => options.from, // or where the configuration says
         From::None => StartFrom::Nothing,
         From::Place(path_or_url) => foreign(path_or_url)?,
     };
@@ -244,20 +256,22 @@ fn configuration(args: &Args) -> anyhow::Result<Resolved> {
 
 /// The newest checkpoint in a folder that holds the log of a job.
 fn foreign(path_or_url: &str) -> Result<StartFrom, Ended> {
-    let (checkpoint, store) = open_checkpoint(path_or_url).map_err(|error| {
-        let exit = match &error {
-            OpenCheckpointError::Location(_) | OpenCheckpointError::SeveralJobs { .. } => Exit::Usage,
-            OpenCheckpointError::NoLog { .. }
-            | OpenCheckpointError::NoCheckpoint { .. }
-            | OpenCheckpointError::Store(_) => Exit::CouldNotStart,
-            OpenCheckpointError::Log { .. }
-            | OpenCheckpointError::Part { .. }
-            | OpenCheckpointError::Name { .. }
-            | _ => Exit::Checkpoint,
-        };
-        Ended { exit, error: error.into(), help: None }
-    })?;
+    let opened = open_checkpoint(path_or_url);
+    let (checkpoint, store) =
+        opened.map_err(|error| Ended { exit: not_opened(&error), error: error.into(), help: None })?;
     Ok(StartFrom::Checkpoint(Box::new(checkpoint), store))
+}
+
+fn not_opened(error: &OpenCheckpointError) -> Exit {
+    match error {
+        OpenCheckpointError::Location(_) | OpenCheckpointError::SeveralJobs { .. } => Exit::Usage,
+        OpenCheckpointError::NoLog { .. }
+        | OpenCheckpointError::NoCheckpoint { .. }
+        | OpenCheckpointError::Store(_) => Exit::CouldNotStart,
+        OpenCheckpointError::Log { .. } | OpenCheckpointError::Part { .. } | OpenCheckpointError::Name { .. } | _ => {
+            Exit::Checkpoint
+        }
+    }
 }
 
 /// The file to read, which can be opened.
@@ -346,6 +360,7 @@ fn report(out: &Path, place: &Place, status: &JobStatus) -> anyhow::Result<()> {
 fn ended(error: JobError, resumable: bool) -> Ended {
     let (exit, help) = match &error {
         JobError::Options { .. } => (Exit::Usage, None),
+        JobError::Open { source, .. } => (not_opened(source), None),
         JobError::Store { .. } => (Exit::CouldNotStart, Some("choose another folder with --checkpoints")),
         JobError::Log { source: OpenError::BelowPublished { .. }, .. } => {
             (Exit::Usage, Some("leave --from away to resume; or add --allow-rewind; or use new folders"))

@@ -101,19 +101,36 @@ fn find_column<T: DeserializeOwned>(
 /// Whether a quote is open after `raw`, which begins where a record may begin. The reader itself takes the end of the
 /// file for a closing quote.
 pub(super) fn ends_in_quotes(raw: &[u8], delimiter: u8) -> bool {
-    enum At {
-        Start,
-        Plain,
-        Quoted,
-        Quote, // after one within quotes: it ends them or, doubled, stands for itself
+    let mut quotes = Quotes::default();
+    raw.iter().for_each(|byte| quotes.take(*byte, delimiter));
+    quotes.are_open()
+}
+
+/// Follows the quotes through the bytes of records.
+#[derive(Clone, Copy, Default)]
+pub(super) enum Quotes {
+    /// A field begins.
+    #[default]
+    Start,
+    Plain,
+    Quoted,
+    /// After one within quotes: it ends them or, doubled, stands for itself.
+    Quote,
+}
+
+impl Quotes {
+    pub(super) fn take(&mut self, byte: u8, delimiter: u8) {
+        *self = match (*self, byte) {
+            (Self::Start | Self::Quote, b'"') => Self::Quoted,
+            (Self::Quoted, b'"') => Self::Quote,
+            (Self::Quoted, _) => Self::Quoted,
+            (_, b'\n' | b'\r') => Self::Start,
+            (_, byte) if byte == delimiter => Self::Start,
+            _ => Self::Plain,
+        };
     }
-    let end = raw.iter().fold(At::Start, |at, &byte| match (at, byte) {
-        (At::Start | At::Quote, b'"') => At::Quoted,
-        (At::Quoted, b'"') => At::Quote,
-        (At::Quoted, _) => At::Quoted,
-        (_, b'\n' | b'\r') => At::Start,
-        (_, byte) if byte == delimiter => At::Start,
-        _ => At::Plain,
-    });
-    matches!(end, At::Quoted)
+
+    pub(super) fn are_open(self) -> bool {
+        matches!(self, Self::Quoted)
+    }
 }

@@ -11,6 +11,12 @@ use tempfile::TempDir;
 
 use super::*;
 
+mod compressed;
+mod follow;
+mod hostile;
+mod json;
+mod many;
+
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 struct Flight {
     day: i64,
@@ -43,6 +49,16 @@ fn zstd_frames<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> Vec<u8> {
         encoder.include_checksum(true).unwrap();
         encoder.write_all(part).unwrap();
         encoder.finish().unwrap();
+    }
+    packed
+}
+
+fn gzip_members<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> Vec<u8> {
+    let mut packed = Vec::new();
+    for part in parts {
+        let mut encoder = flate2::GzBuilder::new().filename("part").write(packed, flate2::Compression::fast());
+        encoder.write_all(part).unwrap();
+        packed = encoder.finish().unwrap();
     }
     packed
 }
@@ -226,6 +242,9 @@ fn lines_are_as_they_stand() {
     let source = lines(folder.put("input", "one\r\n\n three \nfour\r"));
     assert_eq!(records(&source, None).unwrap(), ["one", "", " three ", "four\r"]);
     assert_eq!(records(&lines(folder.put("input", "")), None).unwrap(), [""; 0]);
+    let long = "x".repeat(DEFAULT_MAX_RECORD_BYTES);
+    let source = lines(folder.put("input", format!("a\0b\n\0\n{long}\nhalf")));
+    assert_eq!(records(&source, None).unwrap(), ["a\0b", "\0", long.as_str(), "half"]);
     let source = lines(folder.put("input", b"good\nba\xffd\n"));
     assert_error("no UTF-8", records(&source, None), &["line 2", "byte 3"]);
 }
@@ -334,39 +353,6 @@ fn a_long_header_is_compared_whole() {
 
 fn numbered(count: usize) -> String {
     (0..count).map(|number| format!("line {number} {:x}\n", number * 7919)).collect()
-}
-
-#[test]
-fn many_frames_are_entered_in_the_middle() {
-    let folder = Folder::new();
-    let content = numbered(20_000);
-    let mut packed = zstd_frames(content.as_bytes().chunks(50_000));
-    let source = lines(folder.put("input", &packed));
-    let all = rest(&mut open(&source, None).unwrap()).unwrap();
-    assert_eq!(all.len(), 20_000);
-    let (_, position) = &all[14_999];
-    let frame = position.frame.unwrap();
-    assert!(position.offset() - frame.offset < 50_000 && frame.compressed > 5000, "{position:?}");
-    // If it read what is before that frame, it would fail on this.
-    packed[4096..5000].fill(0xff);
-    folder.put("input", &packed);
-    assert_eq!(records(&source, Some(position)).unwrap().len(), 5000);
-    assert_error("damaged", records(&source, None), &["is corrupt after byte"]);
-}
-
-#[test]
-fn a_cut_or_damaged_zstd_file_is_never_taken_for_a_whole_one() {
-    let folder = Folder::new();
-    let content = numbered(30);
-    let packed = zstd_frames([content.as_bytes()]);
-    for length in 4..packed.len() {
-        let source = lines(folder.put("input", &packed[..length]));
-        assert_error("cut", records(&source, None), &["is cut off", "decompressed text"]);
-    }
-    let trailing = [&packed[..], b"garbage"].concat();
-    assert_error("trailing", records(&lines(folder.put("input", trailing)), None), &["is corrupt after byte"]);
-    let skippable = [&b"\x50\x2a\x4d\x18\x03\0\0\0abc"[..], &packed].concat();
-    assert_eq!(records(&lines(folder.put("input", skippable)), None).unwrap().len(), 30);
 }
 
 #[test]
@@ -490,6 +476,8 @@ proptest! {
         check_all_positions(&plain, &text, &expected)?;
         let frames = csv(folder.put("frames", zstd_frames(cut(&text, &cuts))));
         check_all_positions(&frames, &text, &expected)?;
+        let members = csv(folder.put("members", gzip_members(cut(&text, &cuts))));
+        check_all_positions(&members, &text, &expected)?;
     }
 
     #[test]
@@ -503,5 +491,7 @@ proptest! {
         check_all_positions(&lines(folder.put("plain", &text)), &text, &expected)?;
         let frames = lines(folder.put("frames", zstd_frames(cut(&text, &cuts))));
         check_all_positions(&frames, &text, &expected)?;
+        let members = lines(folder.put("members", gzip_members(cut(&text, &cuts))));
+        check_all_positions(&members, &text, &expected)?;
     }
 }
