@@ -180,3 +180,24 @@ fn errors_have_exit_codes_and_codes() {
         assert!(help.out.contains(&format!("\n  {code}  ")), "exit code {code}: {}", help.out);
     }
 }
+
+/// The table of docs/coming-from-flink.md is what `config explain` says.
+#[test]
+fn the_page_for_those_who_come_from_flink_has_each_key_as_it_is() {
+    let page =
+        fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/coming-from-flink.md")).unwrap();
+    let in_page: Vec<&str> = page.lines().filter(|line| line.starts_with("| `") && line.contains(" | ")).collect();
+    let ran = config(folder().path(), &[], &["explain", "--json"]);
+    let all: Value = serde_json::from_str(&ran.out).unwrap();
+    let keys = all["keys"].as_array().unwrap();
+    assert!(keys.len() > 50);
+    for key in keys {
+        let text = |field: &str| key[field].as_str().map_or_else(|| "–".to_owned(), |text| format!("`{text}`"));
+        let old = key["old_names"].as_array().into_iter().flatten();
+        let old: Vec<String> = old.map(|name| format!("`{}`", name.as_str().unwrap())).collect();
+        let old = if old.is_empty() { "–".to_owned() } else { old.join(", ") };
+        let status = key["status"].as_str().unwrap();
+        let line = format!("| {} | {status} | {} | {old} |", text("key"), text("default"));
+        assert!(in_page.contains(&line.as_str()), "not in the page: {line}");
+    }
+}

@@ -77,6 +77,16 @@ pub use {
 #[doc = include_str!("../../../README.md")]
 struct Readme;
 
+/// Compiles and runs the code of docs/savepoints.md.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/savepoints.md")]
+struct SavepointsPage;
+
+/// Compiles and runs the code of docs/coming-from-flink.md.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/coming-from-flink.md")]
+struct FlinkPage;
+
 /// Compiles and runs the code of docs/simulation.md.
 #[cfg(all(doctest, feature = "simulation"))]
 #[doc = include_str!("../../../docs/simulation.md")]
