@@ -2,11 +2,12 @@
 
 use std::any::Any;
 use std::collections::VecDeque;
+use std::ops::Range;
 
 use cutwater_core::{
     Attempt, Barrier, CheckpointId, EdgeId, Epoch, KeyHash, MaxParallelism, Moment, OperatorUid, SubtaskId, Timestamp,
 };
-use cutwater_state::{Data, Key, Snapshotable};
+use cutwater_state::Snapshotable;
 
 use crate::UserError;
 use crate::sink::Prepared;
@@ -76,9 +77,10 @@ pub(crate) struct Keyed<K, T> {
     pub(crate) record: T,
 }
 
-/// Records with their keys, on the way to the subtask that owns the keys.
-pub struct KeyedBatch<K, T> {
-    pub(crate) records: std::vec::IntoIter<Keyed<K, T>>,
+/// Records on their way to another subtask, in the form `R` that the exchange gives them.
+#[derive(Clone)]
+pub struct Batch<R> {
+    pub(crate) records: std::vec::IntoIter<R>,
     pub(crate) times: Vec<Timestamp>,
     pub(crate) next: usize,
     pub(crate) bytes: u64,
@@ -87,7 +89,21 @@ pub struct KeyedBatch<K, T> {
     pub(crate) exact: bool,
 }
 
-impl<K: Key, T: Data> AnyBatch for KeyedBatch<K, T> {
+/// Records with their keys, on the way to the subtask that owns the keys.
+pub(crate) type KeyedBatch<K, T> = Batch<Keyed<K, T>>;
+
+impl<R> Batch<R> {
+    /// The next record with its time; [`Timestamp::MIN`] if it has none.
+    #[inline]
+    pub(crate) fn take(&mut self) -> Option<(Timestamp, R)> {
+        let record = self.records.next()?;
+        let time = self.times.get(self.next).copied().unwrap_or(Timestamp::MIN);
+        self.next += 1;
+        Some((time, record))
+    }
+}
+
+impl<R: Send + 'static> AnyBatch for Batch<R> {
     fn len(&self) -> usize {
         self.records.len()
     }
@@ -111,34 +127,49 @@ pub struct OutputChannel {
 }
 
 struct Channel {
+    /// Whom it leads to.
+    to: OutputChannel,
     waiting: VecDeque<Element>,
     waiting_bytes: u64,
     credit: i64,
 }
 
-/// The outputs of one subtask. A batch leaves while its channel has credit, else it waits; control elements wait only
-/// behind batches. Bytes under way on a channel are at most the window and one batch.
+/// The outputs of one subtask, over any number of edges. A batch leaves while its channel has credit, else it waits;
+/// control elements wait only behind batches. Bytes under way on a channel are at most the window and one batch. While
+/// a batch waits on any channel nothing more is processed, so that what waits on each is at most what one record, or
+/// one quantum of a source, was made into.
 pub struct Outbox {
-    edge: Option<EdgeId>,
     channels: Vec<Channel>,
+    /// Of each edge: its first channel and how many it has.
+    edges: Vec<(EdgeId, usize, usize)>,
     ready: VecDeque<(u32, Element)>,
     blocked: usize,
     window: u64,
 }
 
 impl Outbox {
-    /// Outputs to `receivers` subtasks over `edge`, each with a window of `window` bytes; `None` for a last task.
+    /// Outputs over `edges`, each to so many receivers, each channel with a window of `window` bytes. A task that ends
+    /// in sinks alone has none.
     #[must_use]
-    pub fn new(edge: Option<EdgeId>, receivers: u32, window: u64) -> Self {
+    pub fn new(edges: &[(EdgeId, u32)], window: u64) -> Self {
         let credit = i64::try_from(window).unwrap_or(i64::MAX);
-        let channel = || Channel { waiting: VecDeque::new(), waiting_bytes: 0, credit };
-        let channels = if edge.is_some() { (0..receivers).map(|_| channel()).collect() } else { Vec::new() };
-        Self { edge, channels, ready: VecDeque::new(), blocked: 0, window }
+        let mut channels = Vec::new();
+        let mut places = Vec::with_capacity(edges.len());
+        for &(edge, receivers) in edges {
+            places.push((edge, channels.len(), receivers as usize));
+            channels.extend((0..receivers).map(|to| Channel {
+                to: OutputChannel { edge, to },
+                waiting: VecDeque::new(),
+                waiting_bytes: 0,
+                credit,
+            }));
+        }
+        Self { channels, edges: places, ready: VecDeque::new(), blocked: 0, window }
     }
 
-    /// How many receivers there are.
+    /// How many channels there are, over all edges.
     #[must_use]
-    pub fn receivers(&self) -> usize {
+    pub fn channels(&self) -> usize {
         self.channels.len()
     }
 
@@ -155,12 +186,13 @@ impl Outbox {
         self.ready.is_empty() && self.channels.iter().all(|channel| channel.waiting.is_empty())
     }
 
-    pub(crate) fn send(&mut self, to: u32, batch: Box<dyn AnyBatch>) {
-        let channel = &mut self.channels[to as usize];
+    /// Sends a batch over a channel, counted over all edges.
+    pub(crate) fn send(&mut self, at: usize, batch: Box<dyn AnyBatch>) {
+        let channel = &mut self.channels[at];
         let bytes = batch.bytes();
         if channel.waiting.is_empty() && channel.credit > 0 {
             channel.credit -= i64::try_from(bytes).unwrap_or(i64::MAX);
-            self.ready.push_back((to, Element::Batch(batch)));
+            self.ready.push_back((place(at), Element::Batch(batch)));
         } else {
             if channel.waiting.is_empty() {
                 self.blocked += 1;
@@ -170,11 +202,17 @@ impl Outbox {
         }
     }
 
-    /// Sends a control element to all receivers, behind whatever waits.
+    /// Sends a control element to all receivers of all edges, behind whatever waits.
     pub fn broadcast(&mut self, make: impl Fn() -> Element) {
-        for (to, channel) in (0u32..).zip(&mut self.channels) {
+        self.tell(0..self.channels.len(), make);
+    }
+
+    /// Sends a control element over these channels, behind whatever waits.
+    pub(crate) fn tell(&mut self, channels: Range<usize>, make: impl Fn() -> Element) {
+        for at in channels {
+            let channel = &mut self.channels[at];
             if channel.waiting.is_empty() {
-                self.ready.push_back((to, make()));
+                self.ready.push_back((place(at), make()));
             } else {
                 channel.waiting.push_back(make());
             }
@@ -182,8 +220,13 @@ impl Outbox {
     }
 
     /// A receiver has processed `bytes`: batches that waited for them leave.
-    pub fn credit(&mut self, to: u32, bytes: u64) {
-        let Some(channel) = self.channels.get_mut(to as usize) else { return };
+    pub fn credit(&mut self, output: OutputChannel, bytes: u64) {
+        let Some(&(_, first, count)) = self.edges.iter().find(|(edge, ..)| *edge == output.edge) else { return };
+        if output.to as usize >= count {
+            return;
+        }
+        let at = first + output.to as usize;
+        let channel = &mut self.channels[at];
         let window = i64::try_from(self.window).unwrap_or(i64::MAX);
         channel.credit = channel.credit.saturating_add(i64::try_from(bytes).unwrap_or(i64::MAX)).min(window);
         let waited = !channel.waiting.is_empty();
@@ -196,7 +239,7 @@ impl Outbox {
                 channel.credit -= i64::try_from(batch.bytes()).unwrap_or(i64::MAX);
                 channel.waiting_bytes -= batch.bytes();
             }
-            self.ready.push_back((to, element));
+            self.ready.push_back((place(at), element));
         }
         if waited && channel.waiting.is_empty() {
             self.blocked -= 1;
@@ -205,9 +248,8 @@ impl Outbox {
 
     /// The next element that leaves.
     pub fn pop(&mut self) -> Option<(OutputChannel, Element)> {
-        let (to, element) = self.ready.pop_front()?;
-        let edge = self.edge.expect("only an outbox with an edge has channels to send on");
-        Some((OutputChannel { edge, to }, element))
+        let (at, element) = self.ready.pop_front()?;
+        Some((self.channels[at as usize].to, element))
     }
 
     /// The bytes that wait for credit, over all channels.
@@ -215,6 +257,10 @@ impl Outbox {
     pub fn waiting_bytes(&self) -> u64 {
         self.channels.iter().map(|channel| channel.waiting_bytes).sum()
     }
+}
+
+fn place(channel: usize) -> u32 {
+    u32::try_from(channel).expect("a subtask has fewer channels than 2^32")
 }
 
 /// What the stages of a chain share while they run.
@@ -236,6 +282,8 @@ pub struct Exec {
     pub begun: u64,
     /// How many records have been processed or read since the subtask was made.
     pub records: u64,
+    /// Which input of the operator the batch at hand came in by: 0, or 1 for the second of a `connect`.
+    pub input: u8,
 }
 
 impl Exec {
@@ -252,6 +300,7 @@ impl Exec {
             uneven: 0,
             begun: 0,
             records: 0,
+            input: 0,
         }
     }
 
@@ -374,8 +423,8 @@ pub struct BuildContext<'a> {
     pub parallelism: u32,
     /// How many key groups the job has.
     pub max_parallelism: MaxParallelism,
-    /// How many subtasks receive the output.
-    pub receivers: u32,
+    /// Of each output of the task: how many subtasks receive it.
+    pub receivers: &'a [u32],
     /// The reign of the coordinator.
     pub epoch: Epoch,
     /// The run within the epoch.
@@ -386,6 +435,15 @@ pub struct BuildContext<'a> {
     pub from_nothing: bool,
     /// What the operators of this task, all subtasks, added to the restored checkpoint.
     pub restored: &'a [OperatorSnapshot],
+}
+
+impl BuildContext<'_> {
+    /// The channels of an output of the task, counted as the [`Outbox`] counts them.
+    pub(crate) fn channels(&self, output: usize) -> Range<usize> {
+        let counts = || self.receivers.iter().map(|receivers| *receivers as usize);
+        let first = counts().take(output).sum();
+        first..first + counts().nth(output).unwrap_or(0)
+    }
 }
 
 #[cfg(test)]
@@ -406,7 +464,7 @@ mod tests {
             ("a timer in between", None, batch(0, 14, 15), 1),
         ];
         for (name, first, second, expected) in cases {
-            let mut exec = Exec::new(Outbox::new(None, 0, 0));
+            let mut exec = Exec::new(Outbox::new(&[], 0));
             exec.begin(first);
             exec.enter(first, false, 0);
             let before = exec.switches;
@@ -414,5 +472,37 @@ mod tests {
             exec.enter(second, false, 0);
             assert_eq!(exec.switches - before, expected, "{name}");
         }
+    }
+
+    /// A batch of so many bytes.
+    fn batch(bytes: u64) -> Box<dyn AnyBatch> {
+        Box::new(Batch { records: vec![()].into_iter(), times: vec![], next: 0, bytes, origin: None, exact: false })
+    }
+
+    #[test]
+    fn a_batch_that_waits_on_one_edge_blocks_the_subtask_and_not_the_other_edges() {
+        let (a, b) = (EdgeId(3), EdgeId(5));
+        let mut outbox = Outbox::new(&[(a, 1), (b, 2)], 10);
+        let popped = |outbox: &mut Outbox| -> Vec<_> {
+            std::iter::from_fn(|| outbox.pop()).map(|(to, element)| (to.edge, to.to, format!("{element:?}"))).collect()
+        };
+        let named = |edge, to, what: &str| (edge, to, what.to_owned());
+        outbox.send(0, batch(10));
+        outbox.send(0, batch(4));
+        outbox.send(2, batch(1));
+        assert!(outbox.is_blocked());
+        assert_eq!(outbox.waiting_bytes(), 4);
+        let batch = "Batch(1 records)";
+        assert_eq!(popped(&mut outbox), [named(a, 0, batch), named(b, 1, batch)]);
+        outbox.broadcast(|| Element::End);
+        assert_eq!(popped(&mut outbox), [named(b, 0, "End"), named(b, 1, "End")], "it stays behind the batch");
+        outbox.credit(OutputChannel { edge: b, to: 1 }, 1);
+        outbox.credit(OutputChannel { edge: a, to: 7 }, 10);
+        outbox.credit(OutputChannel { edge: EdgeId(0), to: 0 }, 10);
+        assert!(outbox.is_blocked(), "credit of other channels");
+        outbox.credit(OutputChannel { edge: a, to: 0 }, 10);
+        assert!(!outbox.is_blocked());
+        assert_eq!(popped(&mut outbox), [named(a, 0, batch), named(a, 0, "End")]);
+        assert!(outbox.is_empty());
     }
 }

@@ -5,8 +5,9 @@ use cutwater_state::{Data, Key, Snapshotable, StateError, Table, TableSpec, Time
 
 use crate::UserError;
 use crate::exec::{AnyBatch, BuildContext, Chain, ChainSnapshot, Exec, Keyed, KeyedBatch, SourcePoll};
+use crate::graph::BuildChain;
 use crate::stage::Stage;
-use crate::stream::{Head, OperatorKind, OperatorSpec};
+use crate::stream::{Build, Head, OperatorKind, OperatorSpec, TaskHead};
 
 /// An operator over a keyed stream, with a value of state per key and event-time timers.
 ///
@@ -240,19 +241,31 @@ where
     P: KeyedProcess<K, T>,
 {
     type Out = P::Out;
-
-    fn operator(&self) -> OperatorSpec {
-        OperatorSpec { kind: OperatorKind::Keyed, name: self.name, uid: Some(self.uid.clone()) }
-    }
+    type Built = Box<dyn Chain>;
 
     fn build<N: Stage<P::Out>>(&self, next: N, context: &BuildContext<'_>) -> Result<Box<dyn Chain>, UserError> {
+        Ok(Box::new(self.chain(next, context)))
+    }
+
+    fn place(&self, build: Build<Box<dyn Chain>>) -> Option<BuildChain> {
+        Some(build)
+    }
+}
+
+impl<K, T, P> KeyedHead<K, T, P>
+where
+    K: Key,
+    T: Data,
+    P: KeyedProcess<K, T>,
+{
+    pub(crate) fn chain<N: Stage<P::Out>>(&self, next: N, context: &BuildContext<'_>) -> KeyedChain<K, T, P, N> {
         let spec = |name: &str| TableSpec {
             operator: self.uid.clone(),
             name: name.to_owned(),
             max_parallelism: context.max_parallelism,
             key_groups: context.max_parallelism.range_of(context.subtask.index, context.parallelism),
         };
-        Ok(Box::new(KeyedChain {
+        KeyedChain {
             process: self.process.clone(),
             maker: self.process.clone(),
             table: Table::new(spec("value")),
@@ -261,7 +274,18 @@ where
             out: Vec::new(),
             next,
             types: std::marker::PhantomData::<fn(T)>,
-        }))
+        }
+    }
+}
+
+impl<K, T, P> TaskHead for KeyedHead<K, T, P>
+where
+    K: Key,
+    T: Data,
+    P: KeyedProcess<K, T>,
+{
+    fn operator(&self) -> OperatorSpec {
+        OperatorSpec { kind: OperatorKind::Keyed, name: self.name, uid: Some(self.uid.clone()) }
     }
 
     fn parallelism_limit(&self) -> u32 {
@@ -269,7 +293,7 @@ where
     }
 }
 
-struct KeyedChain<K: Key, T, P: KeyedProcess<K, T>, N> {
+pub(crate) struct KeyedChain<K: Key, T, P: KeyedProcess<K, T>, N> {
     process: P,
     /// A second clone, which makes initial values while the first one is borrowed.
     maker: P,
@@ -324,6 +348,37 @@ where
         exec.uneven += 1;
         Ok(())
     }
+
+    /// Processes records of a batch, each made into what the operator takes.
+    #[inline]
+    pub(crate) fn process_batch<R: Send + 'static>(
+        &mut self,
+        exec: &mut Exec,
+        batch: Box<dyn AnyBatch>,
+        make: impl Fn(R) -> T,
+    ) -> Result<Option<Box<dyn AnyBatch>>, UserError> {
+        let mut batch = batch
+            .into_any()
+            .downcast::<KeyedBatch<K, R>>()
+            .map_err(|_| UserError::from("a batch of another type came in: the edge and the chain disagree"))?;
+        if batch.next == 0 {
+            exec.begin(batch.origin);
+        }
+        exec.enter(batch.origin, batch.exact, batch.next as u64);
+        self.table.prefetch(batch.records.as_slice().iter().map(|record| record.hash));
+        while let Some(Keyed { hash, key, record }) = batch.records.next() {
+            let at = batch.next;
+            batch.next += 1;
+            exec.begun += 1;
+            exec.records += 1;
+            let time = batch.times.get(at).copied().unwrap_or(Timestamp::MIN);
+            self.call(exec, hash, &key, time, |process, cx| process.process(cx, make(record)))?;
+            if exec.outbox.is_blocked() && batch.records.len() > 0 {
+                return Ok(Some(batch));
+            }
+        }
+        Ok(None)
+    }
 }
 
 impl<K, T, P, N> Chain for KeyedChain<K, T, P, N>
@@ -338,27 +393,7 @@ where
     }
 
     fn process(&mut self, exec: &mut Exec, batch: Box<dyn AnyBatch>) -> Result<Option<Box<dyn AnyBatch>>, UserError> {
-        let mut batch = batch
-            .into_any()
-            .downcast::<KeyedBatch<K, T>>()
-            .map_err(|_| UserError::from("a batch of another type came in: the edge and the chain disagree"))?;
-        if batch.next == 0 {
-            exec.begin(batch.origin);
-        }
-        exec.enter(batch.origin, batch.exact, batch.next as u64);
-        self.table.prefetch(batch.records.as_slice().iter().map(|record| record.hash));
-        while let Some(Keyed { hash, key, record }) = batch.records.next() {
-            let at = batch.next;
-            batch.next += 1;
-            exec.begun += 1;
-            exec.records += 1;
-            let time = batch.times.get(at).copied().unwrap_or(Timestamp::MIN);
-            self.call(exec, hash, &key, time, |process, cx| process.process(cx, record))?;
-            if exec.outbox.is_blocked() && batch.records.len() > 0 {
-                return Ok(Some(batch));
-            }
-        }
-        Ok(None)
+        self.process_batch(exec, batch, |record: T| record)
     }
 
     fn advance(&mut self, exec: &mut Exec, watermark: Timestamp, limit: usize) -> Result<bool, UserError> {

@@ -6,7 +6,7 @@ use std::io;
 use std::sync::mpsc::{channel, sync_channel};
 
 use cutwater_coordinator::{CompletedCheckpoint, FileRef};
-use cutwater_core::{Attempt, Epoch, MaxParallelism, SubtaskId};
+use cutwater_core::{Attempt, Epoch, MaxParallelism, OperatorUid, SubtaskId};
 use cutwater_dataflow::JobGraph;
 use cutwater_state::format::{ReadAt, SnapshotReader};
 use cutwater_state::{Block, StateError};
@@ -105,7 +105,8 @@ impl Build<'_> {
         if let Some(point) = self.restore {
             let range = self.max_parallelism.range_of(subtask.index, spec.parallelism(self.parallelism));
             for file in files {
-                let restored = restore_file(&mut core, point, file, range);
+                let restored =
+                    restore_file(&mut core, point, file, range, |operator| spec.uids().any(|uid| uid == operator));
                 restored.map_err(|source| Failure::Restore { checkpoint: point.checkpoint.checkpoint, source })?;
             }
         }
@@ -143,12 +144,13 @@ const LEAST_ROOM: usize = 4 << 20;
 /// The most that the allocator keeps at all.
 const MOST_ROOM: usize = 16 << 20;
 
-/// Restores what the file holds of the range: one thread reads ahead, this one fills the tables.
+/// Restores what the file holds of the range and of the operators that are `mine`: one thread reads ahead, this one fills the tables.
 fn restore_file(
     core: &mut TaskCore,
     point: &RestorePoint,
     file: &FileRef,
     range: cutwater_core::KeyGroupRange,
+    mine: impl Fn(&OperatorUid) -> bool,
 ) -> Result<(), RestoreError> {
     let (url, name) = (point.store.url(), file.name.clone());
     let reader = point.store.open(&ObjectName::parse(&file.name)?)?;
@@ -165,6 +167,9 @@ fn restore_file(
         return Err(damaged(StateError::Damaged { part: "header", offset: 0, reason: reason.into() }));
     }
     for (place, header) in (0u16..).zip(&snapshot.header().states) {
+        if !mine(&header.operator) {
+            continue; // it runs in another task now: an exchange has come between operators that were fused
+        }
         let mut states = core.states();
         let found = states.iter_mut().find(|state| {
             let own = state.header();

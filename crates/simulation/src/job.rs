@@ -114,7 +114,7 @@ fn reshape(on: bool, record: Record) -> impl Iterator<Item = Record> {
 
 /// The graph of a generated job.
 pub(crate) fn graph(pipelines: &[Pipeline], probe: &Probe, files: &Arc<dyn Files>) -> Result<JobGraph, GraphError> {
-    let mut job = Job::new("simulated");
+    let job = Job::new("simulated");
     for (at, pipeline) in pipelines.iter().enumerate() {
         let input = Input { pipeline: Arc::new(pipeline.clone()), probe: probe.clone() };
         let shape = pipeline.reshape;

@@ -30,7 +30,7 @@
 //! use cutwater_simulation::{Env, Simulation};
 //!
 //! let counts = |env: &Env| {
-//!     let mut job = Job::new("counts");
+//!     let job = Job::new("counts");
 //!     job.source("numbers", from_iter(0u64..60))
 //!         .key_by(|n| n % 7)
 //!         .fold("counts", 0u64, |count, _| *count += 1)

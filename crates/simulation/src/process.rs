@@ -160,7 +160,8 @@ pub(crate) struct Snapshot {
 #[derive(Default)]
 pub(crate) struct Channel {
     pub(crate) edge: u32,
-    pub(crate) from: u32,
+    /// Its number among the input channels of the receiver.
+    pub(crate) number: u32,
     pub(crate) to: u32,
     /// The places of its ends among the nodes.
     pub(crate) sender: usize,
@@ -189,6 +190,8 @@ pub(crate) struct Running {
     pub(crate) channels: Vec<Channel>,
     /// The place of the first channel of each edge, and how many receivers it has.
     pub(crate) first_channel: Vec<(usize, u32)>,
+    /// The places of the input channels of each node, by number.
+    pub(crate) inputs: Vec<Vec<usize>>,
 }
 
 impl Running {
@@ -202,22 +205,29 @@ impl Running {
             nodes += count(task) as usize;
         }
         let mut channels = Vec::new();
-        let mut first_channel = vec![(0, 0); tasks.len()];
-        for (task, spec) in tasks.iter().enumerate() {
-            let Some(edge) = spec.output else { continue };
-            let reader = graph.reader(edge).task.0 as usize;
-            first_channel[edge.0 as usize] = (channels.len(), count(reader));
+        let mut first_channel = Vec::with_capacity(graph.edges().len());
+        for spec in graph.edges() {
+            let (task, reader) = (spec.from.0 as usize, spec.to.0 as usize);
+            let mut numbers = graph.channels(spec.to, parallelism);
+            let first = numbers.position(|(input, _)| input.edge == spec.edge).unwrap_or(0);
+            first_channel.push((channels.len(), count(reader)));
             for from in 0..count(task) {
                 for to in 0..count(reader) {
-                    let (sender, receiver) = (first_node[task] + from as usize, 0);
-                    channels.push(Channel { edge: edge.0, from, to, sender, receiver, ..Channel::default() });
+                    let (sender, receiver) = (first_node[task] + from as usize, first_node[reader] + to as usize);
+                    let number = u32::try_from(first).unwrap_or(u32::MAX) + from;
+                    channels.push(Channel { edge: spec.edge.0, number, to, sender, receiver, ..Channel::default() });
                 }
             }
         }
-        for channel in &mut channels {
-            let reader = graph.reader(EdgeId(channel.edge)).task.0 as usize;
-            channel.receiver = first_node[reader] + channel.to as usize;
+        let mut inputs = vec![Vec::new(); nodes];
+        for (place, channel) in channels.iter().enumerate() {
+            inputs[channel.receiver].push((channel.number, place));
         }
+        let sorted = |mut of: Vec<(u32, usize)>| {
+            of.sort_unstable();
+            of.into_iter().map(|(_, place)| place).collect()
+        };
+        let inputs = inputs.into_iter().map(sorted).collect();
         let node = |core: TaskCore| Node {
             subtask: core.subtask(),
             deadline: core.next_deadline(),
@@ -228,7 +238,8 @@ impl Running {
             newest: CheckpointId(0),
             ended: false,
         };
-        Self { attempt, nodes: cores.into_iter().map(node).collect(), first_node, channels, first_channel }
+        let nodes = cores.into_iter().map(node).collect();
+        Self { attempt, nodes, first_node, channels, first_channel, inputs }
     }
 
     pub(crate) fn node_of(&self, subtask: SubtaskId) -> Option<usize> {
@@ -239,6 +250,11 @@ impl Running {
     pub(crate) fn channel_of(&self, edge: EdgeId, from: u32, to: u32) -> usize {
         let (first, receivers) = self.first_channel[edge.0 as usize];
         first + (from * receivers + to) as usize
+    }
+
+    /// The place of the input channel of this number of a subtask.
+    pub(crate) fn input_of(&self, subtask: SubtaskId, number: u32) -> Option<usize> {
+        self.inputs.get(self.node_of(subtask)?)?.get(number as usize).copied()
     }
 
     /// The subtasks, in order.

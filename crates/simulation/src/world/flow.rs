@@ -127,11 +127,11 @@ impl World<'_> {
         running.is_some_and(|running| batches(running) > self.config.window_bytes / 40 + 2)
     }
 
-    fn give_credit(&mut self, id: ProcessId, subtask: SubtaskId, from: u32, bytes: u64) {
-        let Some(process) = self.processes.get_mut(&id) else { return };
-        let Some(edge) = process.graph.tasks()[subtask.task.0 as usize].input else { return };
-        let Some(running) = process.running.as_mut() else { return };
-        let place = running.channel_of(edge, from, subtask.index);
+    fn give_credit(&mut self, id: ProcessId, subtask: SubtaskId, number: u32, bytes: u64) {
+        let Some(running) = self.processes.get_mut(&id).and_then(|process| process.running.as_mut()) else { return };
+        let Some(place) = running.input_of(subtask, number) else {
+            return self.violated(Rule::Contract, || format!("{subtask} has no channel {number} to give credit on"));
+        };
         let channel = &mut running.channels[place];
         channel.credits.push_back(bytes);
         let coming: u64 = channel.credits.iter().sum();
@@ -208,10 +208,12 @@ impl World<'_> {
 
     /// What a subtask had processed when it was cut is what was sent to it before the barrier.
     fn check_channels(&mut self, id: ProcessId, subtask: SubtaskId, checkpoint: CheckpointId, records: u64) {
-        let Some(process) = self.processes.get(&id) else { return };
-        let Some(edge) = process.graph.tasks()[subtask.task.0 as usize].input else { return };
-        let Some(running) = &process.running else { return };
-        let mine = running.channels.iter().filter(|channel| channel.edge == edge.0 && channel.to == subtask.index);
+        let Some(running) = self.processes.get(&id).and_then(|process| process.running.as_ref()) else { return };
+        let Some(inputs) = running.node_of(subtask).and_then(|node| running.inputs.get(node)) else { return };
+        if inputs.is_empty() {
+            return; // a source
+        }
+        let mine = inputs.iter().map(|place| &running.channels[*place]);
         let before: u64 =
             mine.map(|channel| channel.at_barrier.get(&checkpoint).copied().unwrap_or(channel.sent)).sum();
         let exact = self.config.exactly_once;
@@ -240,7 +242,7 @@ impl World<'_> {
         let Some(running) = self.processes.get_mut(&id).and_then(|process| process.running.as_mut()) else { return };
         let channel = &mut running.channels[place];
         let Some(element) = channel.elements.pop_front() else { return };
-        let (from, receiver) = (channel.from, channel.receiver);
+        let (number, receiver) = (channel.number, channel.receiver);
         let node = &mut running.nodes[receiver];
         let mut pauses = false;
         if let Element::Barrier(barrier) = &element {
@@ -250,7 +252,7 @@ impl World<'_> {
             pauses = node.newest < barrier.checkpoint;
             node.newest = node.newest.max(barrier.checkpoint);
         }
-        node.core.handle_element(now, cutwater_core::ChannelId(from), element);
+        node.core.handle_element(now, cutwater_core::ChannelId(number), element);
         node.busy = true;
         if pauses {
             self.hit(Mark::AlignmentPauses);
