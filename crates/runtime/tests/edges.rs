@@ -210,7 +210,7 @@ fn a_branch_that_is_slow_stops_the_others_and_no_queue_grows() {
         })
         .sink("slow", Collect::default());
     let mut options = checkpointed(folder.path(), 1);
-    options.workers = std::num::NonZeroUsize::new(2);
+    options.workers = std::num::NonZeroUsize::new(3); // each task on its own, or the slow one slows the source
     options.task.window_bytes = 256 << 10;
     assert_eq!(run(job.build().unwrap(), options).unwrap(), JobOutcome::Finished);
     assert_eq!((fast.load(Ordering::SeqCst), slow.load(Ordering::SeqCst)), (60_000, 60_000));
