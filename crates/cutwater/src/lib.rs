@@ -26,7 +26,7 @@
 //! # The parts
 //!
 //! - [`Job`] and its streams: sources, `map`, `filter`, `flat_map`, `key_by`, `process` with state and timers, `fold`,
-//!   `fan_out`, `union`, `rebalance`, `broadcast`, `connect`, sinks. Of your own: [`Source`], [`Sink`], [`KeyedProcess`],
+//!   `fan_out`, `union`, `rebalance`, `broadcast`, `connect`, side outputs, sinks. Of your own: [`Source`], [`Sink`], [`KeyedProcess`],
 //!   [`KeyedProcess2`].
 //! - [`run`] and [`spawn`] with [`Options`]; [`JobHandle`] has status, checkpoints by hand, cancel.
 //! - [`Config`]: Flink's keys from `cutwater.yaml`, `config.yaml` or `flink-conf.yaml`, from code ([`Settings`], with
@@ -55,9 +55,9 @@ pub use cutwater_core::{
 };
 pub use cutwater_dataflow::{
     Collect, CommitContext, CommitOutcome, Committer, ConnectedStreams, Discard, FanOut, GraphError, IntoUnion, Job,
-    JobGraph, KeyedProcess, KeyedProcess2, KeyedStream, NonRecoverable, Prepared, ProcessContext, ReadStatus, Sink,
-    SinkContext, SinkWriter, Source, SourceOutput, SplitReader, Stream, Union, UserError, discard, from_iter,
-    generator,
+    JobGraph, KeyedProcess, KeyedProcess2, KeyedStream, NonRecoverable, OutputTag, Prepared, ProcessContext,
+    ReadStatus, Sink, SinkContext, SinkWriter, Source, SourceOutput, SplitReader, Stream, Union, UserError, discard,
+    from_iter, generator,
 };
 pub use cutwater_restart::{ExponentialDelay, Strategy};
 pub use cutwater_runtime::{

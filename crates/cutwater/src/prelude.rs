@@ -1,6 +1,6 @@
 //! What most jobs use: `use cutwater::prelude::*`.
 
 pub use crate::{
-    CheckpointingMode, Collect, Config, Job, JobOutcome, KeyedProcess, KeyedProcess2, Options, ProcessContext,
-    Settings, StartFrom, Strategy, Timestamp, UserError, discard, file, from_iter, generator,
+    CheckpointingMode, Collect, Config, Job, JobOutcome, KeyedProcess, KeyedProcess2, Options, OutputTag,
+    ProcessContext, Settings, StartFrom, Strategy, Timestamp, UserError, discard, file, from_iter, generator,
 };

@@ -11,6 +11,7 @@ use crate::exec::{AnyBatch, BuildContext, Chain, ChainSnapshot, Exec, SourcePoll
 use crate::graph::BuildChain;
 use crate::job::Job;
 use crate::process::{KeyedChain, KeyedHead, KeyedProcess, ProcessContext};
+use crate::side::{MakeSides, SideOutputs};
 use crate::stage::{Identity, Stage};
 use crate::stream::{Build, Head, KeyedStream, OperatorSpec, Stream, TaskHead};
 
@@ -116,7 +117,7 @@ impl<'j, K: Key, A: Data, B: Data> ConnectedStreams<'j, K, A, B> {
         uid: &str,
         process1: F,
         process2: G,
-    ) -> Stream<'j, impl TaskHead<Out = O> + use<F, G, S, O, K, A, B>, Identity<O>>
+    ) -> Stream<'j, impl SideOutputs<Out = O> + use<F, G, S, O, K, A, B>, Identity<O>>
     where
         S: Data + Default,
         O: Send + 'static,
@@ -133,7 +134,7 @@ impl<'j, K: Key, A: Data, B: Data> ConnectedStreams<'j, K, A, B> {
         process1: F,
         process2: G,
         on_timer: H,
-    ) -> Stream<'j, impl TaskHead<Out = O> + use<F, G, H, S, O, K, A, B>, Identity<O>>
+    ) -> Stream<'j, impl SideOutputs<Out = O> + use<F, G, H, S, O, K, A, B>, Identity<O>>
     where
         S: Data + Default,
         O: Send + 'static,
@@ -153,7 +154,7 @@ impl<'j, K: Key, A: Data, B: Data> ConnectedStreams<'j, K, A, B> {
         let Self { job, edges, .. } = self;
         let uid: OperatorUid = job.draft().take_uid(uid, "connect");
         let process = Either2 { process };
-        let keyed = KeyedHead { uid, process, name: "connect", types: PhantomData };
+        let keyed = KeyedHead { uid, process, name: "connect", sides: MakeSides::default(), types: PhantomData };
         Stream::begin(job, ConnectHead { keyed }, &edges)
     }
 }
@@ -261,7 +262,7 @@ impl<K: Key, A: Data, B: Data, P: KeyedProcess2<K, A, B>> Head for ConnectHead<K
     type Built = Box<dyn Chain>;
 
     fn build<N: Stage<P::Out>>(&self, next: N, context: &BuildContext<'_>) -> Result<Box<dyn Chain>, UserError> {
-        Ok(Box::new(ConnectChain { keyed: self.keyed.chain(next, context) }))
+        Ok(Box::new(ConnectChain { keyed: self.keyed.chain(next, context)? }))
     }
 
     fn place(&self, build: Build<Box<dyn Chain>>) -> Option<BuildChain> {
@@ -276,6 +277,12 @@ impl<K: Key, A: Data, B: Data, P: KeyedProcess2<K, A, B>> TaskHead for ConnectHe
 
     fn parallelism_limit(&self) -> u32 {
         self.keyed.parallelism_limit()
+    }
+}
+
+impl<K: Key, A: Data, B: Data, P: KeyedProcess2<K, A, B>> SideOutputs for ConnectHead<K, A, B, P> {
+    fn sides(&self) -> &MakeSides {
+        self.keyed.sides()
     }
 }
 

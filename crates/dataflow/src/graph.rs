@@ -249,6 +249,14 @@ pub enum GraphError {
         /// The operators of the stream, from the last exchange on.
         operators: String,
     },
+    /// A side output was taken twice.
+    #[error("side output {name:?} of {operator} is taken twice; take it once and fan it out, or give one another name")]
+    DuplicateSideOutput {
+        /// Its name.
+        name: &'static str,
+        /// The operator.
+        operator: String,
+    },
     /// Streams of two jobs were joined.
     #[error("{what} joins a stream of job {job} with one of job {other}; both must come from the same job")]
     OtherJob {

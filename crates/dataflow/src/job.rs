@@ -145,6 +145,18 @@ impl Draft {
         place
     }
 
+    /// A side output of the operator; says its place in the task. It is open.
+    pub(crate) fn side_output(&mut self, task: usize, after: u16, side: OperatorSpec) -> u16 {
+        let taken = |other: &OperatorSpec| other.kind == side.kind && other.name == side.name;
+        if self.tasks[task].operators.iter().any(taken) {
+            let operator = self.tasks[task].way_to(after);
+            self.errors.push(GraphError::DuplicateSideOutput { name: side.name, operator });
+        }
+        let place = self.operator(task, after, side);
+        self.open(task, place);
+        place
+    }
+
     /// An edge that the operator sends over; says also which output of the task it is.
     pub(crate) fn output(&mut self, task: usize, operator: u16) -> (EdgeId, usize) {
         let edge = EdgeId(u32::try_from(self.edges.len()).unwrap_or(u32::MAX));

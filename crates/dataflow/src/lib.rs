@@ -22,7 +22,8 @@
 //! - [`Stream::fan_out`] hands a stream to several consumers, [`Stream::union`] makes several streams one,
 //!   [`Stream::rebalance`] and [`Stream::broadcast`] spread records without keys, [`KeyedStream::connect`] brings two
 //!   streams of different types into one operator.
-//! - [`KeyedProcess`] is an operator of your own with state and event-time timers, [`KeyedProcess2`] one with two inputs.
+//! - [`KeyedProcess`] is an operator of your own with state and event-time timers, [`KeyedProcess2`] one with two inputs;
+//!   both may emit to side outputs, named by an [`OutputTag`].
 //! - [`Source`] and [`Sink`] are what connectors implement; [`from_iter`], [`generator`], [`discard`] and [`Collect`]
 //!   need nothing outside the process.
 //! - The uid is an argument of whatever keeps something: state is found again by it.
@@ -31,7 +32,7 @@
 //! Consecutive operators without `key_by` between them run fused, without a call per record; records cross to another
 //! subtask in batches of [`exec::BATCH_RECORDS`].
 //!
-//! Not here yet: side outputs, windows, processing-time timers, list and map state.
+//! Not here yet: windows, processing-time timers, list and map state.
 
 mod builtin;
 mod connect;
@@ -43,6 +44,7 @@ mod input;
 mod job;
 mod process;
 mod read;
+mod side;
 mod sink;
 mod source;
 mod stage;
@@ -60,6 +62,7 @@ pub use input::InputHead;
 pub use job::Job;
 pub use process::{FnProcess, Fold, KeyedHead, KeyedProcess, ProcessContext};
 pub use read::SourceHead;
+pub use side::{MakeSides, OutputTag, OutputTagMismatch, SideOutputs};
 pub use sink::{CommitContext, CommitOutcome, Committer, Finish, Prepared, Sink, SinkContext, SinkWriter};
 pub use source::{ReadStatus, Source, SourceOutput, SplitReader};
 pub use stage::{Compose, Filter, FilterStage, FlatMap, FlatMapStage, Identity, Map, MapStage, Stage};

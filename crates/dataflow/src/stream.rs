@@ -12,6 +12,7 @@ use crate::exec::{BuildContext, Chain, Keyed};
 use crate::graph::{BuildChain, MakeCommitter};
 use crate::job::Job;
 use crate::process::{FnProcess, Fold, KeyedHead, KeyedProcess, ProcessContext};
+use crate::side::{MakeSides, SideOutputs};
 use crate::sink::Sink;
 use crate::stage::{Compose, Filter, FlatMap, Identity, Map, SinkStage, Stage};
 
@@ -30,6 +31,7 @@ impl std::fmt::Display for OperatorSpec {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match &self.uid {
             Some(uid) => write!(f, "{} {uid:?}", self.name, uid = uid.as_str()),
+            None if self.kind == OperatorKind::SideOutput => write!(f, "side output {:?}", self.name),
             None => f.write_str(self.name),
         }
     }
@@ -122,6 +124,10 @@ impl<'j, H: Head, C: Compose<H::Out>> Stream<'j, H, C> {
     /// The job, the task and the last operator.
     pub(crate) fn place(&self) -> (&'j Job, usize, u16) {
         (self.job, self.task, self.last)
+    }
+
+    pub(crate) fn head(&self) -> &H {
+        &self.head
     }
 
     /// Adds an operator to the draft of the task.
@@ -311,7 +317,11 @@ impl<'j, K: Key, T: Data> KeyedStream<'j, K, T> {
     ///     })
     ///     .sink("out", discard());
     /// ```
-    pub fn process<F, S, O>(self, uid: &str, f: F) -> Stream<'j, impl Head<Out = O> + use<F, S, O, K, T>, Identity<O>>
+    pub fn process<F, S, O>(
+        self,
+        uid: &str,
+        f: F,
+    ) -> Stream<'j, impl SideOutputs<Out = O> + use<F, S, O, K, T>, Identity<O>>
     where
         S: Data + Default,
         O: Send + 'static,
@@ -326,7 +336,7 @@ impl<'j, K: Key, T: Data> KeyedStream<'j, K, T> {
         uid: &str,
         f: F,
         on_timer: G,
-    ) -> Stream<'j, impl Head<Out = O> + use<F, G, S, O, K, T>, Identity<O>>
+    ) -> Stream<'j, impl SideOutputs<Out = O> + use<F, G, S, O, K, T>, Identity<O>>
     where
         S: Data + Default,
         O: Send + 'static,
@@ -365,6 +375,6 @@ impl<'j, K: Key, T: Data> KeyedStream<'j, K, T> {
         let Self { job, edges, .. } = self;
         let uid = job.draft().take_uid(uid, name);
         let edges: Vec<_> = edges.into_iter().map(|edge| (edge, 0)).collect();
-        Stream::begin(job, KeyedHead { uid, process, name, types: PhantomData }, &edges)
+        Stream::begin(job, KeyedHead { uid, process, name, sides: MakeSides::default(), types: PhantomData }, &edges)
     }
 }

@@ -5,7 +5,7 @@
 use std::error::Error;
 
 use cutwater_core::{EdgeId, TaskId};
-use cutwater_dataflow::{GraphError, Job, JobGraph, OperatorKind, discard, from_iter};
+use cutwater_dataflow::{GraphError, Job, JobGraph, OperatorKind, OutputTag, ProcessContext, discard, from_iter};
 
 fn error(write: impl FnOnce(&Job)) -> GraphError {
     named("job", write).unwrap_err()
@@ -20,7 +20,7 @@ fn named(name: &str, write: impl FnOnce(&Job)) -> Result<JobGraph, GraphError> {
 #[test]
 fn a_graph_that_can_not_be_built_says_why() {
     type Write = fn(&Job);
-    let cases: [(&str, Write, &str); 12] = [
+    let cases: [(&str, Write, &str); 14] = [
         (
             "two operators of one stream",
             |job| {
@@ -91,6 +91,26 @@ fn a_graph_that_can_not_be_built_says_why() {
             },
             "the uid out is given twice: to sink (operator number 2) and to sink (operator number 3); \
              give one of them another",
+        ),
+        (
+            "a side output without a sink",
+            |job| {
+                let sums = job.source("a", from_iter(0u64..9)).key_by(|n| *n).fold("sum", 0u64, |sum, n| *sum += n);
+                drop(sums.side_output(&OutputTag::<u64>::new("late")));
+                sums.sink("out", discard());
+            },
+            "the records of fold \"sum\" -> side output \"late\" go nowhere; process them and end the stream in a sink, \
+             or remove it",
+        ),
+        (
+            "a side output that is taken twice",
+            |job| {
+                let sums = job.source("a", from_iter(0u64..9)).key_by(|n| *n).fold("sum", 0u64, |sum, n| *sum += n);
+                sums.side_output(&OutputTag::<u64>::new("late")).sink("one", discard());
+                sums.side_output(&OutputTag::<u64>::new("late")).sink("two", discard());
+                sums.sink("out", discard());
+            },
+            "side output \"late\" of fold \"sum\" is taken twice; take it once and fan it out, or give one another name",
         ),
         (
             "a union without a sink",
@@ -184,6 +204,15 @@ fn a_graph_with_edges_of_every_kind_describes_them() {
         let twice = a.branch().union(a.branch()).filter(|n| *n > 1).fan_out();
         twice.branch().sink("twice", discard());
         twice.branch().map(|n| n + 1).sink("more", discard());
+        let d = job.source("d", from_iter(0u64..9)).key_by(|n| *n);
+        let e = job.source("e", from_iter(0u32..9)).key_by(|n| u64::from(*n));
+        let both = d.connect(e).process(
+            "both",
+            |cx: &mut ProcessContext<'_, u64, u64, u64>, _| Ok(cx.emit_to(&OutputTag::new("odd"), 1u8)?),
+            |_, _| Ok(()),
+        );
+        both.side_output(&OutputTag::<u8>::new("odd")).map(|n| n).sink("odd-out", discard());
+        both.sink("both-out", discard());
     })
     .unwrap();
     assert_eq!(
@@ -202,7 +231,12 @@ fn a_graph_with_edges_of_every_kind_describes_them() {
          task 5: input -> sink \"all\"\n\
          task 6: input -> filter\n\
          .   -> sink \"twice\"\n\
-         .   -> map -> sink \"more\"\n"
+         .   -> map -> sink \"more\"\n\
+         task 7: source \"d\" -> key_by ==> task 9, input 1\n\
+         task 8: source \"e\" -> key_by ==> task 9, input 2\n\
+         task 9: connect \"both\"\n\
+         .   -> side output \"odd\" -> map -> sink \"odd-out\"\n\
+         .   -> sink \"both-out\"\n"
     );
     // Channels are numbered by edge, then by sender; sources of one split have one subtask.
     let channels: Vec<_> =

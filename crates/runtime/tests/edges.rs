@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use cutwater_coordinator::Settings;
-use cutwater_dataflow::{Collect, Job, JobGraph, ProcessContext, UserError, generator};
+use cutwater_dataflow::{Collect, Job, JobGraph, OutputTag, ProcessContext, UserError, generator};
 use cutwater_restart::Strategy;
 use cutwater_runtime::{JobOutcome, JobState, Options, run, spawn, store_at};
 
@@ -20,12 +20,16 @@ const KEYS: u64 = 100;
 
 type Row = (u64, u64);
 
+const TENTHS: OutputTag<Row> = OutputTag::new("tenths");
+
 #[derive(Clone, Default)]
 struct Outs {
     /// Key and running number over both inputs.
     numbered: Collect<Row>,
     /// The same, through a rebalance.
     spread: Collect<Row>,
+    /// Every tenth of them, from a side output through a rebalance.
+    tenths: Collect<Row>,
     /// The even records of the long input.
     even: Collect<u64>,
     /// Key, how many of the long and of the short input: when both are complete.
@@ -39,6 +43,7 @@ struct Outs {
 struct Written {
     numbered: BTreeMap<u64, Vec<u64>>,
     spread: BTreeMap<u64, Vec<u64>>,
+    tenths: BTreeMap<u64, Vec<u64>>,
     even: Vec<u64>,
     joined: Vec<(u64, u64, u64)>,
     everywhere: Vec<u64>,
@@ -57,7 +62,14 @@ impl Outs {
         joined.sort_unstable();
         everywhere.sort_unstable();
         everywhere.dedup(); // as often as there were subtasks, which a restart may change
-        Written { numbered: rows(&self.numbered), spread: rows(&self.spread), even, joined, everywhere }
+        Written {
+            numbered: rows(&self.numbered),
+            spread: rows(&self.spread),
+            tenths: rows(&self.tenths),
+            even,
+            joined,
+            everywhere,
+        }
     }
 }
 
@@ -65,18 +77,22 @@ fn job(outs: &Outs, fault: impl Fn(u64) -> Result<(), UserError> + Clone + Send 
     let job = Job::new("edges");
     let long = job.source("long", generator(LONG, |n| n)).fan_out();
     let short = job.source("short", generator(SHORT, |n| n)).fan_out();
-    let numbered = long
-        .branch()
-        .union(short.branch())
-        .key_by(|n| n % KEYS)
-        .process("number", move |cx: &mut ProcessContext<'_, u64, u64, Row>, n| {
+    let numbered = long.branch().union(short.branch()).key_by(|n| n % KEYS).process(
+        "number",
+        move |cx: &mut ProcessContext<'_, u64, u64, Row>, n| {
             fault(n)?;
             *cx.state()? += 1;
             let number = *cx.state()?;
-            cx.emit((*cx.key(), number));
+            let row = (*cx.key(), number);
+            if number % 10 == 0 {
+                cx.emit_to(&TENTHS, row)?;
+            }
+            cx.emit(row);
             Ok(())
-        })
-        .fan_out();
+        },
+    );
+    numbered.side_output(&TENTHS).rebalance().sink("tenths", outs.tenths.clone());
+    let numbered = numbered.fan_out();
     numbered.branch().sink("numbered", outs.numbered.clone());
     numbered.branch().rebalance().filter(|(_, number)| *number > 0).sink("spread", outs.spread.clone());
     long.branch().filter(|n| n % 2 == 0).sink("even", outs.even.clone());
@@ -110,6 +126,7 @@ fn undisturbed() -> Written {
     Written {
         numbered: rows.clone(),
         spread: rows,
+        tenths: (0..KEYS).map(|key| (key, (10..=per_key).step_by(10).collect())).collect(),
         even: (0..LONG).step_by(2).collect(),
         joined: (0..KEYS).map(|key| (key, LONG / KEYS, SHORT / KEYS)).collect(),
         everywhere: (0..SHORT).collect(),

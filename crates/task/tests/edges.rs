@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use cutwater_core::{OperatorUid, Timestamp};
 use cutwater_dataflow::exec::{OperatorSnapshot, SnapshotKind};
-use cutwater_dataflow::{Collect, Job, JobGraph, ProcessContext};
+use cutwater_dataflow::{Collect, Job, JobGraph, OutputTag, ProcessContext};
 use cutwater_state::{Data, Snapshotable, StateKind, Table, TableSpec, hash_key};
 use cutwater_task::TaskSettings;
 use world::source::{Numbers, Record, positions};
@@ -262,4 +262,88 @@ fn an_input_that_waits_holds_the_watermark_and_one_that_has_ended_does_not() {
     let days: Vec<_> = out.take().into_iter().map(|(_, day, _)| day).collect();
     assert!(days.is_sorted(), "{days:?}");
     assert_eq!(days.last(), Some(&(LONG.count / Numbers::DAY - 1)));
+}
+
+const ODD: OutputTag<String> = OutputTag::new("odd");
+const DAYS: OutputTag<(u64, u64)> = OutputTag::new("days");
+
+/// Emits records with odd numbers to one side, ends of days by timers to another, which goes through an exchange.
+fn sides(main: &Collect<Record>, odd: &Collect<String>, days: &Collect<(u64, u64)>) -> JobGraph {
+    type Context<'a, 'b> = &'a mut ProcessContext<'b, u64, u64, Record>;
+    let job = Job::new("sides");
+    let all = job.source("long", LONG).key_by(|record| record.key).process_with_timers(
+        "split",
+        |cx: Context<'_, '_>, record: Record| {
+            match record.number % 2 {
+                0 => cx.emit(record),
+                _ => cx.emit_to(&ODD, format!("{}-{}", record.split, record.number))?,
+            }
+            cx.emit_to(&OutputTag::<u8>::new("nobody takes it"), 1)?;
+            cx.register_timer(end_of(record.number / Numbers::DAY))?;
+            Ok(())
+        },
+        |cx: Context<'_, '_>, time| {
+            let day = u64::try_from(time.0 + 1).unwrap() / 1000 / Numbers::DAY - 1;
+            cx.emit_to(&DAYS, (*cx.key(), day))?;
+            Ok(())
+        },
+    );
+    all.side_output(&ODD).filter(|text| !text.is_empty()).sink("odd", odd.clone());
+    all.side_output(&DAYS)
+        .key_by(|(key, _)| *key)
+        .fold("last", 0u64, |last, (_, day)| {
+            assert!(day == 0 || day > *last, "days of a key come in their order");
+            *last = day;
+        })
+        .sink("days", days.clone());
+    all.sink("main", main.clone());
+    job.build().unwrap()
+}
+
+#[test]
+fn each_record_comes_once_to_its_side_output() {
+    let sorted = |mut of: Vec<_>| {
+        of.sort_unstable();
+        of
+    };
+    let even: Vec<Record> = LONG.all().filter(|record| record.number % 2 == 0).collect();
+    let odd = LONG.all().filter(|record| record.number % 2 == 1);
+    let odd = sorted(odd.map(|record| format!("{}-{}", record.split, record.number)).collect());
+    let days: std::collections::BTreeSet<_> =
+        LONG.all().map(|record| (record.key, record.number / Numbers::DAY)).collect();
+    let mut all = Seen::default();
+    for seed in 0..100 {
+        let (main, on_side, ended) = (Collect::default(), Collect::default(), Collect::default());
+        let mut world = World::new(sides(&main, &on_side, &ended), settings(), Chaos::ALL, seed);
+        world.run().unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+        let mut found = main.take();
+        found.sort_unstable_by_key(|record| (record.split, record.number));
+        assert_eq!(found, even, "seed {seed}");
+        assert_eq!(sorted(on_side.take()), odd, "seed {seed}");
+        let mut found = ended.take();
+        found.sort_unstable();
+        assert_eq!(found, days.iter().copied().collect::<Vec<_>>(), "seed {seed}");
+        add(&mut all, world.seen);
+    }
+    assert!(all.crashes > 50 && all.half_ended > 50, "{all:?}");
+}
+
+#[test]
+fn a_side_output_of_another_type_is_named() {
+    let job = Job::new("types");
+    let all = job
+        .source("long", LONG)
+        .key_by(|record| record.key)
+        .process("split", |cx: &mut ProcessContext<'_, u64, u64, ()>, _: Record| {
+            Ok(cx.emit_to(&OutputTag::new("odd"), 1u8)?)
+        });
+    all.side_output(&ODD).sink("odd", Collect::default());
+    all.sink("main", Collect::default());
+    let mut world = World::new(job.build().unwrap(), settings(), Chaos::NONE, 1);
+    let error = world.run().unwrap_err();
+    assert_eq!(error.operator, "split");
+    assert_eq!(
+        error.cause.to_string(),
+        "side output \"odd\" has records of alloc::string::String, and one of u8 was emitted; share one constant tag"
+    );
 }
