@@ -8,7 +8,7 @@ use cutwater_dataflow::exec::SnapshotKind;
 use cutwater_state::{Data, Snapshotable, StateKind, Table, TableSpec, hash_key};
 use serde::{Deserialize, Serialize};
 
-use crate::config::{Pipeline, StageKind, WorldConfig};
+use crate::config::{Copied, Joined, Pipeline, StageKind, WorldConfig};
 use crate::job::{Record, Row};
 use crate::marks::Mark;
 use crate::oracle::{Judge, Part};
@@ -17,11 +17,17 @@ use crate::shared::Handle;
 pub(crate) struct GeneratedJudge {
     shared: Handle,
     pipelines: Vec<Pipeline>,
+    /// How the first two are joined.
+    joined: Option<Joined>,
+    /// The most subtasks that a task ever has.
+    most_subtasks: u32,
     exactly_once: bool,
     /// What each checkpoint cut, by pipeline.
     cuts: BTreeMap<CheckpointId, Vec<Cut>>,
     /// Rows that were published, by pipeline, with how often.
     rows: Vec<BTreeMap<Row, u32>>,
+    /// The same of second branches.
+    copies: Vec<BTreeMap<Row, u32>>,
 }
 
 /// Where a checkpoint cuts a pipeline.
@@ -54,10 +60,27 @@ impl GeneratedJudge {
         Self {
             shared: shared.clone(),
             pipelines: config.pipelines.clone(),
+            joined: config.joined(),
+            most_subtasks: config.parallelism.iter().copied().max().unwrap_or(1),
             exactly_once: config.exactly_once,
             cuts: BTreeMap::new(),
             rows: vec![BTreeMap::new(); config.pipelines.len()],
+            copies: vec![BTreeMap::new(); config.pipelines.len()],
         }
+    }
+
+    /// The pipelines whose sources a pipeline reads; none if it is a part of another.
+    fn sources(&self, pipeline: usize) -> &[Pipeline] {
+        match (self.joined, pipeline) {
+            (Some(_), 0) => &self.pipelines[..2],
+            (Some(_), 1) => &[],
+            _ => &self.pipelines[pipeline..=pipeline],
+        }
+    }
+
+    /// The records of all sources of a pipeline that are ahead of the cut.
+    fn ahead<'a>(&'a self, pipeline: usize, cut: &'a Cut) -> impl Iterator<Item = Record> + 'a {
+        self.sources(pipeline).iter().flat_map(|source| source.ahead_of(|split| cut.position(split)))
     }
 
     fn positions(&self, pipeline: usize, parts: &BTreeMap<SubtaskId, &Part>) -> Result<Cut, String> {
@@ -94,12 +117,22 @@ impl GeneratedJudge {
     fn check_states(&self, pipeline: usize, cut: &mut Cut, parts: &BTreeMap<SubtaskId, &Part>) -> Result<(), String> {
         let spec = &self.pipelines[pipeline];
         let mut counts: BTreeMap<u32, u32> = BTreeMap::new();
-        for record in spec.ahead_of(|split| cut.position(split)) {
+        let mut of_each: BTreeMap<u32, (u32, u32)> = BTreeMap::new();
+        for record in self.ahead(pipeline, cut) {
             *counts.entry(record.key).or_default() += 1;
+            let of_each = of_each.entry(record.key).or_default();
+            let second = self.pipelines.get(1).is_some_and(|second| record.split >= second.first_split);
+            *(if second { &mut of_each.1 } else { &mut of_each.0 }) += 1;
+        }
+        if pipeline == 0 && self.joined.is_some() && of_each.values().any(|(first, second)| *first > 0 && *second > 0) {
+            self.shared.hit(Mark::JoinedBoth);
         }
         for (stage, kind) in spec.stages.iter().enumerate() {
             let uid = Pipeline::stage_uid(pipeline, stage);
             match kind {
+                StageKind::Number if pipeline == 0 && self.joined == Some(Joined::Connect) => {
+                    self.compare(&uid, parts, &of_each, cut)?;
+                }
                 StageKind::Number => self.compare(&uid, parts, &counts, cut)?,
                 StageKind::Forget => {
                     let mut expected: BTreeMap<u32, BTreeMap<u32, u32>> = BTreeMap::new();
@@ -120,7 +153,7 @@ impl GeneratedJudge {
                     cut.watermark = Some(watermark);
                     let mut expected: BTreeMap<u32, BTreeMap<u32, u32>> = BTreeMap::new();
                     let mut timers = 0;
-                    for record in spec.ahead_of(|split| cut.position(split)) {
+                    for record in self.ahead(pipeline, cut) {
                         let day = Pipeline::day_of(record.offset);
                         if Pipeline::end_of(day) > watermark {
                             let count = expected.entry(record.key).or_default().entry(day).or_default();
@@ -178,7 +211,7 @@ impl GeneratedJudge {
     /// How many rows a pipeline has published when everything up to the cut is.
     fn rows_at(&self, pipeline: usize, cut: &Cut) -> usize {
         let spec = &self.pipelines[pipeline];
-        let ahead = spec.ahead_of(|split| cut.position(split));
+        let ahead = self.ahead(pipeline, cut);
         match (spec.stages.last(), cut.watermark) {
             (Some(StageKind::Days), watermark) => {
                 let watermark = watermark.unwrap_or(Timestamp::MIN);
@@ -200,10 +233,35 @@ impl GeneratedJudge {
         }
     }
 
+    /// Lines of a second branch: records as they come from the source, as often as a subtask may have them.
+    fn check_copies(&mut self, pipeline: usize, lines: &[String], newest: Option<CheckpointId>) -> Result<(), String> {
+        let cut = newest.and_then(|newest| self.cuts.get(&newest)).and_then(|cuts| cuts.get(pipeline));
+        let most = match self.pipelines[pipeline].copied {
+            Some(Copied::Broadcast) => self.most_subtasks,
+            Some(Copied::Fused | Copied::Rebalance) | None => 1,
+        };
+        for line in lines {
+            let row = Row::parse(line).ok_or_else(|| format!("a line {line:?}"))?;
+            let ahead = |cut: &Cut| match &row {
+                Row::Record(record) => record.number == 0 && record.offset < cut.position(record.split),
+                Row::Day { .. } => false,
+            };
+            if self.exactly_once && !cut.is_some_and(ahead) {
+                return Err(format!("{row} is published in a copy, the newest checkpoint is {newest:?}: {cut:?}"));
+            }
+            let times = self.copies[pipeline].entry(row.clone()).or_default();
+            *times += 1;
+            if self.exactly_once && *times > most {
+                return Err(format!("{row} is published {times} times in a copy, {most} may be"));
+            }
+        }
+        Ok(())
+    }
+
     fn check_rows(&self, pipeline: usize) -> Result<(), String> {
         let spec = &self.pipelines[pipeline];
         let rows = &self.rows[pipeline];
-        let all: Vec<Record> = spec.ahead_of(|_| u32::MAX).collect();
+        let all: Vec<Record> = self.sources(pipeline).iter().flat_map(|source| source.ahead_of(|_| u32::MAX)).collect();
         if spec.stages.last() == Some(&StageKind::Days) {
             let mut days: BTreeMap<(u32, u32), u32> = BTreeMap::new();
             for record in &all {
@@ -281,7 +339,10 @@ impl Judge for GeneratedJudge {
         for pipeline in 0..self.pipelines.len() {
             let mut cut = self.positions(pipeline, parts)?;
             cut.max_parallelism = checkpoint.max_parallelism;
-            if self.exactly_once {
+            if pipeline == 0 && self.joined.is_some() {
+                cut.positions.extend(self.positions(1, parts)?.positions);
+            }
+            if self.exactly_once && !self.sources(pipeline).is_empty() {
                 self.check_states(pipeline, &mut cut, parts)?;
             }
             cuts.push(cut);
@@ -291,6 +352,11 @@ impl Judge for GeneratedJudge {
     }
 
     fn check_file(&mut self, name: &str, lines: &[String], newest: Option<CheckpointId>) -> Result<(), String> {
+        if let Some(rest) = name.strip_prefix("copy-") {
+            let pipeline = rest.split('-').next().and_then(|at| at.parse::<usize>().ok());
+            let pipeline = pipeline.filter(|at| *at < self.copies.len()).ok_or("no sink has such files")?;
+            return self.check_copies(pipeline, lines, newest);
+        }
         let pipeline = name.strip_prefix("out-").and_then(|rest| rest.split('-').next()?.parse::<usize>().ok());
         let pipeline = pipeline.filter(|at| *at < self.rows.len()).ok_or("no sink has such files")?;
         let cut = newest.and_then(|newest| self.cuts.get(&newest)).and_then(|cuts| cuts.get(pipeline));
@@ -318,15 +384,30 @@ impl Judge for GeneratedJudge {
             if found < expected {
                 return Err(format!("pipeline {pipeline} has published {found} rows of {expected}"));
             }
+            let spec = &self.pipelines[pipeline];
+            let (expected, found) = (spec.ahead_of(|split| cut.position(split)).count(), self.copies[pipeline].len());
+            if spec.copied.is_some() && found < expected {
+                return Err(format!("the copy of pipeline {pipeline} has published {found} rows of {expected}"));
+            }
         }
         Ok(())
     }
 
     fn forget_files(&mut self) {
-        self.rows.iter_mut().for_each(BTreeMap::clear);
+        self.rows.iter_mut().chain(&mut self.copies).for_each(BTreeMap::clear);
     }
 
     fn check_end(&mut self) -> Result<(), String> {
-        (0..self.pipelines.len()).try_for_each(|pipeline| self.check_rows(pipeline))
+        (0..self.pipelines.len()).try_for_each(|pipeline| {
+            if !self.sources(pipeline).is_empty() {
+                self.check_rows(pipeline)?;
+            }
+            let spec = &self.pipelines[pipeline];
+            let lost = spec.ahead_of(|_| u32::MAX).find(|it| !self.copies[pipeline].contains_key(&Row::Record(*it)));
+            match lost.filter(|_| spec.copied.is_some()) {
+                Some(lost) => Err(format!("the copy of pipeline {pipeline} has lost {lost:?}")),
+                None => Ok(()),
+            }
+        })
     }
 }

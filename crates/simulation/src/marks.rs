@@ -76,6 +76,11 @@ marks! {
     AlignmentPauses = "a channel stops at its barrier",
     AtLeastOnceAhead = "a record behind a barrier is in the state, at least once",
     CancelBarrier = "a barrier is cancelled downstream",
+    JoinedBoth = "state is made of both inputs of a task",
+    InputsEndApart = "one input of a task ends while another goes on",
+    AlignedOverInputs = "a barrier waits for that of another input",
+    BranchBlocked = "one edge of a task has no room while another has",
+    BroadcastSent = "records go to all subtasks of a task",
     // Attempts.
     UserError = "user code fails",
     TaskPanic = "a subtask panics",
