@@ -95,8 +95,8 @@ impl<'j, H: Head, C: Compose<H::Out>> Stream<'j, H, C> {
         self.end(move |context| {
             let branches = all.lock().unwrap_or_else(PoisonError::into_inner);
             let mut built = branches.iter().map(|branch| branch(context)).collect::<Result<Vec<_>, _>>()?;
-            let last = built.pop().ok_or("a fan-out without a branch")?;
-            Ok(Fan { others: built, last })
+            let branch = built.pop().ok_or("a fan-out without a branch")?;
+            Ok(Fan { operator: last, others: built, last: branch })
         });
         job.draft().open(task, last);
         FanOut { job, task, last, branches, taken: Cell::new(false) }
@@ -116,6 +116,8 @@ impl<'j, H: Head, C: Compose<H::Out>> Stream<'j, H, C> {
 
 /// Hands each record to all branches.
 struct Fan<T> {
+    /// Who is told to run while records are copied, which is code of theirs.
+    operator: u16,
     others: Vec<Box<dyn Stage<T>>>,
     last: Box<dyn Stage<T>>,
 }
@@ -129,6 +131,7 @@ impl<T> Fan<T> {
 impl<T: Clone + Send + 'static> Stage<T> for Fan<T> {
     fn push(&mut self, exec: &mut Exec, time: Timestamp, record: T) -> Result<(), UserError> {
         for branch in &mut self.others {
+            exec.running = self.operator;
             branch.push(exec, time, record.clone())?;
         }
         self.last.push(exec, time, record)

@@ -93,6 +93,9 @@ pub struct Pipeline {
     /// Whether the stream fans out before its first exchange, and how its second branch goes to a sink.
     #[serde(default)]
     pub copied: Option<Copied>,
+    /// Whether the first stage emits every fifth record of a key to a side output, which has a sink of its own.
+    #[serde(default)]
+    pub sided: bool,
 }
 
 /// How two streams of a generated job become one.
@@ -354,6 +357,7 @@ fn draw_edges(random: &mut Random, pipelines: &mut Vec<Pipeline>, records: u32) 
     for pipeline in pipelines {
         let copied = random.one_of(&[Copied::Fused, Copied::Rebalance, Copied::Broadcast]);
         pipeline.copied = random.percent(30).then_some(copied);
+        pipeline.sided = random.percent(25);
     }
     joined
 }
@@ -385,6 +389,7 @@ impl Pipeline {
             stages,
             first_split: 0,
             copied: None,
+            sided: false,
         }
     }
 }

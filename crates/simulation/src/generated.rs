@@ -28,6 +28,8 @@ pub(crate) struct GeneratedJudge {
     rows: Vec<BTreeMap<Row, u32>>,
     /// The same of second branches.
     copies: Vec<BTreeMap<Row, u32>>,
+    /// The same of side outputs: which records, by key and number.
+    sides: Vec<BTreeMap<(u32, u32), Record>>,
 }
 
 /// Where a checkpoint cuts a pipeline.
@@ -66,6 +68,7 @@ impl GeneratedJudge {
             cuts: BTreeMap::new(),
             rows: vec![BTreeMap::new(); config.pipelines.len()],
             copies: vec![BTreeMap::new(); config.pipelines.len()],
+            sides: vec![BTreeMap::new(); config.pipelines.len()],
         }
     }
 
@@ -258,6 +261,45 @@ impl GeneratedJudge {
         Ok(())
     }
 
+    /// Lines of a side output: every fifth record of a key.
+    fn check_side(&mut self, pipeline: usize, lines: &[String], newest: Option<CheckpointId>) -> Result<(), String> {
+        let cut = newest.and_then(|newest| self.cuts.get(&newest)).and_then(|cuts| cuts.get(pipeline));
+        for line in lines {
+            let Some(Row::Record(record)) = Row::parse(line) else { return Err(format!("a line {line:?}")) };
+            let ahead = cut.is_some_and(|cut| record.offset < cut.position(record.split));
+            if !record.number.is_multiple_of(5) || (self.exactly_once && !ahead) {
+                return Err(format!(
+                    "{record:?} is published on the side, the newest checkpoint is {newest:?}: {cut:?}"
+                ));
+            }
+            self.shared.hit(Mark::SideOutput);
+            let before = self.sides[pipeline].insert((record.key, record.number), record);
+            if self.exactly_once && before.is_some() {
+                return Err(format!("{record:?} is published on the side after {before:?}"));
+            }
+        }
+        Ok(())
+    }
+
+    /// The side output holds every fifth record of each key up to the cut.
+    fn check_fifths(&self, pipeline: usize, cut: &Cut) -> Result<(), String> {
+        let spec = &self.pipelines[pipeline];
+        if !spec.sided || spec.stages.is_empty() || self.sources(pipeline).is_empty() {
+            return Ok(());
+        }
+        let mut counts: BTreeMap<u32, u32> = BTreeMap::new();
+        for record in self.ahead(pipeline, cut) {
+            *counts.entry(record.key).or_default() += 1;
+        }
+        for (key, count) in counts {
+            let found = (5..=count).step_by(5).find(|number| !self.sides[pipeline].contains_key(&(key, *number)));
+            if let Some(number) = found {
+                return Err(format!("pipeline {pipeline}: number {number} of key {key} is not published on the side"));
+            }
+        }
+        Ok(())
+    }
+
     fn check_rows(&self, pipeline: usize) -> Result<(), String> {
         let spec = &self.pipelines[pipeline];
         let rows = &self.rows[pipeline];
@@ -352,13 +394,15 @@ impl Judge for GeneratedJudge {
     }
 
     fn check_file(&mut self, name: &str, lines: &[String], newest: Option<CheckpointId>) -> Result<(), String> {
-        if let Some(rest) = name.strip_prefix("copy-") {
-            let pipeline = rest.split('-').next().and_then(|at| at.parse::<usize>().ok());
-            let pipeline = pipeline.filter(|at| *at < self.copies.len()).ok_or("no sink has such files")?;
-            return self.check_copies(pipeline, lines, newest);
-        }
-        let pipeline = name.strip_prefix("out-").and_then(|rest| rest.split('-').next()?.parse::<usize>().ok());
+        let mut parts = name.split('-');
+        let (sink, pipeline) = (parts.next(), parts.next().and_then(|at| at.parse::<usize>().ok()));
         let pipeline = pipeline.filter(|at| *at < self.rows.len()).ok_or("no sink has such files")?;
+        match sink {
+            Some("out") => {}
+            Some("copy") => return self.check_copies(pipeline, lines, newest),
+            Some("side") => return self.check_side(pipeline, lines, newest),
+            _ => return Err("no sink has such files".to_owned()),
+        }
         let cut = newest.and_then(|newest| self.cuts.get(&newest)).and_then(|cuts| cuts.get(pipeline));
         for line in lines {
             let row = Row::parse(line).ok_or_else(|| format!("a line {line:?}"))?;
@@ -389,18 +433,23 @@ impl Judge for GeneratedJudge {
             if spec.copied.is_some() && found < expected {
                 return Err(format!("the copy of pipeline {pipeline} has published {found} rows of {expected}"));
             }
+            self.check_fifths(pipeline, cut)?;
         }
         Ok(())
     }
 
     fn forget_files(&mut self) {
         self.rows.iter_mut().chain(&mut self.copies).for_each(BTreeMap::clear);
+        self.sides.iter_mut().for_each(BTreeMap::clear);
     }
 
     fn check_end(&mut self) -> Result<(), String> {
         (0..self.pipelines.len()).try_for_each(|pipeline| {
             if !self.sources(pipeline).is_empty() {
                 self.check_rows(pipeline)?;
+                let end = |it: &Pipeline| (it.first_split..it.first_split + it.splits).map(|split| (split, u32::MAX));
+                let positions = self.sources(pipeline).iter().flat_map(end).collect();
+                self.check_fifths(pipeline, &Cut { positions, ..Cut::default() })?;
             }
             let spec = &self.pipelines[pipeline];
             let lost = spec.ahead_of(|_| u32::MAX).find(|it| !self.copies[pipeline].contains_key(&Row::Record(*it)));

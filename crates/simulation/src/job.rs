@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use cutwater_core::Timestamp;
 use cutwater_dataflow::{
-    BranchHead, Compose, GraphError, Head, Identity, Job, JobGraph, KeyedStream, ProcessContext, ReadStatus, Source,
-    SourceOutput, SplitReader, Stream, UserError,
+    BranchHead, Compose, GraphError, Head, Identity, Job, JobGraph, KeyedStream, OutputTag, ProcessContext, ReadStatus,
+    SideOutputs, Source, SourceOutput, SplitReader, Stream, UserError,
 };
 use cutwater_file::lines_sink;
+use cutwater_state::Data;
 use cutwater_storage::Files;
 use serde::{Deserialize, Serialize};
 
@@ -198,7 +199,10 @@ impl<'j> Writer<'_, 'j> {
     }
 
     /// The stages behind the first one.
-    fn later<H: Head<Out = Record>>(&self, at: usize, stream: Stream<'j, H, Identity<Record>>) {
+    fn later<H: SideOutputs<Out = Record>>(&self, at: usize, stream: Stream<'j, H, Identity<Record>>) {
+        if self.config.pipelines[at].sided {
+            stream.side_output(&FIFTHS).map(Row::Record).sink(&Pipeline::uid(at, "side"), sink(self.files));
+        }
         let (uid, sink) = (Pipeline::uid(at, "out"), sink(self.files));
         match self.config.pipelines[at].stages.get(1..) {
             Some([StageKind::Forget, StageKind::Forget]) => {
@@ -229,18 +233,29 @@ struct Step {
     probe: Probe,
 }
 
+/// Every fifth record of a key.
+const FIFTHS: OutputTag<Record> = OutputTag::new("fifths");
+
+/// Passes a record on with its number.
+fn emit<S: Data>(cx: &mut ProcessContext<'_, u32, S, Record>, record: Record) -> Result<(), UserError> {
+    if record.number.is_multiple_of(5) {
+        cx.emit_to(&FIFTHS, record)?;
+    }
+    cx.emit(record);
+    Ok(())
+}
+
 /// Numbers the records of each key.
 fn number<'j>(
     stream: KeyedStream<'j, u32, Record>,
     Step { uid, probe }: Step,
-) -> Stream<'j, impl Head<Out = Record> + use<>, Identity<Record>> {
+) -> Stream<'j, impl SideOutputs<Out = Record> + use<>, Identity<Record>> {
     stream.process(&uid, move |cx: &mut ProcessContext<'_, u32, u32, Record>, record: Record| {
         probe.may_fail()?;
         let count = cx.state()?;
         *count += 1;
         let number = *count;
-        cx.emit(Record { number, ..record });
-        Ok(())
+        emit(cx, Record { number, ..record })
     })
 }
 
@@ -249,7 +264,7 @@ fn number_both<'j>(
     first: KeyedStream<'j, u32, Record>,
     second: KeyedStream<'j, u32, Record>,
     Step { uid, probe }: Step,
-) -> Stream<'j, impl Head<Out = Record> + use<>, Identity<Record>> {
+) -> Stream<'j, impl SideOutputs<Out = Record> + use<>, Identity<Record>> {
     type Context<'a, 'b> = &'a mut ProcessContext<'b, u32, (u32, u32), Record>;
     let other = probe.clone();
     first.connect(second).process(
@@ -259,16 +274,14 @@ fn number_both<'j>(
             let counts = cx.state()?;
             counts.0 += 1;
             let number = counts.0 + counts.1;
-            cx.emit(Record { number, ..record });
-            Ok(())
+            emit(cx, Record { number, ..record })
         },
         move |cx: Context<'_, '_>, record: Record| {
             other.may_fail()?;
             let counts = cx.state()?;
             counts.1 += 1;
             let number = counts.0 + counts.1;
-            cx.emit(Record { number, ..record });
-            Ok(())
+            emit(cx, Record { number, ..record })
         },
     )
 }

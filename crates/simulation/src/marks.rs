@@ -81,6 +81,7 @@ marks! {
     AlignedOverInputs = "a barrier waits for that of another input",
     BranchBlocked = "one edge of a task has no room while another has",
     BroadcastSent = "records go to all subtasks of a task",
+    SideOutput = "records of a side output are published",
     // Attempts.
     UserError = "user code fails",
     TaskPanic = "a subtask panics",

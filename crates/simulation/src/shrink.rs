@@ -151,6 +151,7 @@ fn smaller_worlds(config: &WorldConfig) -> Vec<WorldConfig> {
             pipeline(&|it| it.chunk = 1),
             pipeline(&|it| it.reshape = false),
             pipeline(&|it| it.copied = None),
+            pipeline(&|it| it.sided = false),
             pipeline(&|it| it.stages.truncate(1)),
             pipeline(&|it| it.stages.retain(|stage| *stage != StageKind::Days)),
         ];
