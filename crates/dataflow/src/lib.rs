@@ -42,6 +42,7 @@ mod fan;
 mod graph;
 mod input;
 mod job;
+mod outbox;
 mod process;
 mod read;
 mod side;

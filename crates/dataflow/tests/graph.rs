@@ -213,6 +213,8 @@ fn a_graph_with_edges_of_every_kind_describes_them() {
         );
         both.side_output(&OutputTag::<u8>::new("odd")).map(|n| n).sink("odd-out", discard());
         both.sink("both-out", discard());
+        let keyed = job.source("f", from_iter(0u64..9)).rebalance().key_by(|n| *n);
+        keyed.fold("last", 0u64, |last, n| *last = n).sink("last-out", discard());
     })
     .unwrap();
     assert_eq!(
@@ -236,7 +238,10 @@ fn a_graph_with_edges_of_every_kind_describes_them() {
          task 8: source \"e\" -> key_by ==> task 9, input 2\n\
          task 9: connect \"both\"\n\
          .   -> side output \"odd\" -> map -> sink \"odd-out\"\n\
-         .   -> sink \"both-out\"\n"
+         .   -> sink \"both-out\"\n\
+         task 10: source \"f\" -> rebalance ==> task 11\n\
+         task 11: input -> key_by ==> task 12\n\
+         task 12: fold \"last\" -> sink \"last-out\"\n"
     );
     // Channels are numbered by edge, then by sender; sources of one split have one subtask.
     let channels: Vec<_> =
@@ -245,6 +250,7 @@ fn a_graph_with_edges_of_every_kind_describes_them() {
     assert_eq!(graph.reader(EdgeId(3)).name(), "even");
     assert_eq!(graph.writer(EdgeId(3)).name(), "a");
     assert_eq!(graph.tasks()[6].committers.len(), 2);
+    assert_eq!(graph.tasks()[11].name(), "input -> key_by", "without any uid");
 }
 
 #[test]

@@ -280,7 +280,7 @@ impl World<'_> {
             pauses = node.newest < barrier.checkpoint;
             node.newest = node.newest.max(barrier.checkpoint);
         }
-        let for_all = for_all_inputs(mutant, &element, pauses);
+        let for_all = super::planted::for_all_inputs(mutant, &element, pauses);
         node.core.handle_element(now, cutwater_core::ChannelId(number), element);
         node.busy = true;
         if let Some(make) = for_all {
@@ -447,20 +447,6 @@ impl World<'_> {
         for channel in running.channels.iter_mut().filter(|channel| channel.sender == at && !channel.ended) {
             channel.elements.push_back(Element::Barrier(barrier));
         }
-    }
-}
-
-/// What comes in on the other inputs of the subtask, too, with an error planted that takes one input for all.
-fn for_all_inputs(mutant: Option<Mutant>, element: &Element, first: bool) -> Option<Box<dyn Fn() -> Element>> {
-    match (mutant?, element) {
-        (Mutant::AlignsOneInput, &Element::Barrier(barrier)) if first => {
-            Some(Box::new(move || Element::Barrier(barrier)))
-        }
-        (Mutant::WatermarkOfOneInput, &Element::Watermark(watermark)) => {
-            Some(Box::new(move || Element::Watermark(watermark)))
-        }
-        (Mutant::EndOfOneInput, Element::End) => Some(Box::new(|| Element::End)),
-        _ => None,
     }
 }
 
