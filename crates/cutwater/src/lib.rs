@@ -56,8 +56,8 @@ pub use cutwater_core::{
 pub use cutwater_dataflow::{
     Collect, CommitContext, CommitOutcome, Committer, ConnectedStreams, Discard, FanOut, GraphError, IntoUnion, Job,
     JobGraph, KeyedProcess, KeyedProcess2, KeyedStream, NonRecoverable, OutputTag, Prepared, ProcessContext,
-    ReadStatus, Sink, SinkContext, SinkWriter, Source, SourceOutput, SplitReader, Stream, Union, UserError, discard,
-    from_iter, generator,
+    ReadStatus, RecordContext, Sink, SinkContext, SinkWriter, Source, SourceOutput, SplitReader, Stream, Union,
+    UserError, discard, from_iter, generator,
 };
 pub use cutwater_restart::{ExponentialDelay, Strategy};
 pub use cutwater_runtime::{

@@ -2,5 +2,6 @@
 
 pub use crate::{
     CheckpointingMode, Collect, Config, Job, JobOutcome, KeyedProcess, KeyedProcess2, Options, OutputTag,
-    ProcessContext, Settings, StartFrom, Strategy, Timestamp, UserError, discard, file, from_iter, generator,
+    ProcessContext, RecordContext, Settings, StartFrom, Strategy, Timestamp, UserError, discard, file, from_iter,
+    generator,
 };

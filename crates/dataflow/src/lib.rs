@@ -23,7 +23,7 @@
 //!   [`Stream::rebalance`] and [`Stream::broadcast`] spread records without keys, [`KeyedStream::connect`] brings two
 //!   streams of different types into one operator.
 //! - [`KeyedProcess`] is an operator of your own with state and event-time timers, [`KeyedProcess2`] one with two inputs;
-//!   both may emit to side outputs, named by an [`OutputTag`].
+//!   both may emit to side outputs, named by an [`OutputTag`], and so may [`Stream::process`], without keys and state.
 //! - [`Source`] and [`Sink`] are what connectors implement; [`from_iter`], [`generator`], [`discard`] and [`Collect`]
 //!   need nothing outside the process.
 //! - The uid is an argument of whatever keeps something: state is found again by it.
@@ -36,6 +36,7 @@
 
 mod builtin;
 mod connect;
+mod each;
 mod exchange;
 pub mod exec;
 mod fan;
@@ -57,6 +58,7 @@ use std::fmt;
 pub use builtin::{Collect, CollectWriter, Discard, FromIter, Generator, GeneratorReader, IterReader, discard};
 pub use builtin::{from_iter, generator};
 pub use connect::{ConnectHead, ConnectedStreams, KeyedProcess2};
+pub use each::{EachHead, RecordContext};
 pub use fan::{BranchHead, FanOut};
 pub use graph::{BuildChain, EdgeSpec, GraphError, InputSpec, JobGraph, MakeCommitter, OutputSpec, TaskSpec};
 pub use input::InputHead;

@@ -131,7 +131,7 @@ impl<'j, H: Head, C: Compose<H::Out>> Stream<'j, H, C> {
     }
 
     /// Adds an operator to the draft of the task.
-    fn operator(&mut self, kind: OperatorKind, name: &'static str, uid: Option<OperatorUid>) -> u16 {
+    pub(crate) fn operator(&mut self, kind: OperatorKind, name: &'static str, uid: Option<OperatorUid>) -> u16 {
         let mut draft = self.job.draft();
         draft.close(self.task, self.last);
         self.last = draft.operator(self.task, self.last, OperatorSpec { kind, name, uid });

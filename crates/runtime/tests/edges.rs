@@ -85,7 +85,7 @@ fn job(outs: &Outs, fault: impl Fn(u64) -> Result<(), UserError> + Clone + Send 
             *cx.state()? += 1;
             let number = *cx.state()?;
             let row = (*cx.key(), number);
-            if number % 10 == 0 {
+            if number.is_multiple_of(10) {
                 cx.emit_to(&TENTHS, row)?;
             }
             cx.emit(row);

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use cutwater_core::{OperatorUid, Timestamp};
 use cutwater_dataflow::exec::{OperatorSnapshot, SnapshotKind};
-use cutwater_dataflow::{Collect, Job, JobGraph, OutputTag, ProcessContext};
+use cutwater_dataflow::{Collect, Job, JobGraph, OutputTag, ProcessContext, RecordContext};
 use cutwater_state::{Data, Snapshotable, StateKind, Table, TableSpec, hash_key};
 use cutwater_task::TaskSettings;
 use world::source::{Numbers, Record, positions};
@@ -267,11 +267,29 @@ fn an_input_that_waits_holds_the_watermark_and_one_that_has_ended_does_not() {
 const ODD: OutputTag<String> = OutputTag::new("odd");
 const DAYS: OutputTag<(u64, u64)> = OutputTag::new("days");
 
-/// Emits records with odd numbers to one side, ends of days by timers to another, which goes through an exchange.
-fn sides(main: &Collect<Record>, odd: &Collect<String>, days: &Collect<(u64, u64)>) -> JobGraph {
+const FIFTHS: OutputTag<Record> = OutputTag::new("fifths");
+
+/// Emits every fifth record to a side before there are keys; then those with odd numbers to one side, ends of days by timers to another, which goes through an exchange.
+fn sides(
+    main: &Collect<Record>,
+    fifths: &Collect<Record>,
+    odd: &Collect<String>,
+    days: &Collect<(u64, u64)>,
+) -> JobGraph {
     type Context<'a, 'b> = &'a mut ProcessContext<'b, u64, u64, Record>;
     let job = Job::new("sides");
-    let all = job.source("long", LONG).key_by(|record| record.key).process_with_timers(
+    let checked = job.source("long", LONG).process(|cx: &mut RecordContext<'_, Record>, record: Record| {
+        if cx.timestamp() != Some(Numbers::time(record.number)) {
+            return Err("a record without its time".into());
+        }
+        if record.number.is_multiple_of(5) {
+            cx.emit_to(&FIFTHS, record)?;
+        }
+        cx.emit(record);
+        Ok(())
+    });
+    checked.side_output(&FIFTHS).sink("fifths", fifths.clone());
+    let all = checked.key_by(|record| record.key).process_with_timers(
         "split",
         |cx: Context<'_, '_>, record: Record| {
             match record.number % 2 {
@@ -313,12 +331,16 @@ fn each_record_comes_once_to_its_side_output() {
         LONG.all().map(|record| (record.key, record.number / Numbers::DAY)).collect();
     let mut all = Seen::default();
     for seed in 0..100 {
-        let (main, on_side, ended) = (Collect::default(), Collect::default(), Collect::default());
-        let mut world = World::new(sides(&main, &on_side, &ended), settings(), Chaos::ALL, seed);
+        let (main, fifths) = (Collect::default(), Collect::default());
+        let (on_side, ended) = (Collect::default(), Collect::default());
+        let mut world = World::new(sides(&main, &fifths, &on_side, &ended), settings(), Chaos::ALL, seed);
         world.run().unwrap_or_else(|error| panic!("seed {seed}: {error}"));
         let mut found = main.take();
         found.sort_unstable_by_key(|record| (record.split, record.number));
         assert_eq!(found, even, "seed {seed}");
+        let mut found = fifths.take();
+        found.sort_unstable_by_key(|record| (record.split, record.number));
+        assert!(found.iter().copied().eq(LONG.all().filter(|record| record.number % 5 == 0)), "seed {seed}: {found:?}");
         assert_eq!(sorted(on_side.take()), odd, "seed {seed}");
         let mut found = ended.take();
         found.sort_unstable();
