@@ -164,8 +164,8 @@ impl JobGraph {
     ///     job.build()?.describe(),
     ///     "job count\n\
     ///      task 0: source \"numbers\" -> filter\n\
-    ///      .   -> key_by ==> task 1\n\
-    ///      .   -> sink \"all\"\n\
+    ///      \x20   -> key_by ==> task 1\n\
+    ///      \x20   -> sink \"all\"\n\
     ///      task 1: fold \"counts\" -> sink \"out\"\n"
     /// );
     /// # Ok::<(), cutwater_dataflow::GraphError>(())
@@ -201,7 +201,7 @@ impl JobGraph {
         }
         text.push('\n');
         for branch in next {
-            *text += &format!("{}-> ", ".   ".repeat(depth));
+            *text += &format!("{}-> ", "    ".repeat(depth));
             self.describe_from(task, branch, depth + 1, text);
         }
     }

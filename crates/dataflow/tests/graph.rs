@@ -221,24 +221,24 @@ fn a_graph_with_edges_of_every_kind_describes_them() {
         graph.describe(),
         "job edges\n\
          task 0: source \"a\" -> map\n\
-         .   -> key_by ==> task 3\n\
-         .   -> filter -> rebalance ==> task 4\n\
-         .   -> broadcast ==> task 5\n\
-         .   -> union ==> task 6\n\
-         .   -> union ==> task 6\n\
+         \x20   -> key_by ==> task 3\n\
+         \x20   -> filter -> rebalance ==> task 4\n\
+         \x20   -> broadcast ==> task 5\n\
+         \x20   -> union ==> task 6\n\
+         \x20   -> union ==> task 6\n\
          task 1: source \"b\" -> key_by ==> task 3\n\
          task 2: source \"c\" -> key_by ==> task 3\n\
          task 3: fold \"sums\" -> sink \"sums-out\"\n\
          task 4: input -> map -> sink \"even\"\n\
          task 5: input -> sink \"all\"\n\
          task 6: input -> filter\n\
-         .   -> sink \"twice\"\n\
-         .   -> map -> sink \"more\"\n\
+         \x20   -> sink \"twice\"\n\
+         \x20   -> map -> sink \"more\"\n\
          task 7: source \"d\" -> key_by ==> task 9, input 1\n\
          task 8: source \"e\" -> key_by ==> task 9, input 2\n\
          task 9: connect \"both\"\n\
-         .   -> side output \"odd\" -> map -> sink \"odd-out\"\n\
-         .   -> sink \"both-out\"\n\
+         \x20   -> side output \"odd\" -> map -> sink \"odd-out\"\n\
+         \x20   -> sink \"both-out\"\n\
          task 10: source \"f\" -> rebalance ==> task 11\n\
          task 11: input -> key_by ==> task 12\n\
          task 12: fold \"last\" -> sink \"last-out\"\n"
