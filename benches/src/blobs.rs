@@ -36,7 +36,7 @@ impl StateSize {
 
     pub(crate) fn graph(&self, gate: &Arc<Gate>) -> anyhow::Result<JobGraph> {
         let keys = self.keys().get();
-        let mut job = Job::new("state");
+        let job = Job::new("state");
         job.source("keys", Keys { keys, gate: Arc::clone(gate) })
             .key_by(move |record| key_of(*record, keys))
             .process_with("blobs", Blobs { bytes: self.value.get() as usize })

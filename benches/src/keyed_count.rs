@@ -157,7 +157,7 @@ impl Waits {
 }
 
 fn graph(keys: u64, gate: &Arc<Gate>, meter: &Arc<Meter>) -> anyhow::Result<JobGraph> {
-    let mut job = Job::new("keyed-count");
+    let job = Job::new("keyed-count");
     job.source("keys", Keys { keys, gate: Arc::clone(gate) })
         .key_by(move |record| key_of(*record, keys))
         .process_with("sums", Sum { meter: Arc::clone(meter), left: BATCH, last: None, waits: Waits::default() })

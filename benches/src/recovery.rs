@@ -127,7 +127,7 @@ impl SinkWriter<u64> for FirstOutputWriter {
 }
 
 fn graph(keys: u64, gate: &Arc<Gate>, trace: &Arc<Trace>) -> anyhow::Result<JobGraph> {
-    let mut job = Job::new("recovery");
+    let job = Job::new("recovery");
     job.source("keys", Keys { keys, gate: Arc::clone(gate) })
         .key_by(move |record| key_of(*record, keys))
         .process_with("counts", Count { trace: Arc::clone(trace) })

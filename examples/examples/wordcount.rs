@@ -7,7 +7,7 @@ use cutwater::prelude::*;
 
 /// Public for the test that runs it.
 pub(crate) fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let mut job = Job::new("wordcount");
+    let job = Job::new("wordcount");
     job.source("documents", file::lines(file::glob("*.md")).and(file::glob("docs/*.md")))
         .flat_map(|line: String| line.split_whitespace().map(str::to_lowercase).collect::<Vec<_>>())
         .key_by(|word| word.clone())

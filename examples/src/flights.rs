@@ -45,7 +45,7 @@ pub fn graph(name: &str, data: &Path, out: &Path, tuning: Tuning) -> Result<JobG
     if let Some(files) = files {
         output = output.files(files);
     }
-    let mut job = Job::new(name);
+    let job = Job::new(name);
     job.source("flights", flights)
         .map(|Line(flight)| flight)
         .key_by(|flight: &Flight| flight.route.clone())

@@ -88,7 +88,7 @@ impl SplitReader for Split {
 /// Counts by key; panics when told to, once each time.
 fn counting(gate: &Arc<Gate>, out: &Collect<(u64, u64)>, panic: &Arc<AtomicBool>) -> JobGraph {
     let panic = Arc::clone(panic);
-    let mut job = Job::new("counting");
+    let job = Job::new("counting");
     job.source("numbers", TwoSplits(Arc::clone(gate)))
         .key_by(|n| n % KEYS)
         .process("counts", move |cx: &mut ProcessContext<'_, u64, u64, (u64, u64)>, _| {

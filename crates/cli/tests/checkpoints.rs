@@ -40,7 +40,7 @@ fn job(folder: &Path, name: &str) -> PathBuf {
         .num_retained_checkpoints(2)
         .parallelism(2);
     let options = Options::from_config(&Config::new().code(settings).resolve().unwrap()).unwrap();
-    let mut job = Job::new(name);
+    let job = Job::new(name);
     job.source("numbers", generator(300_000, |n| n))
         .key_by(|n| n % 1_000)
         .fold("counts", 0u64, |count, _| *count += 1)

@@ -7,7 +7,7 @@
 //! use std::time::Duration;
 //! use cutwater::prelude::*;
 //!
-//! let mut job = Job::new("word-count");
+//! let job = Job::new("word-count");
 //! let counts = Collect::<(String, u64)>::default();
 //! job.source("lines", from_iter(["to be or not", "to be"]))
 //!     .flat_map(|line: &str| line.split(' ').map(str::to_owned).collect::<Vec<_>>())
@@ -26,7 +26,8 @@
 //! # The parts
 //!
 //! - [`Job`] and its streams: sources, `map`, `filter`, `flat_map`, `key_by`, `process` with state and timers, `fold`,
-//!   sinks. Of your own: [`Source`], [`Sink`], [`KeyedProcess`].
+//!   `fan_out`, `union`, `rebalance`, `broadcast`, `connect`, side outputs, sinks. Of your own: [`Source`], [`Sink`], [`KeyedProcess`],
+//!   [`KeyedProcess2`].
 //! - [`run`] and [`spawn`] with [`Options`]; [`JobHandle`] has status, checkpoints by hand, cancel.
 //! - [`Config`]: Flink's keys from `cutwater.yaml`, `config.yaml` or `flink-conf.yaml`, from code ([`Settings`], with
 //!   Flink's words) and environment.
@@ -54,9 +55,10 @@ pub use cutwater_core::{
     Attempt, CheckpointId, Epoch, KeyGroup, KeyGroupRange, KeyHash, MaxParallelism, Moment, OperatorUid, Timestamp,
 };
 pub use cutwater_dataflow::{
-    Collect, CommitContext, CommitOutcome, Committer, Discard, GraphError, Job, JobGraph, KeyedProcess, KeyedStream,
-    NonRecoverable, Prepared, ProcessContext, ReadStatus, Sink, SinkContext, SinkWriter, Source, SourceOutput,
-    SplitReader, Stream, UserError, discard, from_iter, generator,
+    Collect, CommitContext, CommitOutcome, Committer, ConnectedStreams, Discard, FanOut, GraphError, IntoUnion, Job,
+    JobGraph, KeyedProcess, KeyedProcess2, KeyedStream, NonRecoverable, OutputTag, Prepared, ProcessContext,
+    ReadStatus, RecordContext, Sink, SinkContext, SinkWriter, Source, SourceOutput, SplitReader, Stream, Union,
+    UserError, discard, from_iter, generator,
 };
 pub use cutwater_restart::{ExponentialDelay, Strategy};
 pub use cutwater_runtime::{

@@ -47,7 +47,7 @@ fn a_followed_file_is_read_once_over_a_resume() {
     append(&path, "one\ntwo\nthr");
     let out = Collect::default();
     let graph = || {
-        let mut job = Job::new("follow");
+        let job = Job::new("follow");
         job.source("lines", file::lines(&path).follow()).sink("out", out.clone());
         job.build().unwrap()
     };
@@ -64,7 +64,7 @@ fn a_followed_file_that_is_cut_fails_the_job_with_its_name() {
     let path = folder.path().join("input.log");
     append(&path, "one\ntwo\n");
     let out = Collect::default();
-    let mut job = Job::new("cut");
+    let job = Job::new("cut");
     job.source("lines", file::lines(&path).follow()).sink("out", out.clone());
     let handle = spawn(job.build().unwrap(), options(folder.path())).unwrap();
     while out.take().is_empty() {
@@ -97,7 +97,7 @@ fn files_that_appear_between_two_runs_are_read_by_the_second() {
     let out = Collect::default();
     let graph = |follow: bool| {
         let clicks = file::json_lines::<Click>(file::glob(format!("{}/*.jsonl", folder.path().display())));
-        let mut job = Job::new("clicks");
+        let job = Job::new("clicks");
         let clicks = if follow { clicks.follow() } else { clicks };
         job.source("clicks", clicks).map(|click: Click| click.page).sink("out", out.clone());
         job.build().unwrap()
@@ -124,7 +124,7 @@ fn a_socket_is_read_until_it_is_closed() {
         }
     });
     let out = Collect::default();
-    let mut job = Job::new("socket");
+    let job = Job::new("socket");
     job.source("lines", file::socket_lines(address)).sink("out", out.clone());
     let handle = spawn(job.build().unwrap(), options(folder.path())).unwrap();
     assert_eq!(handle.wait().unwrap(), JobOutcome::Finished);

@@ -1,14 +1,15 @@
 //! What task cores and hosts use of a built graph: elements, batches, outputs, chains. Users of streams don't need it.
 
 use std::any::Any;
-use std::collections::VecDeque;
+use std::ops::Range;
 
 use cutwater_core::{
-    Attempt, Barrier, CheckpointId, EdgeId, Epoch, KeyHash, MaxParallelism, Moment, OperatorUid, SubtaskId, Timestamp,
+    Attempt, Barrier, CheckpointId, Epoch, KeyHash, MaxParallelism, Moment, OperatorUid, SubtaskId, Timestamp,
 };
-use cutwater_state::{Data, Key, Snapshotable};
+use cutwater_state::Snapshotable;
 
 use crate::UserError;
+pub use crate::outbox::{Outbox, OutputChannel};
 use crate::sink::Prepared;
 
 /// How many records a batch holds, and a source reads in one quantum, at the most.
@@ -76,9 +77,10 @@ pub(crate) struct Keyed<K, T> {
     pub(crate) record: T,
 }
 
-/// Records with their keys, on the way to the subtask that owns the keys.
-pub struct KeyedBatch<K, T> {
-    pub(crate) records: std::vec::IntoIter<Keyed<K, T>>,
+/// Records on their way to another subtask, in the form `R` that the exchange gives them.
+#[derive(Clone)]
+pub struct Batch<R> {
+    pub(crate) records: std::vec::IntoIter<R>,
     pub(crate) times: Vec<Timestamp>,
     pub(crate) next: usize,
     pub(crate) bytes: u64,
@@ -87,7 +89,21 @@ pub struct KeyedBatch<K, T> {
     pub(crate) exact: bool,
 }
 
-impl<K: Key, T: Data> AnyBatch for KeyedBatch<K, T> {
+/// Records with their keys, on the way to the subtask that owns the keys.
+pub(crate) type KeyedBatch<K, T> = Batch<Keyed<K, T>>;
+
+impl<R> Batch<R> {
+    /// The next record with its time; [`Timestamp::MIN`] if it has none.
+    #[inline]
+    pub(crate) fn take(&mut self) -> Option<(Timestamp, R)> {
+        let record = self.records.next()?;
+        let time = self.times.get(self.next).copied().unwrap_or(Timestamp::MIN);
+        self.next += 1;
+        Some((time, record))
+    }
+}
+
+impl<R: Send + 'static> AnyBatch for Batch<R> {
     fn len(&self) -> usize {
         self.records.len()
     }
@@ -98,122 +114,6 @@ impl<K: Key, T: Data> AnyBatch for KeyedBatch<K, T> {
 
     fn into_any(self: Box<Self>) -> Box<dyn Any> {
         self
-    }
-}
-
-/// Names one output channel of a subtask.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct OutputChannel {
-    /// The edge.
-    pub edge: EdgeId,
-    /// The receiving subtask.
-    pub to: u32,
-}
-
-struct Channel {
-    waiting: VecDeque<Element>,
-    waiting_bytes: u64,
-    credit: i64,
-}
-
-/// The outputs of one subtask. A batch leaves while its channel has credit, else it waits; control elements wait only
-/// behind batches. Bytes under way on a channel are at most the window and one batch.
-pub struct Outbox {
-    edge: Option<EdgeId>,
-    channels: Vec<Channel>,
-    ready: VecDeque<(u32, Element)>,
-    blocked: usize,
-    window: u64,
-}
-
-impl Outbox {
-    /// Outputs to `receivers` subtasks over `edge`, each with a window of `window` bytes; `None` for a last task.
-    #[must_use]
-    pub fn new(edge: Option<EdgeId>, receivers: u32, window: u64) -> Self {
-        let credit = i64::try_from(window).unwrap_or(i64::MAX);
-        let channel = || Channel { waiting: VecDeque::new(), waiting_bytes: 0, credit };
-        let channels = if edge.is_some() { (0..receivers).map(|_| channel()).collect() } else { Vec::new() };
-        Self { edge, channels, ready: VecDeque::new(), blocked: 0, window }
-    }
-
-    /// How many receivers there are.
-    #[must_use]
-    pub fn receivers(&self) -> usize {
-        self.channels.len()
-    }
-
-    /// Whether a batch waits for credit: then no more input should be processed.
-    #[must_use]
-    #[inline]
-    pub fn is_blocked(&self) -> bool {
-        self.blocked > 0
-    }
-
-    /// Whether everything given has left.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.ready.is_empty() && self.channels.iter().all(|channel| channel.waiting.is_empty())
-    }
-
-    pub(crate) fn send(&mut self, to: u32, batch: Box<dyn AnyBatch>) {
-        let channel = &mut self.channels[to as usize];
-        let bytes = batch.bytes();
-        if channel.waiting.is_empty() && channel.credit > 0 {
-            channel.credit -= i64::try_from(bytes).unwrap_or(i64::MAX);
-            self.ready.push_back((to, Element::Batch(batch)));
-        } else {
-            if channel.waiting.is_empty() {
-                self.blocked += 1;
-            }
-            channel.waiting_bytes += bytes;
-            channel.waiting.push_back(Element::Batch(batch));
-        }
-    }
-
-    /// Sends a control element to all receivers, behind whatever waits.
-    pub fn broadcast(&mut self, make: impl Fn() -> Element) {
-        for (to, channel) in (0u32..).zip(&mut self.channels) {
-            if channel.waiting.is_empty() {
-                self.ready.push_back((to, make()));
-            } else {
-                channel.waiting.push_back(make());
-            }
-        }
-    }
-
-    /// A receiver has processed `bytes`: batches that waited for them leave.
-    pub fn credit(&mut self, to: u32, bytes: u64) {
-        let Some(channel) = self.channels.get_mut(to as usize) else { return };
-        let window = i64::try_from(self.window).unwrap_or(i64::MAX);
-        channel.credit = channel.credit.saturating_add(i64::try_from(bytes).unwrap_or(i64::MAX)).min(window);
-        let waited = !channel.waiting.is_empty();
-        while let Some(element) = channel.waiting.pop_front() {
-            if let Element::Batch(batch) = &element {
-                if channel.credit <= 0 {
-                    channel.waiting.push_front(element);
-                    break;
-                }
-                channel.credit -= i64::try_from(batch.bytes()).unwrap_or(i64::MAX);
-                channel.waiting_bytes -= batch.bytes();
-            }
-            self.ready.push_back((to, element));
-        }
-        if waited && channel.waiting.is_empty() {
-            self.blocked -= 1;
-        }
-    }
-
-    /// The next element that leaves.
-    pub fn pop(&mut self) -> Option<(OutputChannel, Element)> {
-        let (to, element) = self.ready.pop_front()?;
-        let edge = self.edge.expect("only an outbox with an edge has channels to send on");
-        Some((OutputChannel { edge, to }, element))
-    }
-
-    /// The bytes that wait for credit, over all channels.
-    #[must_use]
-    pub fn waiting_bytes(&self) -> u64 {
-        self.channels.iter().map(|channel| channel.waiting_bytes).sum()
     }
 }
 
@@ -236,6 +136,8 @@ pub struct Exec {
     pub begun: u64,
     /// How many records have been processed or read since the subtask was made.
     pub records: u64,
+    /// Which input of the operator the batch at hand came in by: 0, or 1 for the second of a `connect`.
+    pub input: u8,
 }
 
 impl Exec {
@@ -252,6 +154,7 @@ impl Exec {
             uneven: 0,
             begun: 0,
             records: 0,
+            input: 0,
         }
     }
 
@@ -341,7 +244,9 @@ pub trait Chain: Send {
     /// # Errors
     ///
     /// Of user code.
-    fn drain(&mut self, exec: &mut Exec) -> Result<(), UserError>;
+    fn drain(&mut self, _exec: &mut Exec) -> Result<(), UserError> {
+        Err("this chain does not begin with a source".into())
+    }
 
     /// Processes records of a batch until it is done or the outputs are blocked; gives back the rest.
     ///
@@ -382,8 +287,8 @@ pub struct BuildContext<'a> {
     pub parallelism: u32,
     /// How many key groups the job has.
     pub max_parallelism: MaxParallelism,
-    /// How many subtasks receive the output.
-    pub receivers: u32,
+    /// Of each output of the task: how many subtasks receive it.
+    pub receivers: &'a [u32],
     /// The reign of the coordinator.
     pub epoch: Epoch,
     /// The run within the epoch.
@@ -394,6 +299,15 @@ pub struct BuildContext<'a> {
     pub from_nothing: bool,
     /// What the operators of this task, all subtasks, added to the restored checkpoint.
     pub restored: &'a [OperatorSnapshot],
+}
+
+impl BuildContext<'_> {
+    /// The channels of an output of the task, counted as the [`Outbox`] counts them.
+    pub(crate) fn channels(&self, output: usize) -> Range<usize> {
+        let counts = || self.receivers.iter().map(|receivers| *receivers as usize);
+        let first = counts().take(output).sum();
+        first..first + counts().nth(output).unwrap_or(0)
+    }
 }
 
 #[cfg(test)]
@@ -414,7 +328,7 @@ mod tests {
             ("a timer in between", None, batch(0, 14, 15), 1),
         ];
         for (name, first, second, expected) in cases {
-            let mut exec = Exec::new(Outbox::new(None, 0, 0));
+            let mut exec = Exec::new(Outbox::new(&[], 0));
             exec.begin(first);
             exec.enter(first, false, 0);
             let before = exec.switches;

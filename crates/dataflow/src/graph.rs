@@ -6,12 +6,12 @@ use std::sync::Arc;
 use cutwater_core::{EdgeId, InvalidUid, OperatorUid, TaskId};
 
 use crate::UserError;
-use crate::exec::{BuildContext, Chain};
+use crate::exec::Chain;
 use crate::sink::{CommitContext, Committer};
-use crate::stream::OperatorSpec;
+use crate::stream::{Build, OperatorKind, OperatorSpec};
 
 /// Makes the chain of one subtask.
-pub type BuildChain = Arc<dyn Fn(&BuildContext<'_>) -> Result<Box<dyn Chain>, UserError> + Send + Sync>;
+pub type BuildChain = Build<Box<dyn Chain>>;
 
 /// Makes what publishes the output of a sink.
 pub type MakeCommitter = Arc<dyn Fn(&CommitContext) -> Result<Box<dyn Committer>, UserError> + Send + Sync>;
@@ -21,39 +21,71 @@ pub type MakeCommitter = Arc<dyn Fn(&CommitContext) -> Result<Box<dyn Committer>
 pub struct JobGraph {
     pub(crate) name: String,
     pub(crate) tasks: Vec<TaskSpec>,
+    pub(crate) edges: Vec<EdgeSpec>,
 }
 
-/// A chain of operators that run fused.
+/// Operators that run fused: a chain, or a tree where a stream fans out.
 #[derive(Clone)]
 pub struct TaskSpec {
     /// Its place in the graph.
     pub task: TaskId,
-    /// Its operators, from first to last.
+    /// Its operators; each stands behind the one that it takes its records from.
     pub operators: Vec<OperatorSpec>,
-    /// The edge it reads; `None` if it begins with a source.
-    pub input: Option<EdgeId>,
-    /// The edge it writes; `None` if it ends in a sink. The edge of task `n` has the number `n`.
-    pub output: Option<EdgeId>,
+    /// Which one that is; none for the first.
+    pub(crate) after: Vec<Option<u16>>,
+    /// The edges it reads, in the order in which their channels are numbered: those of one edge by sending subtask.
+    /// Empty if it begins with a source.
+    pub inputs: Vec<InputSpec>,
+    /// The edges it writes. Empty if it ends in sinks alone.
+    pub outputs: Vec<OutputSpec>,
     /// The number of subtasks that make sense.
     pub parallelism_limit: u32,
     /// Makes the chain of one subtask.
     pub build: BuildChain,
-    /// The sink at its end, and what publishes its output.
-    pub committer: Option<(OperatorUid, MakeCommitter)>,
+    /// The sinks in it, and what publishes their output.
+    pub committers: Vec<(OperatorUid, MakeCommitter)>,
+}
+
+/// An edge as the task that reads it sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InputSpec {
+    /// The edge.
+    pub edge: EdgeId,
+    /// Which input of the first operator it leads to: 0, or 1 for the second of a `connect`. A union has several edges to
+    /// one input.
+    pub input: u8,
+}
+
+/// An edge as the task that writes it sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OutputSpec {
+    /// The edge.
+    pub edge: EdgeId,
+    /// The place of the operator that sends over it.
+    pub operator: u16,
+}
+
+/// What connects two tasks: a channel from each subtask of the one to each of the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EdgeSpec {
+    /// Its place in the graph.
+    pub edge: EdgeId,
+    /// The task that writes it.
+    pub from: TaskId,
+    /// The task that reads it.
+    pub to: TaskId,
 }
 
 impl TaskSpec {
-    /// What people call it: its operators with an uid, else all.
+    /// What people call it: its operators with a uid, else all.
     #[must_use]
     pub fn name(&self) -> String {
-        let uids: Vec<_> = self.operators.iter().filter_map(|operator| operator.uid.as_ref()).collect();
-        uids.iter().map(|uid| uid.as_str()).collect::<Vec<_>>().join(" -> ")
-    }
-
-    /// Its operators for people.
-    pub(crate) fn describe(&self) -> String {
-        let operators: Vec<_> = self.operators.iter().map(ToString::to_string).collect();
-        operators.join(" -> ")
+        let uids: Vec<_> = self.uids().map(OperatorUid::as_str).collect();
+        if uids.is_empty() {
+            let names: Vec<_> = self.operators.iter().map(|operator| operator.name).collect();
+            return names.join(" -> ");
+        }
+        uids.join(" -> ")
     }
 
     /// How many subtasks it has in a job of this parallelism.
@@ -85,10 +117,16 @@ impl JobGraph {
         Ok(Self { name: name.to_owned(), ..self })
     }
 
-    /// The tasks; their places are their ids.
+    /// The tasks; their places are their ids. Each edge leads from a task to a later one.
     #[must_use]
     pub fn tasks(&self) -> &[TaskSpec] {
         &self.tasks
+    }
+
+    /// The edges; their places are their ids.
+    #[must_use]
+    pub fn edges(&self) -> &[EdgeSpec] {
+        &self.edges
     }
 
     /// The task that reads the edge.
@@ -98,23 +136,46 @@ impl JobGraph {
     /// If the edge is not of this graph.
     #[must_use]
     pub fn reader(&self, edge: EdgeId) -> &TaskSpec {
-        self.tasks.iter().find(|task| task.input == Some(edge)).expect("each edge of a built graph has a reader")
+        &self.tasks[self.edges[edge.0 as usize].to.0 as usize]
     }
 
-    /// The graph for people: a line per task, with the operators that run fused, and the edges between.
+    /// The task that writes the edge.
+    ///
+    /// # Panics
+    ///
+    /// If the edge is not of this graph.
+    #[must_use]
+    pub fn writer(&self, edge: EdgeId) -> &TaskSpec {
+        &self.tasks[self.edges[edge.0 as usize].from.0 as usize]
+    }
+
+    /// The input channels of each subtask of a task, in the order of their numbers: over which edge, from which subtask.
+    /// `parallelism` is that of the job.
+    ///
+    /// # Panics
+    ///
+    /// If the task is not of this graph.
+    pub fn channels(&self, task: TaskId, parallelism: u32) -> impl Iterator<Item = (InputSpec, u32)> + '_ {
+        self.tasks[task.0 as usize].inputs.iter().flat_map(move |input| {
+            (0..self.writer(input.edge).parallelism(parallelism)).map(move |sender| (*input, sender))
+        })
+    }
+
+    /// The graph for people: a line per task, with the operators that run fused, and the edges between. Where a stream fans
+    /// out, each branch has a line of its own.
     ///
     /// ```
     /// # use cutwater_dataflow::{Job, from_iter, discard};
-    /// let mut job = Job::new("count");
-    /// job.source("numbers", from_iter(0u64..9))
-    ///     .filter(|n| n % 2 == 1)
-    ///     .key_by(|n| n % 3)
-    ///     .fold("counts", 0u64, |count, _| *count += 1)
-    ///     .sink("out", discard());
+    /// let job = Job::new("count");
+    /// let numbers = job.source("numbers", from_iter(0u64..9)).filter(|n| n % 2 == 1).fan_out();
+    /// numbers.branch().key_by(|n| n % 3).fold("counts", 0u64, |count, _| *count += 1).sink("out", discard());
+    /// numbers.branch().sink("all", discard());
     /// assert_eq!(
     ///     job.build()?.describe(),
     ///     "job count\n\
-    ///      task 0: source \"numbers\" -> filter -> key_by ==> task 1\n\
+    ///      task 0: source \"numbers\" -> filter\n\
+    ///      \x20   -> key_by ==> task 1\n\
+    ///      \x20   -> sink \"all\"\n\
     ///      task 1: fold \"counts\" -> sink \"out\"\n"
     /// );
     /// # Ok::<(), cutwater_dataflow::GraphError>(())
@@ -123,13 +184,36 @@ impl JobGraph {
     pub fn describe(&self) -> String {
         let mut text = format!("job {}\n", self.name);
         for task in &self.tasks {
-            text += &format!("{}: {}", task.task, task.describe());
-            if let Some(edge) = task.output {
-                text += &format!(" ==> {}", self.reader(edge).task);
-            }
-            text.push('\n');
+            text += &format!("{}: ", task.task);
+            self.describe_from(task, 0, 1, &mut text);
         }
         text
+    }
+
+    /// The operator and what is behind it; branches are indented by `depth`.
+    fn describe_from(&self, task: &TaskSpec, at: usize, depth: usize, text: &mut String) {
+        *text += &task.operators[at].to_string();
+        if let Some(output) = task.outputs.iter().find(|output| usize::from(output.operator) == at) {
+            let reader = self.reader(output.edge);
+            *text += &format!(" ==> {}", reader.task);
+            let several = reader.inputs.iter().any(|input| input.input > 0);
+            if let Some(input) = reader.inputs.iter().find(|input| several && input.edge == output.edge) {
+                *text += &format!(", input {}", input.input + 1);
+            }
+        }
+        let behind = |other: &Option<u16>| other.is_some_and(|before| usize::from(before) == at);
+        let next: Vec<_> = (0..task.operators.len()).filter(|&other| behind(&task.after[other])).collect();
+        if let [only] = next[..]
+            && task.operators[only].kind != OperatorKind::SideOutput
+        {
+            *text += " -> ";
+            return self.describe_from(task, only, depth, text);
+        }
+        text.push('\n');
+        for branch in next {
+            *text += &format!("{}-> ", "    ".repeat(depth));
+            self.describe_from(task, branch, depth + 1, text);
+        }
     }
 }
 
@@ -169,11 +253,29 @@ pub enum GraphError {
         #[source]
         error: InvalidUid,
     },
-    /// A stream ends in `key_by`, so that nobody takes its records.
+    /// A stream has no end, so that nobody takes its records.
     #[error("the records of {operators} go nowhere; process them and end the stream in a sink, or remove it")]
     Unfinished {
         /// The operators of the stream, from the last exchange on.
         operators: String,
+    },
+    /// A side output was taken twice.
+    #[error("side output {name:?} of {operator} is taken twice; take it once and fan it out, or give one another name")]
+    DuplicateSideOutput {
+        /// Its name.
+        name: &'static str,
+        /// The operator.
+        operator: String,
+    },
+    /// Streams of two jobs were joined.
+    #[error("{what} joins a stream of job {job} with one of job {other}; both must come from the same job")]
+    OtherJob {
+        /// What joins them.
+        what: &'static str,
+        /// The job of the first stream.
+        job: String,
+        /// The job of the other.
+        other: String,
     },
     /// There is nothing to run.
     #[error("job {job} has no stream that ends in a sink; add a source and a sink")]
@@ -193,6 +295,8 @@ impl GraphError {
             Self::Name { .. } => "GRF0003",
             Self::Unfinished { .. } => "GRF0004",
             Self::Empty { .. } => "GRF0005",
+            Self::DuplicateSideOutput { .. } => "GRF0006",
+            Self::OtherJob { .. } => "GRF0007",
         }
     }
 }

@@ -6,7 +6,7 @@
 //! use cutwater_dataflow::{Collect, Job, generator};
 //!
 //! let out = Collect::<(u64, u64)>::default();
-//! let mut job = Job::new("counts");
+//! let job = Job::new("counts");
 //! job.source("numbers", generator(1_000, |n| n))
 //!     .filter(|n| n % 2 == 0)
 //!     .key_by(|n| n % 10)
@@ -19,7 +19,11 @@
 //!
 //! - [`Job`] begins streams; [`Stream`] has `map`, `filter`, `flat_map`, `key_by` and `sink`; [`KeyedStream`] has
 //!   `process`, `process_with_timers` and `fold`.
-//! - [`KeyedProcess`] is an operator of your own with state and event-time timers.
+//! - [`Stream::fan_out`] hands a stream to several consumers, [`Stream::union`] makes several streams one,
+//!   [`Stream::rebalance`] and [`Stream::broadcast`] spread records without keys, [`KeyedStream::connect`] brings two
+//!   streams of different types into one operator.
+//! - [`KeyedProcess`] is an operator of your own with state and event-time timers, [`KeyedProcess2`] one with two inputs;
+//!   both may emit to side outputs, named by an [`OutputTag`], and so may [`Stream::process`], without keys and state.
 //! - [`Source`] and [`Sink`] are what connectors implement; [`from_iter`], [`generator`], [`discard`] and [`Collect`]
 //!   need nothing outside the process.
 //! - The uid is an argument of whatever keeps something: state is found again by it.
@@ -28,29 +32,45 @@
 //! Consecutive operators without `key_by` between them run fused, without a call per record; records cross to another
 //! subtask in batches of [`exec::BATCH_RECORDS`].
 //!
-//! Not here yet: union, connect, side outputs, broadcast, windows, processing-time timers, list and map state.
+//! Not here yet: windows, processing-time timers, list and map state.
 
 mod builtin;
+mod connect;
+mod each;
+mod exchange;
 pub mod exec;
+mod fan;
 mod graph;
+mod input;
+mod job;
+mod outbox;
 mod process;
 mod read;
+mod side;
 mod sink;
 mod source;
 mod stage;
 mod stream;
+mod union;
 
 use std::fmt;
 
 pub use builtin::{Collect, CollectWriter, Discard, FromIter, Generator, GeneratorReader, IterReader, discard};
 pub use builtin::{from_iter, generator};
-pub use graph::{BuildChain, GraphError, JobGraph, MakeCommitter, TaskSpec};
+pub use connect::{ConnectHead, ConnectedStreams, KeyedProcess2};
+pub use each::{EachHead, RecordContext};
+pub use fan::{BranchHead, FanOut};
+pub use graph::{BuildChain, EdgeSpec, GraphError, InputSpec, JobGraph, MakeCommitter, OutputSpec, TaskSpec};
+pub use input::InputHead;
+pub use job::Job;
 pub use process::{FnProcess, Fold, KeyedHead, KeyedProcess, ProcessContext};
 pub use read::SourceHead;
+pub use side::{MakeSides, OutputTag, OutputTagMismatch, SideOutputs};
 pub use sink::{CommitContext, CommitOutcome, Committer, Finish, Prepared, Sink, SinkContext, SinkWriter};
 pub use source::{ReadStatus, Source, SourceOutput, SplitReader};
 pub use stage::{Compose, Filter, FilterStage, FlatMap, FlatMapStage, Identity, Map, MapStage, Stage};
-pub use stream::{Head, Job, KeyedStream, OperatorKind, OperatorSpec, Stream};
+pub use stream::{Build, Head, KeyedStream, OperatorKind, OperatorSpec, Stream, TaskHead};
+pub use union::{IntoUnion, Union};
 
 /// An error of user code or of a connector.
 pub type UserError = Box<dyn std::error::Error + Send + Sync>;

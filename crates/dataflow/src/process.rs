@@ -5,8 +5,10 @@ use cutwater_state::{Data, Key, Snapshotable, StateError, Table, TableSpec, Time
 
 use crate::UserError;
 use crate::exec::{AnyBatch, BuildContext, Chain, ChainSnapshot, Exec, Keyed, KeyedBatch, SourcePoll};
+use crate::graph::BuildChain;
+use crate::side::{MakeSides, OutputTag, OutputTagMismatch, SideOutputs, Sides};
 use crate::stage::Stage;
-use crate::stream::{Head, OperatorKind, OperatorSpec};
+use crate::stream::{Build, Head, OperatorKind, OperatorSpec, TaskHead};
 
 /// An operator over a keyed stream, with a value of state per key and event-time timers.
 ///
@@ -54,6 +56,7 @@ pub struct ProcessContext<'a, K: Key, S: Data, O> {
     timers: &'a mut Timers<K>,
     initial: &'a dyn Fn() -> S,
     out: &'a mut Vec<(Timestamp, O)>,
+    sides: &'a mut Sides,
 }
 
 impl<K: Key, S: Data, O> ProcessContext<'_, K, S, O> {
@@ -114,6 +117,30 @@ impl<K: Key, S: Data, O> ProcessContext<'_, K, S, O> {
     /// Emits a record that happened at `time`.
     pub fn emit_at(&mut self, time: Timestamp, record: O) {
         self.out.push((time, record));
+    }
+
+    /// Emits a record to a side output, with the time of the one at hand; see
+    /// [`Stream::side_output`](crate::Stream::side_output).
+    ///
+    /// # Errors
+    ///
+    /// If the stream was taken with a tag of the same name and another type.
+    pub fn emit_to<T: Send + 'static>(&mut self, tag: &OutputTag<T>, record: T) -> Result<(), OutputTagMismatch> {
+        self.sides.emit(tag, self.time, record)
+    }
+
+    /// As [`Self::emit_to`], for a record that happened at `time`.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn emit_to_at<T: Send + 'static>(
+        &mut self,
+        tag: &OutputTag<T>,
+        time: Timestamp,
+        record: T,
+    ) -> Result<(), OutputTagMismatch> {
+        self.sides.emit(tag, time, record)
     }
 
     /// Asks for [`KeyedProcess::on_timer`] once the watermark has reached `time`; at once with the next watermark if
@@ -224,12 +251,21 @@ pub struct KeyedHead<K, T, P> {
     pub(crate) uid: OperatorUid,
     pub(crate) process: P,
     pub(crate) name: &'static str,
+    pub(crate) sides: MakeSides,
     pub(crate) types: std::marker::PhantomData<fn() -> (K, T)>,
 }
 
 impl<K, T, P: Clone> Clone for KeyedHead<K, T, P> {
     fn clone(&self) -> Self {
-        Self { uid: self.uid.clone(), process: self.process.clone(), name: self.name, types: std::marker::PhantomData }
+        let Self { uid, process, name, sides, .. } = self;
+        let (uid, process, sides) = (uid.clone(), process.clone(), sides.clone());
+        Self { uid, process, name, sides, types: std::marker::PhantomData }
+    }
+}
+
+impl<K: Key, T: Data, P: KeyedProcess<K, T>> SideOutputs for KeyedHead<K, T, P> {
+    fn sides(&self) -> &MakeSides {
+        &self.sides
     }
 }
 
@@ -240,28 +276,56 @@ where
     P: KeyedProcess<K, T>,
 {
     type Out = P::Out;
-
-    fn operator(&self) -> OperatorSpec {
-        OperatorSpec { kind: OperatorKind::Keyed, name: self.name, uid: Some(self.uid.clone()) }
-    }
+    type Built = Box<dyn Chain>;
 
     fn build<N: Stage<P::Out>>(&self, next: N, context: &BuildContext<'_>) -> Result<Box<dyn Chain>, UserError> {
+        Ok(Box::new(self.chain(next, context)?))
+    }
+
+    fn place(&self, build: Build<Box<dyn Chain>>) -> Option<BuildChain> {
+        Some(build)
+    }
+}
+
+impl<K, T, P> KeyedHead<K, T, P>
+where
+    K: Key,
+    T: Data,
+    P: KeyedProcess<K, T>,
+{
+    pub(crate) fn chain<N: Stage<P::Out>>(
+        &self,
+        next: N,
+        context: &BuildContext<'_>,
+    ) -> Result<KeyedChain<K, T, P, N>, UserError> {
         let spec = |name: &str| TableSpec {
             operator: self.uid.clone(),
             name: name.to_owned(),
             max_parallelism: context.max_parallelism,
             key_groups: context.max_parallelism.range_of(context.subtask.index, context.parallelism),
         };
-        Ok(Box::new(KeyedChain {
+        Ok(KeyedChain {
             process: self.process.clone(),
             maker: self.process.clone(),
             table: Table::new(spec("value")),
             timers: Timers::new(spec("timers")),
             watermark: context.watermark,
             out: Vec::new(),
+            sides: self.sides.build(context)?,
             next,
             types: std::marker::PhantomData::<fn(T)>,
-        }))
+        })
+    }
+}
+
+impl<K, T, P> TaskHead for KeyedHead<K, T, P>
+where
+    K: Key,
+    T: Data,
+    P: KeyedProcess<K, T>,
+{
+    fn operator(&self) -> OperatorSpec {
+        OperatorSpec { kind: OperatorKind::Keyed, name: self.name, uid: Some(self.uid.clone()) }
     }
 
     fn parallelism_limit(&self) -> u32 {
@@ -269,7 +333,7 @@ where
     }
 }
 
-struct KeyedChain<K: Key, T, P: KeyedProcess<K, T>, N> {
+pub(crate) struct KeyedChain<K: Key, T, P: KeyedProcess<K, T>, N> {
     process: P,
     /// A second clone, which makes initial values while the first one is borrowed.
     maker: P,
@@ -277,6 +341,7 @@ struct KeyedChain<K: Key, T, P: KeyedProcess<K, T>, N> {
     timers: Timers<K>,
     watermark: Timestamp,
     out: Vec<(Timestamp, P::Out)>,
+    sides: Sides,
     next: N,
     types: std::marker::PhantomData<fn(T)>,
 }
@@ -310,8 +375,10 @@ where
             timers: &mut self.timers,
             initial: &initial,
             out: &mut self.out,
+            sides: &mut self.sides,
         };
         user(&mut self.process, &mut cx)?;
+        self.sides.drain(exec)?;
         // One out of one in is what most operators do, and a drain costs as much as the rest of this call.
         if self.out.len() == 1
             && let Some((time, record)) = self.out.pop()
@@ -323,6 +390,37 @@ where
         }
         exec.uneven += 1;
         Ok(())
+    }
+
+    /// Processes records of a batch, each made into what the operator takes.
+    #[inline]
+    pub(crate) fn process_batch<R: Send + 'static>(
+        &mut self,
+        exec: &mut Exec,
+        batch: Box<dyn AnyBatch>,
+        make: impl Fn(R) -> T,
+    ) -> Result<Option<Box<dyn AnyBatch>>, UserError> {
+        let mut batch = batch
+            .into_any()
+            .downcast::<KeyedBatch<K, R>>()
+            .map_err(|_| UserError::from("a batch of another type came in: the edge and the chain disagree"))?;
+        if batch.next == 0 {
+            exec.begin(batch.origin);
+        }
+        exec.enter(batch.origin, batch.exact, batch.next as u64);
+        self.table.prefetch(batch.records.as_slice().iter().map(|record| record.hash));
+        while let Some(Keyed { hash, key, record }) = batch.records.next() {
+            let at = batch.next;
+            batch.next += 1;
+            exec.begun += 1;
+            exec.records += 1;
+            let time = batch.times.get(at).copied().unwrap_or(Timestamp::MIN);
+            self.call(exec, hash, &key, time, |process, cx| process.process(cx, make(record)))?;
+            if exec.outbox.is_blocked() && batch.records.len() > 0 {
+                return Ok(Some(batch));
+            }
+        }
+        Ok(None)
     }
 }
 
@@ -337,32 +435,8 @@ where
         Err("this chain does not begin with a source".into())
     }
 
-    fn drain(&mut self, _: &mut Exec) -> Result<(), UserError> {
-        Err("this chain does not begin with a source".into())
-    }
-
     fn process(&mut self, exec: &mut Exec, batch: Box<dyn AnyBatch>) -> Result<Option<Box<dyn AnyBatch>>, UserError> {
-        let mut batch = batch
-            .into_any()
-            .downcast::<KeyedBatch<K, T>>()
-            .map_err(|_| UserError::from("a batch of another type came in: the edge and the chain disagree"))?;
-        if batch.next == 0 {
-            exec.begin(batch.origin);
-        }
-        exec.enter(batch.origin, batch.exact, batch.next as u64);
-        self.table.prefetch(batch.records.as_slice().iter().map(|record| record.hash));
-        while let Some(Keyed { hash, key, record }) = batch.records.next() {
-            let at = batch.next;
-            batch.next += 1;
-            exec.begun += 1;
-            exec.records += 1;
-            let time = batch.times.get(at).copied().unwrap_or(Timestamp::MIN);
-            self.call(exec, hash, &key, time, |process, cx| process.process(cx, record))?;
-            if exec.outbox.is_blocked() && batch.records.len() > 0 {
-                return Ok(Some(batch));
-            }
-        }
-        Ok(None)
+        self.process_batch(exec, batch, |record: T| record)
     }
 
     fn advance(&mut self, exec: &mut Exec, watermark: Timestamp, limit: usize) -> Result<bool, UserError> {
@@ -370,6 +444,7 @@ where
         for _ in 0..limit {
             let Some((time, hash, key)) = self.timers.pop_due(watermark) else {
                 self.next.watermark(exec, watermark)?;
+                self.sides.watermark(exec, watermark)?;
                 return Ok(true);
             };
             exec.enter(None, false, 0); // a timer belongs to no record
@@ -383,6 +458,7 @@ where
 
     fn flush(&mut self, exec: &mut Exec) {
         self.next.flush(exec);
+        self.sides.flush(exec);
     }
 
     fn snapshot(
@@ -391,7 +467,8 @@ where
         checkpoint: CheckpointId,
         out: &mut ChainSnapshot,
     ) -> Result<(), UserError> {
-        self.next.snapshot(exec, checkpoint, out)
+        self.next.snapshot(exec, checkpoint, out)?;
+        self.sides.snapshot(exec, checkpoint, out)
     }
 
     fn states(&mut self) -> Vec<&mut dyn Snapshotable> {

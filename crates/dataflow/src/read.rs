@@ -11,9 +11,10 @@ use crate::UserError;
 use crate::exec::{
     AnyBatch, BuildContext, Chain, ChainSnapshot, Exec, OperatorSnapshot, Origin, SnapshotKind, SourcePoll,
 };
+use crate::graph::BuildChain;
 use crate::source::{ReadStatus, Source, SourceOutput, SplitReader};
 use crate::stage::Stage;
-use crate::stream::{Head, OperatorKind, OperatorSpec};
+use crate::stream::{Build, Head, OperatorKind, OperatorSpec, TaskHead};
 
 /// A source as the head of a task.
 pub struct SourceHead<S> {
@@ -39,14 +40,7 @@ struct SplitSnapshot {
 
 impl<S: Source> Head for SourceHead<S> {
     type Out = S::Record;
-
-    fn operator(&self) -> OperatorSpec {
-        OperatorSpec { kind: OperatorKind::Source, name: "source", uid: Some(self.uid.clone()) }
-    }
-
-    fn parallelism_limit(&self) -> u32 {
-        self.source.parallelism_limit().max(1)
-    }
+    type Built = Box<dyn Chain>;
 
     fn build<N: Stage<S::Record>>(&self, next: N, context: &BuildContext<'_>) -> Result<Box<dyn Chain>, UserError> {
         let mut all: BTreeMap<String, Option<SplitSnapshot>> = BTreeMap::new();
@@ -86,6 +80,20 @@ impl<S: Source> Head for SourceHead<S> {
         };
         chain.watermark = chain.lowest();
         Ok(Box::new(chain))
+    }
+
+    fn place(&self, build: Build<Box<dyn Chain>>) -> Option<BuildChain> {
+        Some(build)
+    }
+}
+
+impl<S: Source> TaskHead for SourceHead<S> {
+    fn operator(&self) -> OperatorSpec {
+        OperatorSpec { kind: OperatorKind::Source, name: "source", uid: Some(self.uid.clone()) }
+    }
+
+    fn parallelism_limit(&self) -> u32 {
+        self.source.parallelism_limit().max(1)
     }
 }
 

@@ -1,10 +1,9 @@
 //! The stateless stages, statically fused.
 
 use cutwater_core::{CheckpointId, OperatorUid, Timestamp};
-use cutwater_state::{Data, Key};
 
 use crate::UserError;
-use crate::exec::{BATCH_RECORDS, ChainSnapshot, Exec, Keyed, KeyedBatch, Origin};
+use crate::exec::{ChainSnapshot, Exec};
 use crate::sink::SinkWriter;
 
 /// A place in a chain that takes records of one type. `time` is [`Timestamp::MIN`] for a record without one.
@@ -33,6 +32,29 @@ pub trait Stage<T>: Send + 'static {
     /// Of user code.
     fn snapshot(&mut self, exec: &mut Exec, checkpoint: CheckpointId, out: &mut ChainSnapshot)
     -> Result<(), UserError>;
+}
+
+impl<T: 'static> Stage<T> for Box<dyn Stage<T>> {
+    fn push(&mut self, exec: &mut Exec, time: Timestamp, record: T) -> Result<(), UserError> {
+        (**self).push(exec, time, record)
+    }
+
+    fn watermark(&mut self, exec: &mut Exec, watermark: Timestamp) -> Result<(), UserError> {
+        (**self).watermark(exec, watermark)
+    }
+
+    fn flush(&mut self, exec: &mut Exec) {
+        (**self).flush(exec);
+    }
+
+    fn snapshot(
+        &mut self,
+        exec: &mut Exec,
+        checkpoint: CheckpointId,
+        out: &mut ChainSnapshot,
+    ) -> Result<(), UserError> {
+        (**self).snapshot(exec, checkpoint, out)
+    }
 }
 
 /// Makes a stage out of the one that follows it: how a stream remembers its stateless operators.
@@ -227,129 +249,6 @@ where
     }
 
     pass_on!();
-}
-
-/// The end of a chain that sends records to the subtasks which own their keys.
-pub(crate) struct KeyedOutput<K, T, F> {
-    pub(crate) key_of: F,
-    pub(crate) operator: u16,
-    /// The owner of each key group.
-    pub(crate) owners: Vec<u32>,
-    pub(crate) max_parallelism: cutwater_core::MaxParallelism,
-    pub(crate) buffers: Vec<Buffer<K, T>>,
-    pub(crate) scratch: Vec<u8>,
-}
-
-pub(crate) struct Buffer<K, T> {
-    records: Vec<Keyed<K, T>>,
-    times: Vec<Timestamp>,
-    /// The source record that the first record here was made of.
-    first: Option<Origin>,
-    /// What the counters of the [`Exec`] were then.
-    switches: u64,
-    uneven: u64,
-}
-
-impl<K, T> Buffer<K, T> {
-    /// Room for so many records: as many as the batch before had, so that full batches need not grow and small ones, with
-    /// many receivers or little to do, take little.
-    pub(crate) fn new(records: usize) -> Self {
-        Self { records: Vec::with_capacity(records), times: Vec::new(), first: None, switches: 0, uneven: 0 }
-    }
-}
-
-impl<K: Key, T: Data> Buffer<K, T> {
-    fn take(&mut self, exec: &Exec, scratch: &mut Vec<u8>) -> Box<KeyedBatch<K, T>> {
-        let count = self.records.len() as u64;
-        let fixed = size_of::<Keyed<K, T>>() + size_of::<Timestamp>();
-        let mut each = fixed as u64;
-        scratch.clear();
-        if std::mem::needs_drop::<K>() && cutwater_state::encode(&self.records[0].key, scratch).is_ok() {
-            each += scratch.len() as u64;
-        }
-        scratch.clear();
-        if std::mem::needs_drop::<T>() && cutwater_state::encode(&self.records[0].record, scratch).is_ok() {
-            each += scratch.len() as u64;
-        }
-        // Records of two sources in one batch have no common range.
-        let origin = match (self.first, exec.at()) {
-            (Some(first), Some(last)) if self.switches == exec.switches => Some(Origin { last: last.last, ..first }),
-            _ => None,
-        };
-        let even = self.uneven == exec.uneven;
-        let exact = even && origin.is_some_and(|origin| origin.last + 1 - origin.first == count);
-        let full = std::mem::replace(self, Self::new(self.records.len()));
-        Box::new(KeyedBatch {
-            records: full.records.into_iter(),
-            times: full.times,
-            next: 0,
-            bytes: each * count,
-            origin,
-            exact,
-        })
-    }
-}
-
-impl<K, T, F> KeyedOutput<K, T, F>
-where
-    K: Key,
-    T: Data,
-{
-    #[cold]
-    fn send(&mut self, exec: &mut Exec, to: usize) {
-        let batch = self.buffers[to].take(exec, &mut self.scratch);
-        exec.outbox.send(u32::try_from(to).expect("at most 32768 receivers"), batch);
-    }
-}
-
-impl<K, T, F> Stage<T> for KeyedOutput<K, T, F>
-where
-    K: Key,
-    T: Data,
-    F: Fn(&T) -> K + Send + 'static,
-{
-    #[inline]
-    fn push(&mut self, exec: &mut Exec, time: Timestamp, record: T) -> Result<(), UserError> {
-        exec.running = self.operator;
-        let key = (self.key_of)(&record);
-        let hash = cutwater_state::hash_key(&key, &mut self.scratch);
-        let to = match self.buffers.len() {
-            1 => 0,
-            _ => self.owners[usize::from(hash.group(self.max_parallelism).0)] as usize,
-        };
-        let buffer = &mut self.buffers[to];
-        if buffer.records.is_empty() {
-            buffer.first = exec.at();
-            (buffer.switches, buffer.uneven) = (exec.switches, exec.uneven);
-        }
-        if time != Timestamp::MIN || !buffer.times.is_empty() {
-            buffer.times.resize(buffer.records.len(), Timestamp::MIN);
-            buffer.times.push(time);
-        }
-        buffer.records.push(Keyed { hash, key, record });
-        if buffer.records.len() == BATCH_RECORDS {
-            self.send(exec, to);
-        }
-        Ok(())
-    }
-
-    fn watermark(&mut self, exec: &mut Exec, watermark: Timestamp) -> Result<(), UserError> {
-        self.flush(exec);
-        exec.outbox.broadcast(|| crate::exec::Element::Watermark(watermark));
-        Ok(())
-    }
-
-    fn flush(&mut self, exec: &mut Exec) {
-        for to in 0..self.buffers.len() {
-            if !self.buffers[to].records.is_empty() {
-                self.send(exec, to);
-            }
-        }
-    }
-
-    fn snapshot(&mut self, _: &mut Exec, _: CheckpointId, _: &mut ChainSnapshot) -> Result<(), UserError> {
-        Ok(())
-    }
 }
 
 /// The end of a chain that writes to a sink.

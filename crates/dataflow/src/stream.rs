@@ -3,17 +3,18 @@
 use std::marker::PhantomData;
 use std::sync::Arc;
 
-use cutwater_core::{EdgeId, KeyGroup, OperatorUid, TaskId, Timestamp};
+use cutwater_core::{EdgeId, KeyGroup, OperatorUid, Timestamp};
 use cutwater_state::{Data, Key};
 
 use crate::UserError;
-use crate::exec::{BuildContext, Chain};
-use crate::graph::{BuildChain, GraphError, JobGraph, MakeCommitter, TaskSpec};
+use crate::exchange::{BroadcastOutput, Buffer, KeyedOutput, TurnOutput};
+use crate::exec::{BuildContext, Chain, Keyed};
+use crate::graph::{BuildChain, MakeCommitter};
+use crate::job::Job;
 use crate::process::{FnProcess, Fold, KeyedHead, KeyedProcess, ProcessContext};
-use crate::read::SourceHead;
+use crate::side::{MakeSides, SideOutputs};
 use crate::sink::Sink;
-use crate::source::Source;
-use crate::stage::{Buffer, Compose, Filter, FlatMap, Identity, KeyedOutput, Map, SinkStage, Stage};
+use crate::stage::{Compose, Filter, FlatMap, Identity, Map, SinkStage, Stage};
 
 /// What an operator is, for `describe()`, checkpoints and messages.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,6 +31,7 @@ impl std::fmt::Display for OperatorSpec {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match &self.uid {
             Some(uid) => write!(f, "{} {uid:?}", self.name, uid = uid.as_str()),
+            None if self.kind == OperatorKind::SideOutput => write!(f, "side output {:?}", self.name),
             None => f.write_str(self.name),
         }
     }
@@ -44,116 +46,103 @@ pub enum OperatorKind {
     Stateless,
     /// Sends records to the subtasks that own their keys.
     KeyBy,
+    /// Sends the records of several streams on as one.
+    Union,
+    /// Sends records to subtasks in turn.
+    Rebalance,
+    /// Sends each record to all subtasks.
+    Broadcast,
+    /// Takes records that were sent without keys.
+    Input,
+    /// Emits on the side what the operator before it says.
+    SideOutput,
     /// Keeps state by key.
     Keyed,
     /// Writes an output.
     Sink,
 }
 
-/// The first operator of a task.
+/// Makes a part of a subtask.
+pub type Build<B> = Arc<dyn Fn(&BuildContext<'_>) -> Result<B, UserError> + Send + Sync>;
+
+/// Where a stream begins: the first operator of a task, or a branch of one.
 pub trait Head: Clone + Send + Sync + 'static {
     /// What it emits.
     type Out: Send + 'static;
+    /// What it and the stages after it form: a chain, or stages of a chain that begins elsewhere.
+    type Built: 'static;
 
+    /// Makes what it and the stages after it form.
+    ///
+    /// # Errors
+    ///
+    /// If an input or output can't be opened, or restored parts can't be read.
+    fn build<N: Stage<Self::Out>>(&self, next: N, context: &BuildContext<'_>) -> Result<Self::Built, UserError>;
+
+    /// The stream has ended, and can be made for each subtask: gives that back if it is a task, else to where the stream
+    /// has grown out of.
+    fn place(&self, build: Build<Self::Built>) -> Option<BuildChain>;
+}
+
+/// The first operator of a task.
+pub trait TaskHead: Head<Built = Box<dyn Chain>> {
     /// What it is.
     fn operator(&self) -> OperatorSpec;
 
     /// The number of subtasks that make sense.
     fn parallelism_limit(&self) -> u32;
-
-    /// Makes the chain that it and the stages after it form.
-    ///
-    /// # Errors
-    ///
-    /// If an input or output can't be opened, or restored parts can't be read.
-    fn build<N: Stage<Self::Out>>(&self, next: N, context: &BuildContext<'_>) -> Result<Box<dyn Chain>, UserError>;
-}
-
-/// A job being written: sources begin streams, sinks end them, [`Job::build`] makes the [`JobGraph`].
-pub struct Job {
-    name: String,
-    tasks: Vec<TaskSpec>,
-    uids: Vec<(OperatorUid, String)>,
-    errors: Vec<GraphError>,
-}
-
-impl Job {
-    /// An empty job. Its name becomes the folder of its checkpoints: 1 to 200 letters, digits, `-`, `_` or `.`.
-    #[must_use]
-    pub fn new(name: &str) -> Self {
-        let errors = OperatorUid::new(name).err().map(|error| GraphError::Name { error }).into_iter().collect();
-        Self { name: name.to_owned(), tasks: Vec::new(), uids: Vec::new(), errors }
-    }
-
-    /// Reads an input. The uid names its positions in checkpoints.
-    pub fn source<S: Source>(&mut self, uid: &str, source: S) -> Stream<'_, SourceHead<S>, Identity<S::Record>> {
-        let uid = self.take_uid(uid, "source");
-        let head = SourceHead { uid, source: Arc::new(source) };
-        Stream::begin(self, head, None)
-    }
-
-    /// Finishes the graph.
-    ///
-    /// # Errors
-    ///
-    /// The first thing that is wrong with it: a bad or repeated uid, a stream without an end, no source at all.
-    pub fn build(mut self) -> Result<JobGraph, GraphError> {
-        if !self.errors.is_empty() {
-            return Err(self.errors.remove(0));
-        }
-        if self.tasks.is_empty() {
-            return Err(GraphError::Empty { job: self.name });
-        }
-        let read = |edge: EdgeId| self.tasks.iter().any(|task| task.input == Some(edge));
-        if let Some(task) = self.tasks.iter().find(|task| task.output.is_some_and(|edge| !read(edge))) {
-            return Err(GraphError::Unfinished { operators: task.describe() });
-        }
-        Ok(JobGraph { name: self.name, tasks: self.tasks })
-    }
-
-    /// Checks a uid. What is wrong is kept until [`Self::build`], so that streams can be written without `?`.
-    fn take_uid(&mut self, uid: &str, name: &str) -> OperatorUid {
-        match OperatorUid::new(uid) {
-            Ok(uid) => {
-                let operator = format!("{name} (operator number {})", self.uids.len() + 1);
-                if let Some((_, first)) = self.uids.iter().find(|(other, _)| *other == uid) {
-                    let (first, second) = (first.clone(), operator.clone());
-                    self.errors.push(GraphError::DuplicateUid { uid: uid.clone(), first, second });
-                }
-                self.uids.push((uid.clone(), operator));
-                uid
-            }
-            Err(error) => {
-                self.errors.push(GraphError::Uid { operator: name.to_owned(), error });
-                OperatorUid::new("invalid").expect("a valid name")
-            }
-        }
-    }
 }
 
 /// A stream of records. Consecutive stateless operators run fused with what is before them.
 #[must_use = "a stream does nothing until it ends in a sink"]
 pub struct Stream<'j, H, C> {
-    job: &'j mut Job,
+    job: &'j Job,
     head: H,
     chain: C,
-    operators: Vec<OperatorSpec>,
-    input: Option<EdgeId>,
+    /// The task that it is a part of, and its last operator there.
+    task: usize,
+    last: u16,
+}
+
+impl<'j, H: TaskHead> Stream<'j, H, Identity<H::Out>> {
+    /// A task begins with `head`, on these edges, each with the input of the operator that it leads to.
+    pub(crate) fn begin(job: &'j Job, head: H, edges: &[(EdgeId, u8)]) -> Self {
+        let (operator, limit) = (head.operator(), head.parallelism_limit());
+        let task = job.draft().begin(operator, limit, edges);
+        Self { job, head, chain: Identity::default(), task, last: 0 }
+    }
 }
 
 impl<'j, H: Head> Stream<'j, H, Identity<H::Out>> {
-    fn begin(job: &'j mut Job, head: H, input: Option<EdgeId>) -> Self {
-        let operators = vec![head.operator()];
-        Self { job, head, chain: Identity::default(), operators, input }
+    /// A stream that grows out of an operator of a task that has begun; the draft knows of it as open.
+    pub(crate) fn branch_of(job: &'j Job, task: usize, last: u16, head: H) -> Self {
+        Self { job, head, chain: Identity::default(), task, last }
     }
 }
 
 impl<'j, H: Head, C: Compose<H::Out>> Stream<'j, H, C> {
+    /// The job, the task and the last operator.
+    pub(crate) fn place(&self) -> (&'j Job, usize, u16) {
+        (self.job, self.task, self.last)
+    }
+
+    pub(crate) fn head(&self) -> &H {
+        &self.head
+    }
+
+    /// Adds an operator to the draft of the task.
+    pub(crate) fn operator(&mut self, kind: OperatorKind, name: &'static str, uid: Option<OperatorUid>) -> u16 {
+        let mut draft = self.job.draft();
+        draft.close(self.task, self.last);
+        self.last = draft.operator(self.task, self.last, OperatorSpec { kind, name, uid });
+        draft.open(self.task, self.last);
+        self.last
+    }
+
     fn stateless<D>(mut self, name: &'static str, make: impl FnOnce(C, u16) -> D) -> Stream<'j, H, D> {
-        let operator = u16::try_from(self.operators.len()).unwrap_or(u16::MAX);
-        self.operators.push(OperatorSpec { kind: OperatorKind::Stateless, name, uid: None });
-        let Self { job, head, chain, operators, input } = self;
-        Stream { job, head, chain: make(chain, operator), operators, input }
+        let operator = self.operator(OperatorKind::Stateless, name, None);
+        let Self { job, head, chain, task, last } = self;
+        Stream { job, head, chain: make(chain, operator), task, last }
     }
 
     /// Turns each record into another.
@@ -185,32 +174,69 @@ impl<'j, H: Head, C: Compose<H::Out>> Stream<'j, H, C> {
 
     /// Groups the records by key: what follows sees all records of a key in one subtask, those of one source split in
     /// their order. Records and keys cross threads here, and later processes, so they must be [`Data`].
-    pub fn key_by<F, K>(mut self, key_of: F) -> KeyedStream<'j, K, C::Out>
+    pub fn key_by<F, K>(self, key_of: F) -> KeyedStream<'j, K, C::Out>
     where
         K: Key,
         C::Out: Data,
         F: Fn(&C::Out) -> K + Clone + Send + Sync + 'static,
     {
-        let operator = u16::try_from(self.operators.len()).unwrap_or(u16::MAX);
-        self.operators.push(OperatorSpec { kind: OperatorKind::KeyBy, name: "key_by", uid: None });
-        let task = TaskId(u32::try_from(self.job.tasks.len()).unwrap_or(u32::MAX));
-        let edge = EdgeId(task.0);
-        let build = move |head: &H, chain: &C, context: &BuildContext<'_>| {
+        let job = self.job;
+        KeyedStream::new(job, vec![self.keyed_edge(key_of)])
+    }
+
+    /// Ends in an edge to the owners of the keys.
+    pub(crate) fn keyed_edge<F, K>(mut self, key_of: F) -> EdgeId
+    where
+        K: Key,
+        C::Out: Data,
+        F: Fn(&C::Out) -> K + Clone + Send + Sync + 'static,
+    {
+        let operator = self.operator(OperatorKind::KeyBy, "key_by", None);
+        let (edge, output) = self.job.draft().output(self.task, operator);
+        self.end(move |context| {
+            let channels = context.channels(output);
+            let receivers = u32::try_from(channels.len()).unwrap_or(u32::MAX);
             let groups = 0..context.max_parallelism.count();
             let group = |group: u32| KeyGroup(u16::try_from(group).expect("at most 32768 groups"));
-            let owner = |g| group(g).owner(context.max_parallelism, context.receivers);
-            let output = KeyedOutput {
+            let owner = |g| group(g).owner(context.max_parallelism, receivers);
+            Ok(KeyedOutput {
                 key_of: key_of.clone(),
                 operator,
                 owners: groups.map(owner).collect(),
                 max_parallelism: context.max_parallelism,
-                buffers: (0..context.receivers).map(|_| Buffer::<K, C::Out>::new(0)).collect(),
+                buffers: channels.clone().map(|_| Buffer::<Keyed<K, C::Out>>::new(0)).collect(),
+                channels,
                 scratch: Vec::new(),
-            };
-            head.build(chain.compose(output), context)
-        };
-        let job = self.finish(Some(edge), None, build);
-        KeyedStream { job, input: edge, types: PhantomData }
+            })
+        });
+        edge
+    }
+
+    /// Ends in an edge over which each record goes to one subtask: to the next in turn if `turns` says so of "as many
+    /// receivers as senders", else to the like.
+    pub(crate) fn turn_edge(mut self, kind: OperatorKind, name: &'static str, turns: fn(bool) -> bool) -> EdgeId
+    where
+        C::Out: Data,
+    {
+        let operator = self.operator(kind, name, None);
+        let (edge, output) = self.job.draft().output(self.task, operator);
+        self.end(move |context| {
+            let channels = context.channels(output);
+            let turns = turns(channels.len() == context.parallelism as usize);
+            Ok(TurnOutput::new(operator, channels, context.subtask.index, turns))
+        });
+        edge
+    }
+
+    /// Ends in an edge over which each record goes to all subtasks.
+    pub(crate) fn broadcast_edge(mut self) -> EdgeId
+    where
+        C::Out: Data + Clone,
+    {
+        let operator = self.operator(OperatorKind::Broadcast, "broadcast", None);
+        let (edge, output) = self.job.draft().output(self.task, operator);
+        self.end(move |context| Ok(BroadcastOutput::new(operator, context.channels(output))));
+        edge
     }
 
     /// Writes the stream to an output. The uid names its prepared output in checkpoints.
@@ -218,60 +244,69 @@ impl<'j, H: Head, C: Compose<H::Out>> Stream<'j, H, C> {
     where
         S: Sink<C::Out>,
     {
-        let uid = self.job.take_uid(uid, "sink");
-        let operator = u16::try_from(self.operators.len()).unwrap_or(u16::MAX);
-        self.operators.push(OperatorSpec { kind: OperatorKind::Sink, name: "sink", uid: Some(uid.clone()) });
+        let uid = self.job.draft().take_uid(uid, "sink");
+        let operator = self.operator(OperatorKind::Sink, "sink", Some(uid.clone()));
         let sink = Arc::new(sink);
         let committer: MakeCommitter = {
             let sink = Arc::clone(&sink);
             Arc::new(move |context| sink.committer(context))
         };
-        let named = uid.clone();
-        let build = move |head: &H, chain: &C, context: &BuildContext<'_>| {
+        self.job.draft().committer(self.task, uid.clone(), committer);
+        self.end(move |context| {
             let writer = sink.open(&crate::sink::SinkContext {
                 job: context.job.to_owned(),
-                operator: named.clone(),
+                operator: uid.clone(),
                 subtask: context.subtask.index,
                 parallelism: context.parallelism,
                 epoch: context.epoch,
                 attempt: context.attempt,
                 from_nothing: context.from_nothing,
             })?;
-            head.build(chain.compose(SinkStage { writer, operator, uid: named.clone() }), context)
-        };
-        self.finish(None, Some((uid, committer)), build);
+            Ok(SinkStage { writer, operator, uid: uid.clone() })
+        });
     }
 
-    fn finish(
+    /// Ends the stream in a stage that is made for each subtask.
+    pub(crate) fn end<N: Stage<C::Out>>(
         self,
-        output: Option<EdgeId>,
-        committer: Option<(OperatorUid, MakeCommitter)>,
-        build: impl Fn(&H, &C, &BuildContext<'_>) -> Result<Box<dyn Chain>, UserError> + Send + Sync + 'static,
-    ) -> &'j mut Job {
-        let Self { job, head, chain, operators, input } = self;
-        let task = TaskId(u32::try_from(job.tasks.len()).unwrap_or(u32::MAX));
-        let parallelism_limit = head.parallelism_limit();
-        let build: BuildChain = Arc::new(move |context| build(&head, &chain, context));
-        job.tasks.push(TaskSpec { task, operators, input, output, parallelism_limit, build, committer });
-        job
+        make: impl Fn(&BuildContext<'_>) -> Result<N, UserError> + Send + Sync + 'static,
+    ) {
+        let Self { job, head, chain, task, last } = self;
+        let place = head.clone();
+        let build: Build<H::Built> = Arc::new(move |context| head.build(chain.compose(make(context)?), context));
+        let build = place.place(build);
+        let mut draft = job.draft();
+        draft.close(task, last);
+        if let Some(build) = build {
+            draft.set_build(task, build);
+        }
     }
 }
 
 /// A stream grouped by key, on which state can be kept.
 #[must_use = "a stream does nothing until it ends in a sink"]
 pub struct KeyedStream<'j, K, T> {
-    job: &'j mut Job,
-    input: EdgeId,
+    job: &'j Job,
+    edges: Vec<EdgeId>,
     types: PhantomData<fn() -> (K, T)>,
 }
 
 impl<'j, K: Key, T: Data> KeyedStream<'j, K, T> {
+    pub(crate) fn new(job: &'j Job, edges: Vec<EdgeId>) -> Self {
+        Self { job, edges, types: PhantomData }
+    }
+
+    /// The job and the edges over which the records come.
+    pub(crate) fn into_edges(self) -> (&'j Job, Vec<EdgeId>) {
+        (self.job, self.edges)
+    }
+
     /// Processes records with a value of state per key; the type of the state is that which `f` takes from
     /// [`ProcessContext::state`], and a key without state begins with its default.
     ///
     /// ```
     /// # use cutwater_dataflow::{Job, ProcessContext, from_iter, discard};
-    /// # let mut job = Job::new("doc");
+    /// # let job = Job::new("doc");
     /// job.source("numbers", from_iter(0u64..100))
     ///     .key_by(|n| n % 10)
     ///     .process("sums", |cx: &mut ProcessContext<'_, u64, u64, (u64, u64)>, n| {
@@ -282,7 +317,11 @@ impl<'j, K: Key, T: Data> KeyedStream<'j, K, T> {
     ///     })
     ///     .sink("out", discard());
     /// ```
-    pub fn process<F, S, O>(self, uid: &str, f: F) -> Stream<'j, impl Head<Out = O> + use<F, S, O, K, T>, Identity<O>>
+    pub fn process<F, S, O>(
+        self,
+        uid: &str,
+        f: F,
+    ) -> Stream<'j, impl SideOutputs<Out = O> + use<F, S, O, K, T>, Identity<O>>
     where
         S: Data + Default,
         O: Send + 'static,
@@ -297,7 +336,7 @@ impl<'j, K: Key, T: Data> KeyedStream<'j, K, T> {
         uid: &str,
         f: F,
         on_timer: G,
-    ) -> Stream<'j, impl Head<Out = O> + use<F, G, S, O, K, T>, Identity<O>>
+    ) -> Stream<'j, impl SideOutputs<Out = O> + use<F, G, S, O, K, T>, Identity<O>>
     where
         S: Data + Default,
         O: Send + 'static,
@@ -333,8 +372,9 @@ impl<'j, K: Key, T: Data> KeyedStream<'j, K, T> {
         name: &'static str,
         process: P,
     ) -> Stream<'j, KeyedHead<K, T, P>, Identity<P::Out>> {
-        let Self { job, input, .. } = self;
-        let uid = job.take_uid(uid, name);
-        Stream::begin(job, KeyedHead { uid, process, name, types: PhantomData }, Some(input))
+        let Self { job, edges, .. } = self;
+        let uid = job.draft().take_uid(uid, name);
+        let edges: Vec<_> = edges.into_iter().map(|edge| (edge, 0)).collect();
+        Stream::begin(job, KeyedHead { uid, process, name, sides: MakeSides::default(), types: PhantomData }, &edges)
     }
 }

@@ -102,7 +102,7 @@ proptest! {
 }
 
 fn graph<S: Source>(source: S, out: &Collect<S::Record>) -> JobGraph {
-    let mut job = Job::new("sources");
+    let job = Job::new("sources");
     job.source("source", source).sink("out", out.clone());
     job.build().unwrap()
 }
@@ -116,20 +116,20 @@ struct Subtask {
 impl Subtask {
     fn new(graph: &JobGraph, index: u32, parallelism: u32, restored: &[OperatorSnapshot]) -> Self {
         let spec = &graph.tasks()[0];
-        let receivers = u32::from(spec.output.is_some());
+        let outputs: Vec<_> = spec.outputs.iter().map(|output| (output.edge, 1)).collect();
         let chain = (spec.build)(&BuildContext {
             job: graph.name(),
             subtask: SubtaskId { task: TaskId(0), index },
             parallelism,
             max_parallelism: MaxParallelism::default(),
-            receivers,
+            receivers: &vec![1; outputs.len()],
             epoch: Epoch(1),
             attempt: Attempt(1),
             watermark: Timestamp::MIN,
             from_nothing: restored.is_empty(),
             restored,
         });
-        Self { chain: chain.unwrap(), exec: Exec::new(Outbox::new(spec.output, receivers, u64::MAX)) }
+        Self { chain: chain.unwrap(), exec: Exec::new(Outbox::new(&outputs, u64::MAX)) }
     }
 
     fn read(&mut self, limit: usize) -> SourcePoll {
@@ -141,7 +141,7 @@ impl Subtask {
         let mut parts = ChainSnapshot::default();
         self.chain.snapshot(&mut self.exec, CheckpointId(1), &mut parts).unwrap();
         for (operator, prepared) in parts.prepared {
-            let (_, make) = graph.tasks()[0].committer.as_ref().unwrap();
+            let (_, make) = &graph.tasks()[0].committers[0];
             let (epoch, attempt) = (Epoch(1), Attempt(1));
             let context = cutwater_dataflow::CommitContext { job: graph.name().to_owned(), operator, epoch, attempt };
             make(&context).unwrap().commit(&prepared.handle);
@@ -198,7 +198,7 @@ impl SplitReader for ScriptedReader {
 }
 
 fn keyed(source: Scripted) -> JobGraph {
-    let mut job = Job::new("watermarks");
+    let job = Job::new("watermarks");
     let keyed = job.source("source", source).key_by(|n| *n);
     keyed.fold("sum", 0u64, |sum, n| *sum += n).sink("out", cutwater_dataflow::discard());
     job.build().unwrap()

@@ -1,5 +1,4 @@
 use cutwater_coordinator::{Plan, PlanInput, TaskPlan};
-use cutwater_core::TaskId;
 use cutwater_dataflow::{JobGraph, TaskSpec};
 
 /// What the coordinator is told of a graph that runs at this parallelism.
@@ -10,8 +9,11 @@ pub fn plan_of(graph: &JobGraph, parallelism: u32) -> Plan {
         name: task.name(),
         operators: task.uids().cloned().collect(),
         parallelism: task.parallelism(parallelism),
-        // The edge of task `n` has the number `n`.
-        inputs: task.input.map(|edge| PlanInput { from: TaskId(edge.0), pointwise: false }).into_iter().collect(),
+        inputs: task
+            .inputs
+            .iter()
+            .map(|input| PlanInput { from: graph.writer(input.edge).task, pointwise: false })
+            .collect(),
     };
     Plan { tasks: graph.tasks().iter().map(task).collect() }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use cutwater_core::{Attempt, CheckpointId, Epoch, MaxParallelism, OperatorUid, SubtaskId, TaskId};
 use cutwater_dataflow::exec::OperatorSnapshot;
-use cutwater_dataflow::{CommitContext, CommitOutcome, Committer, JobGraph};
+use cutwater_dataflow::{CommitContext, CommitOutcome, Committer, EdgeSpec, JobGraph};
 use cutwater_task::{Cause, TaskError};
 use tokio::sync::mpsc::UnboundedSender;
 
@@ -132,7 +132,7 @@ impl Start {
 
     fn committers(&self) -> Result<Committers, Failure> {
         let mut committers = Committers::new();
-        for (operator, make) in self.graph.tasks().iter().filter_map(|task| task.committer.as_ref()) {
+        for (operator, make) in self.graph.tasks().iter().flat_map(|task| &task.committers) {
             let committer = make(&CommitContext {
                 job: self.graph.name().to_owned(),
                 operator: operator.clone(),
@@ -160,14 +160,15 @@ impl Start {
                 .map(|task| TaskLayout {
                     task: task.task,
                     parallelism: task.parallelism(parallelism),
-                    inputs: task.input.into_iter().collect(),
-                    outputs: task.output.into_iter().collect(),
+                    inputs: task.inputs.iter().map(|input| input.edge).collect(),
+                    outputs: task.outputs.iter().map(|output| output.edge).collect(),
                 })
                 .collect(),
-            edges: tasks
+            edges: self
+                .graph
+                .edges()
                 .iter()
-                .filter_map(|task| task.output.map(|edge| (task, edge)))
-                .map(|(task, edge)| EdgeLayout { edge, from: task.task, to: self.graph.reader(edge).task })
+                .map(|&EdgeSpec { edge, from, to }| EdgeLayout { edge, from, to })
                 .collect(),
         }
     }

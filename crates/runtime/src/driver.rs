@@ -257,7 +257,7 @@ impl Shell {
 
     fn handle_started(&mut self, now: Moment, attempt: Attempt, started: Started) {
         let Started { incarnation, handles, committers, gauges } = started;
-        let sources = |subtask: &SubtaskId| self.graph.tasks()[subtask.task.0 as usize].input.is_none();
+        let sources = |subtask: &SubtaskId| self.graph.tasks()[subtask.task.0 as usize].inputs.is_empty();
         let gauges = gauges.into_iter().filter(|(subtask, _)| sources(subtask)).map(|(_, gauges)| gauges);
         self.shared.set_sources(gauges.collect());
         self.running = Some(Running { attempt, incarnation, handles, committers: Some(committers) });

@@ -254,7 +254,7 @@ pub enum StopMode {
 /// use cutwater_runtime::{JobOutcome, Options, run};
 ///
 /// let out = Collect::<(u64, u64)>::default();
-/// let mut job = Job::new("counts");
+/// let job = Job::new("counts");
 /// job.source("numbers", generator(1_000, |n| n))
 ///     .key_by(|n| n % 10)
 ///     .fold("counts", 0u64, |count, _| *count += 1)

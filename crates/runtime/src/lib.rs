@@ -13,7 +13,7 @@
 //! let options = Options::from_config(&Config::new().code(settings).resolve()?)?; // checkpoints in memory
 //!
 //! let out = Collect::<u64>::default();
-//! let mut job = Job::new("squares");
+//! let job = Job::new("squares");
 //! job.source("numbers", generator(10_000, |n| n)).map(|n| n * n).sink("out", out.clone());
 //! let handle = spawn(job.build()?, options)?;
 //! assert_eq!(handle.wait()?, JobOutcome::Finished);

@@ -203,7 +203,7 @@ mod tests {
     use crate::{JobOutcome, Options, StartFrom, run};
 
     fn graph(name: &str, out: &Collect<(u64, u64)>) -> JobGraph {
-        let mut job = Job::new(name);
+        let job = Job::new(name);
         job.source("numbers", generator(1_000, |n| n))
             .key_by(|n| n % 10)
             .fold("counts", 0u64, |count, _| *count += 1)

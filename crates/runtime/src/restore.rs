@@ -142,7 +142,8 @@ impl Build<'_> {
         if let Some(point) = self.restore {
             let range = self.max_parallelism.range_of(subtask.index, spec.parallelism(self.parallelism));
             for file in files {
-                let restored = restore_file(&mut core, point, file, range, self.ignored);
+                let mine = |operator: &OperatorUid| spec.uids().any(|uid| uid == operator);
+                let restored = restore_file(&mut core, point, file, range, mine, self.ignored);
                 restored.map_err(|source| Failure::Restore { checkpoint: point.checkpoint.checkpoint, source })?;
             }
         }
@@ -180,12 +181,13 @@ const LEAST_ROOM: usize = 4 << 20;
 /// The most that the allocator keeps at all.
 const MOST_ROOM: usize = 16 << 20;
 
-/// Restores what the file holds of the range: one thread reads ahead, this one fills the tables.
+/// Restores what the file holds of the range and of the operators that are `mine`: one thread reads ahead, this one fills the tables.
 fn restore_file(
     core: &mut TaskCore,
     point: &RestorePoint,
     file: &FileRef,
     range: cutwater_core::KeyGroupRange,
+    mine: impl Fn(&OperatorUid) -> bool,
     ignored: &IgnoreUnclaimed,
 ) -> Result<(), RestoreError> {
     let (url, name) = (point.store.url(), file.name.clone());
@@ -203,6 +205,9 @@ fn restore_file(
         return Err(damaged(StateError::Damaged { part: "header", offset: 0, reason: reason.into() }));
     }
     for (place, header) in (0u16..).zip(&snapshot.header().states) {
+        if !mine(&header.operator) {
+            continue; // it runs in another task now: an exchange has come between operators that were fused
+        }
         let mut states = core.states();
         let found = states.iter_mut().find(|state| {
             let own = state.header();

@@ -11,7 +11,7 @@ use cutwater_runtime::{JobError, JobOutcome, Options, run, spawn};
 
 /// Runs a job of some size, written as `numbers`.
 fn run_with(settings: Settings, folder: &Path) -> Result<JobOutcome, JobError> {
-    let mut job = Job::new("numbers");
+    let job = Job::new("numbers");
     job.source("numbers", generator(20_000, |n| n))
         .key_by(|n| *n)
         .fold("texts", String::new(), |text, n| *text = format!("{:0>100}", n % 3))
@@ -37,7 +37,7 @@ fn a_job_takes_the_name_of_its_configuration() {
     let again = run_with(Settings::new().job_name("daily.numbers"), folder.path()).unwrap();
     assert_eq!(again, JobOutcome::AlreadyFinished, "it is known by that name");
 
-    let mut job = Job::new("numbers");
+    let job = Job::new("numbers");
     job.source("numbers", generator(1, |n| n)).sink("out", Collect::<u64>::default());
     let options = Options { name: Some("../elsewhere".to_owned()), ..Options::new() };
     let error = spawn(job.build().unwrap(), options).err().unwrap();

@@ -27,7 +27,7 @@ fn counting(
     out: &Collect<Row>,
     fault: impl Fn(u64) -> Result<(), UserError> + Clone + Send + Sync + 'static,
 ) -> JobGraph {
-    let mut job = Job::new("counting");
+    let job = Job::new("counting");
     job.source("numbers", generator(RECORDS, |n| n))
         .key_by(|n| n % KEYS)
         .process("sums", move |cx: &mut ProcessContext<'_, u64, (u64, u64), Row>, n| {
@@ -164,7 +164,7 @@ fn output_that_can_not_be_synced_is_replayed() {
     let folder = tempfile::tempdir().unwrap();
     let out = Collect::default();
     let failed = Arc::new(AtomicBool::new(false));
-    let mut job = Job::new("counting");
+    let job = Job::new("counting");
     job.source("numbers", generator(RECORDS, |n| n))
         .key_by(|n| n % KEYS)
         .fold("sums", (0, 0), |(count, sum): &mut (u64, u64), n: u64| {

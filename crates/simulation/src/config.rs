@@ -15,8 +15,12 @@ use crate::random::Random;
 /// timeouts of a few steps, one checkpoint retained), since errors live where limits are met.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WorldConfig {
-    /// The streams of the job, 1 to 4, each with a source and a sink of its own. Not used by worlds of a given job.
+    /// The streams of the job, 1 to 4, each with a source of its own, and a sink if it is not joined with another. Not used by worlds of a given job.
     pub pipelines: Vec<Pipeline>,
+    /// Whether the second stream goes into the first behind its source, and how: then it has no stages and no sink of its
+    /// own. Worlds of before have none that are joined.
+    #[serde(default)]
+    pub joined: Option<Joined>,
     /// The parallelism of each start of a process, over and over.
     pub parallelism: Vec<u32>,
     /// How many key groups.
@@ -83,6 +87,35 @@ pub struct Pipeline {
     pub reshape: bool,
     /// What the keyed stages do, none to three.
     pub stages: Vec<StageKind>,
+    /// The number of the first split, so that the splits of streams that are joined can be told apart.
+    #[serde(default)]
+    pub first_split: u32,
+    /// Whether the stream fans out before its first exchange, and how its second branch goes to a sink.
+    #[serde(default)]
+    pub copied: Option<Copied>,
+    /// Whether the first stage emits every fifth record of a key to a side output, which has a sink of its own.
+    #[serde(default)]
+    pub sided: bool,
+}
+
+/// How two streams of a generated job become one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Joined {
+    /// As one stream of one type.
+    Union,
+    /// In the first keyed stage, which counts the records of each.
+    Connect,
+}
+
+/// How the second branch of a fan-out goes to its sink.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Copied {
+    /// In the task of the source.
+    Fused,
+    /// To one subtask of another task after another.
+    Rebalance,
+    /// To all subtasks of another task.
+    Broadcast,
 }
 
 /// What a keyed stage of a generated job does.
@@ -231,8 +264,11 @@ impl WorldConfig {
         let parallelism = |random: &mut Random| random.one_of(&[1, 1, 2, 2, 2, 3, 4]);
         let exactly_once = random.percent(88);
         let deltas = random.percent(35);
+        let mut pipelines: Vec<_> = (0..pipelines).map(|_| Pipeline::draw(random, records, most_stages)).collect();
+        let joined = draw_edges(&mut Random::new(seed ^ 0x6564_6765_7300_0000), &mut pipelines, records);
         Self {
-            pipelines: (0..pipelines).map(|_| Pipeline::draw(random, records, most_stages)).collect(),
+            pipelines,
+            joined,
             parallelism: (0..4).map(|_| parallelism(random)).collect(),
             max_parallelism: random.one_of(&[4, 7, 16]),
             other_key_groups: random.percent(15),
@@ -269,6 +305,7 @@ impl WorldConfig {
         let random = &mut Random::new(seed ^ 0x6a6f_6273);
         Self {
             pipelines: Vec::new(),
+            joined: None,
             window_bytes: random.one_of(&[1, 2_000, 20_000]),
             read_records: random.one_of(&[1, 4, 20]),
             sweep_step_bytes: random.one_of(&[64, 500, 100_000]),
@@ -284,6 +321,14 @@ impl WorldConfig {
     pub(crate) fn may_drain(&self) -> bool {
         let days = |pipeline: &Pipeline| pipeline.stages.contains(&StageKind::Days);
         !self.pipelines.is_empty() && !self.pipelines.iter().any(days)
+    }
+
+    /// How the first two streams are joined, if there are two, and stages that can do it.
+    pub(crate) fn joined(&self) -> Option<Joined> {
+        let [first, second, ..] = &self.pipelines[..] else { return None };
+        let apart = second.first_split >= first.first_split + first.splits;
+        let joined = self.joined.filter(|_| apart)?;
+        Some(if first.stages.is_empty() { Joined::Union } else { joined })
     }
 
     /// What the coordinator is told.
@@ -313,6 +358,25 @@ impl WorldConfig {
     }
 }
 
+/// Joins and splits streams of a world, by dice of its own, so that all else is as it was before there were such.
+fn draw_edges(random: &mut Random, pipelines: &mut Vec<Pipeline>, records: u32) -> Option<Joined> {
+    let joined = random.percent(40).then(|| random.one_of(&[Joined::Union, Joined::Connect]));
+    if joined.is_some() {
+        if pipelines.len() == 1 {
+            // Some end long before the first stream, some after it.
+            let records = random.between(1, records);
+            pipelines.push(Pipeline::draw(random, records, 1));
+        }
+        pipelines[1].first_split = pipelines[0].splits;
+    }
+    for pipeline in pipelines {
+        let copied = random.one_of(&[Copied::Fused, Copied::Rebalance, Copied::Broadcast]);
+        pipeline.copied = random.percent(30).then_some(copied);
+        pipeline.sided = random.percent(25);
+    }
+    joined
+}
+
 impl Pipeline {
     fn draw(random: &mut Random, records: u32, most_stages: u32) -> Self {
         let splits = random.between(1, 4);
@@ -338,6 +402,9 @@ impl Pipeline {
             pause_us: random.one_of(&[0, 100, 700]),
             reshape: random.percent(30),
             stages,
+            first_split: 0,
+            copied: None,
+            sided: false,
         }
     }
 }

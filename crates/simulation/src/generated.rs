@@ -8,20 +8,30 @@ use cutwater_dataflow::exec::SnapshotKind;
 use cutwater_state::{Data, Snapshotable, StateKind, Table, TableSpec, hash_key};
 use serde::{Deserialize, Serialize};
 
-use crate::config::{Pipeline, StageKind, WorldConfig};
+use crate::config::{Joined, Pipeline, StageKind, WorldConfig};
 use crate::job::{Record, Row};
 use crate::marks::Mark;
 use crate::oracle::{Judge, Part};
 use crate::shared::Handle;
 
+mod branches;
+
 pub(crate) struct GeneratedJudge {
     shared: Handle,
     pipelines: Vec<Pipeline>,
+    /// How the first two are joined.
+    joined: Option<Joined>,
+    /// The most subtasks that a task ever has.
+    most_subtasks: u32,
     exactly_once: bool,
     /// What each checkpoint cut, by pipeline.
     cuts: BTreeMap<CheckpointId, Vec<Cut>>,
     /// Rows that were published, by pipeline, with how often.
     rows: Vec<BTreeMap<Row, u32>>,
+    /// The same of second branches.
+    copies: Vec<BTreeMap<Row, u32>>,
+    /// The same of side outputs: which records, by key and number.
+    sides: Vec<BTreeMap<(u32, u32), Record>>,
 }
 
 /// Where a checkpoint cuts a pipeline.
@@ -54,10 +64,28 @@ impl GeneratedJudge {
         Self {
             shared: shared.clone(),
             pipelines: config.pipelines.clone(),
+            joined: config.joined(),
+            most_subtasks: config.parallelism.iter().copied().max().unwrap_or(1),
             exactly_once: config.exactly_once,
             cuts: BTreeMap::new(),
             rows: vec![BTreeMap::new(); config.pipelines.len()],
+            copies: vec![BTreeMap::new(); config.pipelines.len()],
+            sides: vec![BTreeMap::new(); config.pipelines.len()],
         }
+    }
+
+    /// The pipelines whose sources a pipeline reads; none if it is a part of another.
+    fn sources(&self, pipeline: usize) -> &[Pipeline] {
+        match (self.joined, pipeline) {
+            (Some(_), 0) => &self.pipelines[..2],
+            (Some(_), 1) => &[],
+            _ => &self.pipelines[pipeline..=pipeline],
+        }
+    }
+
+    /// The records of all sources of a pipeline that are ahead of the cut.
+    fn ahead<'a>(&'a self, pipeline: usize, cut: &'a Cut) -> impl Iterator<Item = Record> + 'a {
+        self.sources(pipeline).iter().flat_map(|source| source.ahead_of(|split| cut.position(split)))
     }
 
     fn positions(&self, pipeline: usize, parts: &BTreeMap<SubtaskId, &Part>) -> Result<Cut, String> {
@@ -94,12 +122,22 @@ impl GeneratedJudge {
     fn check_states(&self, pipeline: usize, cut: &mut Cut, parts: &BTreeMap<SubtaskId, &Part>) -> Result<(), String> {
         let spec = &self.pipelines[pipeline];
         let mut counts: BTreeMap<u32, u32> = BTreeMap::new();
-        for record in spec.ahead_of(|split| cut.position(split)) {
+        let mut of_each: BTreeMap<u32, (u32, u32)> = BTreeMap::new();
+        for record in self.ahead(pipeline, cut) {
             *counts.entry(record.key).or_default() += 1;
+            let of_each = of_each.entry(record.key).or_default();
+            let second = self.pipelines.get(1).is_some_and(|second| record.split >= second.first_split);
+            *(if second { &mut of_each.1 } else { &mut of_each.0 }) += 1;
+        }
+        if pipeline == 0 && self.joined.is_some() && of_each.values().any(|(first, second)| *first > 0 && *second > 0) {
+            self.shared.hit(Mark::JoinedBoth);
         }
         for (stage, kind) in spec.stages.iter().enumerate() {
             let uid = Pipeline::stage_uid(pipeline, stage);
             match kind {
+                StageKind::Number if pipeline == 0 && self.joined == Some(Joined::Connect) => {
+                    self.compare(&uid, parts, &of_each, cut)?;
+                }
                 StageKind::Number => self.compare(&uid, parts, &counts, cut)?,
                 StageKind::Forget => {
                     let mut expected: BTreeMap<u32, BTreeMap<u32, u32>> = BTreeMap::new();
@@ -120,7 +158,7 @@ impl GeneratedJudge {
                     cut.watermark = Some(watermark);
                     let mut expected: BTreeMap<u32, BTreeMap<u32, u32>> = BTreeMap::new();
                     let mut timers = 0;
-                    for record in spec.ahead_of(|split| cut.position(split)) {
+                    for record in self.ahead(pipeline, cut) {
                         let day = Pipeline::day_of(record.offset);
                         if Pipeline::end_of(day) > watermark {
                             let count = expected.entry(record.key).or_default().entry(day).or_default();
@@ -178,7 +216,7 @@ impl GeneratedJudge {
     /// How many rows a pipeline has published when everything up to the cut is.
     fn rows_at(&self, pipeline: usize, cut: &Cut) -> usize {
         let spec = &self.pipelines[pipeline];
-        let ahead = spec.ahead_of(|split| cut.position(split));
+        let ahead = self.ahead(pipeline, cut);
         match (spec.stages.last(), cut.watermark) {
             (Some(StageKind::Days), watermark) => {
                 let watermark = watermark.unwrap_or(Timestamp::MIN);
@@ -203,7 +241,7 @@ impl GeneratedJudge {
     fn check_rows(&self, pipeline: usize) -> Result<(), String> {
         let spec = &self.pipelines[pipeline];
         let rows = &self.rows[pipeline];
-        let all: Vec<Record> = spec.ahead_of(|_| u32::MAX).collect();
+        let all: Vec<Record> = self.sources(pipeline).iter().flat_map(|source| source.ahead_of(|_| u32::MAX)).collect();
         if spec.stages.last() == Some(&StageKind::Days) {
             let mut days: BTreeMap<(u32, u32), u32> = BTreeMap::new();
             for record in &all {
@@ -281,7 +319,10 @@ impl Judge for GeneratedJudge {
         for pipeline in 0..self.pipelines.len() {
             let mut cut = self.positions(pipeline, parts)?;
             cut.max_parallelism = checkpoint.max_parallelism;
-            if self.exactly_once {
+            if pipeline == 0 && self.joined.is_some() {
+                cut.positions.extend(self.positions(1, parts)?.positions);
+            }
+            if self.exactly_once && !self.sources(pipeline).is_empty() {
                 self.check_states(pipeline, &mut cut, parts)?;
             }
             cuts.push(cut);
@@ -291,8 +332,15 @@ impl Judge for GeneratedJudge {
     }
 
     fn check_file(&mut self, name: &str, lines: &[String], newest: Option<CheckpointId>) -> Result<(), String> {
-        let pipeline = name.strip_prefix("out-").and_then(|rest| rest.split('-').next()?.parse::<usize>().ok());
+        let mut parts = name.split('-');
+        let (sink, pipeline) = (parts.next(), parts.next().and_then(|at| at.parse::<usize>().ok()));
         let pipeline = pipeline.filter(|at| *at < self.rows.len()).ok_or("no sink has such files")?;
+        match sink {
+            Some("out") => {}
+            Some("copy") => return self.check_copies(pipeline, lines, newest),
+            Some("side") => return self.check_side(pipeline, lines, newest),
+            _ => return Err("no sink has such files".to_owned()),
+        }
         let cut = newest.and_then(|newest| self.cuts.get(&newest)).and_then(|cuts| cuts.get(pipeline));
         for line in lines {
             let row = Row::parse(line).ok_or_else(|| format!("a line {line:?}"))?;
@@ -318,15 +366,35 @@ impl Judge for GeneratedJudge {
             if found < expected {
                 return Err(format!("pipeline {pipeline} has published {found} rows of {expected}"));
             }
+            let spec = &self.pipelines[pipeline];
+            let (expected, found) = (spec.ahead_of(|split| cut.position(split)).count(), self.copies[pipeline].len());
+            if spec.copied.is_some() && found < expected {
+                return Err(format!("the copy of pipeline {pipeline} has published {found} rows of {expected}"));
+            }
+            self.check_fifths(pipeline, cut)?;
         }
         Ok(())
     }
 
     fn forget_files(&mut self) {
-        self.rows.iter_mut().for_each(BTreeMap::clear);
+        self.rows.iter_mut().chain(&mut self.copies).for_each(BTreeMap::clear);
+        self.sides.iter_mut().for_each(BTreeMap::clear);
     }
 
     fn check_end(&mut self) -> Result<(), String> {
-        (0..self.pipelines.len()).try_for_each(|pipeline| self.check_rows(pipeline))
+        (0..self.pipelines.len()).try_for_each(|pipeline| {
+            if !self.sources(pipeline).is_empty() {
+                self.check_rows(pipeline)?;
+                let end = |it: &Pipeline| (it.first_split..it.first_split + it.splits).map(|split| (split, u32::MAX));
+                let positions = self.sources(pipeline).iter().flat_map(end).collect();
+                self.check_fifths(pipeline, &Cut { positions, ..Cut::default() })?;
+            }
+            let spec = &self.pipelines[pipeline];
+            let lost = spec.ahead_of(|_| u32::MAX).find(|it| !self.copies[pipeline].contains_key(&Row::Record(*it)));
+            match lost.filter(|_| spec.copied.is_some()) {
+                Some(lost) => Err(format!("the copy of pipeline {pipeline} has lost {lost:?}")),
+                None => Ok(()),
+            }
+        })
     }
 }

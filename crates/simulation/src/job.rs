@@ -7,14 +7,15 @@ use std::time::Duration;
 
 use cutwater_core::Timestamp;
 use cutwater_dataflow::{
-    Compose, GraphError, Head, Identity, Job, JobGraph, ProcessContext, ReadStatus, Source, SourceOutput, SplitReader,
-    Stream, UserError,
+    BranchHead, Compose, GraphError, Head, Identity, Job, JobGraph, KeyedStream, OutputTag, ProcessContext, ReadStatus,
+    SideOutputs, Source, SourceOutput, SplitReader, Stream, UserError,
 };
 use cutwater_file::lines_sink;
+use cutwater_state::Data;
 use cutwater_storage::Files;
 use serde::{Deserialize, Serialize};
 
-use crate::config::{Pipeline, StageKind};
+use crate::config::{Copied, Joined, Pipeline, StageKind, WorldConfig};
 use crate::shared::Probe;
 
 /// Where the sinks write.
@@ -76,7 +77,7 @@ impl Pipeline {
 
     /// The records ahead of these positions.
     pub(crate) fn ahead_of(&self, positions: impl Fn(u32) -> u32) -> impl Iterator<Item = Record> {
-        (0..self.splits).flat_map(move |split| {
+        (self.first_split..self.first_split + self.splits).flat_map(move |split| {
             let end = positions(split).min(self.records);
             (0..end).flat_map(move |offset| self.records_of(split, offset))
         })
@@ -113,35 +114,114 @@ fn reshape(on: bool, record: Record) -> impl Iterator<Item = Record> {
 }
 
 /// The graph of a generated job.
-pub(crate) fn graph(pipelines: &[Pipeline], probe: &Probe, files: &Arc<dyn Files>) -> Result<JobGraph, GraphError> {
-    let mut job = Job::new("simulated");
-    for (at, pipeline) in pipelines.iter().enumerate() {
-        let input = Input { pipeline: Arc::new(pipeline.clone()), probe: probe.clone() };
-        let shape = pipeline.reshape;
-        let stream = job.source(&Pipeline::uid(at, "source"), input).flat_map(move |record| reshape(shape, record));
-        let stage = |stage| Step { uid: Pipeline::stage_uid(at, stage), probe: probe.clone() };
-        match pipeline.stages[..] {
-            [] => stream.map(Row::Record).sink(&Pipeline::uid(at, "out"), sink(files)),
-            [StageKind::Number, StageKind::Forget, StageKind::Forget] => {
-                let stream = forget(forget(number(stream, stage(0)), stage(1)), stage(2));
-                stream.map(Row::Record).sink(&Pipeline::uid(at, "out"), sink(files));
-            }
-            [StageKind::Number, StageKind::Forget, StageKind::Days] => {
-                let stream = days(forget(number(stream, stage(0)), stage(1)), stage(2));
-                stream.sink(&Pipeline::uid(at, "out"), sink(files));
-            }
-            [StageKind::Number, StageKind::Forget] => {
-                let stream = forget(number(stream, stage(0)), stage(1));
-                stream.map(Row::Record).sink(&Pipeline::uid(at, "out"), sink(files));
-            }
-            [StageKind::Number, StageKind::Days] => {
-                days(number(stream, stage(0)), stage(1)).sink(&Pipeline::uid(at, "out"), sink(files));
-            }
-            // Whatever else a tape may say.
-            _ => number(stream, stage(0)).map(Row::Record).sink(&Pipeline::uid(at, "out"), sink(files)),
+pub(crate) fn graph(config: &WorldConfig, probe: &Probe, files: &Arc<dyn Files>) -> Result<JobGraph, GraphError> {
+    let job = Job::new("simulated");
+    let writer = Writer { config, job: &job, probe, files };
+    let joined = config.joined();
+    for (at, pipeline) in config.pipelines.iter().enumerate() {
+        match (at, joined) {
+            (0, Some(joined)) => writer.first(joined),
+            (1, Some(_)) => {} // a part of the first
+            _ => match pipeline.copied {
+                None => writer.alone(at, writer.source(at)),
+                Some(copied) => writer.alone(at, writer.copied(at, copied)),
+            },
         }
     }
     job.build()
+}
+
+/// Writes the streams of a job.
+struct Writer<'a, 'j> {
+    config: &'a WorldConfig,
+    job: &'j Job,
+    probe: &'a Probe,
+    files: &'a Arc<dyn Files>,
+}
+
+impl<'j> Writer<'_, 'j> {
+    fn source(
+        &self,
+        at: usize,
+    ) -> Stream<'j, impl Head<Out = Record> + use<>, impl Compose<Record, Out = Record> + use<>> {
+        let pipeline = &self.config.pipelines[at];
+        let input = Input { pipeline: Arc::new(pipeline.clone()), probe: self.probe.clone() };
+        let shape = pipeline.reshape;
+        self.job.source(&Pipeline::uid(at, "source"), input).flat_map(move |record| reshape(shape, record))
+    }
+
+    /// The source as a branch, the other one of which goes to a sink.
+    fn copied(&self, at: usize, copied: Copied) -> Stream<'j, BranchHead<Record>, Identity<Record>> {
+        let all = self.source(at).fan_out();
+        let (copy, uid, sink) = (all.branch(), Pipeline::uid(at, "copy"), sink(self.files));
+        match copied {
+            Copied::Fused => copy.map(Row::Record).sink(&uid, sink),
+            Copied::Rebalance => copy.rebalance().map(Row::Record).sink(&uid, sink),
+            Copied::Broadcast => copy.broadcast().map(Row::Record).sink(&uid, sink),
+        }
+        all.branch()
+    }
+
+    /// A stream that is not joined.
+    fn alone<H: Head, C: Compose<H::Out, Out = Record>>(&self, at: usize, stream: Stream<'j, H, C>) {
+        if self.config.pipelines[at].stages.is_empty() {
+            return stream.map(Row::Record).sink(&Pipeline::uid(at, "out"), sink(self.files));
+        }
+        self.later(at, number(stream.key_by(|record: &Record| record.key), self.step(at, 0)));
+    }
+
+    /// The first two streams.
+    fn first(&self, joined: Joined) {
+        let copied = |at: usize| self.config.pipelines[at].copied;
+        match (copied(0), copied(1)) {
+            (None, None) => self.join(joined, self.source(0), self.source(1)),
+            (Some(copied), None) => self.join(joined, self.copied(0, copied), self.source(1)),
+            (None, Some(copied)) => self.join(joined, self.source(0), self.copied(1, copied)),
+            (Some(one), Some(two)) => self.join(joined, self.copied(0, one), self.copied(1, two)),
+        }
+    }
+
+    fn join<H1, C1, H2, C2>(&self, joined: Joined, first: Stream<'j, H1, C1>, second: Stream<'j, H2, C2>)
+    where
+        H1: Head,
+        C1: Compose<H1::Out, Out = Record>,
+        H2: Head,
+        C2: Compose<H2::Out, Out = Record>,
+    {
+        let key = |record: &Record| record.key;
+        match joined {
+            Joined::Union if self.config.pipelines[0].stages.is_empty() => {
+                first.union(second).map(Row::Record).sink(&Pipeline::uid(0, "out"), sink(self.files));
+            }
+            Joined::Union => self.later(0, number(first.union(second).key_by(key), self.step(0, 0))),
+            Joined::Connect => self.later(0, number_both(first.key_by(key), second.key_by(key), self.step(0, 0))),
+        }
+    }
+
+    /// The stages behind the first one.
+    fn later<H: SideOutputs<Out = Record>>(&self, at: usize, stream: Stream<'j, H, Identity<Record>>) {
+        if self.config.pipelines[at].sided {
+            stream.side_output(&FIFTHS).map(Row::Record).sink(&Pipeline::uid(at, "side"), sink(self.files));
+        }
+        let (uid, sink) = (Pipeline::uid(at, "out"), sink(self.files));
+        match self.config.pipelines[at].stages.get(1..) {
+            Some([StageKind::Forget, StageKind::Forget]) => {
+                let stream = forget(forget(stream, self.step(at, 1)), self.step(at, 2));
+                stream.map(Row::Record).sink(&uid, sink);
+            }
+            Some([StageKind::Forget, StageKind::Days]) => {
+                days(forget(stream, self.step(at, 1)), self.step(at, 2)).sink(&uid, sink);
+            }
+            Some([StageKind::Forget]) => forget(stream, self.step(at, 1)).map(Row::Record).sink(&uid, sink),
+            Some([StageKind::Days]) => days(stream, self.step(at, 1)).sink(&uid, sink),
+            // Whatever else a tape may say.
+            _ => stream.map(Row::Record).sink(&uid, sink),
+        }
+    }
+
+    fn step(&self, at: usize, stage: usize) -> Step {
+        Step { uid: Pipeline::stage_uid(at, stage), probe: self.probe.clone() }
+    }
 }
 
 fn sink(files: &Arc<dyn Files>) -> cutwater_file::FileSink<impl Fn(&Row, &mut Vec<u8>) + Send + Sync + 'static> {
@@ -153,24 +233,55 @@ struct Step {
     probe: Probe,
 }
 
+/// Every fifth record of a key.
+const FIFTHS: OutputTag<Record> = OutputTag::new("fifths");
+
+/// Passes a record on with its number.
+fn emit<S: Data>(cx: &mut ProcessContext<'_, u32, S, Record>, record: Record) -> Result<(), UserError> {
+    if record.number.is_multiple_of(5) {
+        cx.emit_to(&FIFTHS, record)?;
+    }
+    cx.emit(record);
+    Ok(())
+}
+
 /// Numbers the records of each key.
-fn number<'j, H, C>(
-    stream: Stream<'j, H, C>,
+fn number<'j>(
+    stream: KeyedStream<'j, u32, Record>,
     Step { uid, probe }: Step,
-) -> Stream<'j, impl Head<Out = Record> + use<H, C>, Identity<Record>>
-where
-    H: Head,
-    C: Compose<H::Out, Out = Record>,
-{
-    stream.key_by(|record: &Record| record.key).process(
+) -> Stream<'j, impl SideOutputs<Out = Record> + use<>, Identity<Record>> {
+    stream.process(&uid, move |cx: &mut ProcessContext<'_, u32, u32, Record>, record: Record| {
+        probe.may_fail()?;
+        let count = cx.state()?;
+        *count += 1;
+        let number = *count;
+        emit(cx, Record { number, ..record })
+    })
+}
+
+/// The same for the records of two inputs, which are counted apart and numbered together.
+fn number_both<'j>(
+    first: KeyedStream<'j, u32, Record>,
+    second: KeyedStream<'j, u32, Record>,
+    Step { uid, probe }: Step,
+) -> Stream<'j, impl SideOutputs<Out = Record> + use<>, Identity<Record>> {
+    type Context<'a, 'b> = &'a mut ProcessContext<'b, u32, (u32, u32), Record>;
+    let other = probe.clone();
+    first.connect(second).process(
         &uid,
-        move |cx: &mut ProcessContext<'_, u32, u32, Record>, record: Record| {
+        move |cx: Context<'_, '_>, record: Record| {
             probe.may_fail()?;
-            let count = cx.state()?;
-            *count += 1;
-            let number = *count;
-            cx.emit(Record { number, ..record });
-            Ok(())
+            let counts = cx.state()?;
+            counts.0 += 1;
+            let number = counts.0 + counts.1;
+            emit(cx, Record { number, ..record })
+        },
+        move |cx: Context<'_, '_>, record: Record| {
+            other.may_fail()?;
+            let counts = cx.state()?;
+            counts.1 += 1;
+            let number = counts.0 + counts.1;
+            emit(cx, Record { number, ..record })
         },
     )
 }
@@ -252,7 +363,8 @@ impl Source for Input {
     type Reader = Split;
 
     fn splits(&self, _: u32) -> Result<Vec<String>, UserError> {
-        Ok((0..self.pipeline.splits).map(|split| split.to_string()).collect())
+        let Pipeline { first_split, splits, .. } = *self.pipeline;
+        Ok((first_split..first_split + splits).map(|split| split.to_string()).collect())
     }
 
     fn open(&self, split: &str, position: Option<&u32>) -> Result<Split, UserError> {
@@ -274,7 +386,7 @@ impl SplitReader for Split {
 
     fn read(&mut self, out: &mut SourceOutput<Record>) -> Result<ReadStatus, UserError> {
         self.probe.may_fail()?;
-        let Pipeline { records, keys, chunk, pause_us, .. } = *self.pipeline;
+        let Pipeline { records, keys, chunk, pause_us, first_split, .. } = *self.pipeline;
         for _ in 0..1 + (self.next * 13 + self.split) % chunk {
             if self.next >= records {
                 return Ok(ReadStatus::End);
@@ -287,7 +399,7 @@ impl SplitReader for Split {
                 out.watermark(Timestamp(Pipeline::time(self.next).0 - 1));
             }
         }
-        let pause = Duration::from_micros(u64::from(pause_us) * u64::from(self.split));
+        let pause = Duration::from_micros(u64::from(pause_us) * u64::from(self.split - first_split));
         Ok(if pause.is_zero() { ReadStatus::More } else { ReadStatus::WaitUntil(out.now() + pause) })
     }
 

@@ -30,7 +30,7 @@
 //! use cutwater_simulation::{Env, Simulation};
 //!
 //! let counts = |env: &Env| {
-//!     let mut job = Job::new("counts");
+//!     let job = Job::new("counts");
 //!     job.source("numbers", from_iter(0u64..60))
 //!         .key_by(|n| n % 7)
 //!         .fold("counts", 0u64, |count, _| *count += 1)
@@ -51,7 +51,7 @@
 //! - [`Tape`]: a run as its decisions. [`Simulation::shrink`] makes a failing one small; those of errors that were found
 //!   stay in `testdata/`. [`Trace`]: the run for people.
 //! - [`Mark`] and [`Marks`]: interesting states, so that "no failure" does not mean "nothing happened".
-//! - [`Mutant`]: 31 errors planted at the seam between cores and world, to see that the oracle finds them.
+//! - [`Mutant`]: 36 errors planted at the seam between cores and world, to see that the oracle finds them.
 //! - [`exhaustive`]: every run of the commit log in small worlds, breadth first.
 //!
 //! # What is modelled, and what is not
@@ -85,7 +85,7 @@ mod store;
 mod trace;
 mod world;
 
-pub use config::{Pipeline, Rates, Restart, Search, StageKind, WorldConfig};
+pub use config::{Copied, Joined, Pipeline, Rates, Restart, Search, StageKind, WorldConfig};
 pub use given::Env;
 pub use marks::{Mark, Marks};
 pub use mutant::Mutant;

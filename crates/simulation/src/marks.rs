@@ -87,6 +87,12 @@ marks! {
     AlignmentPauses = "a channel stops at its barrier",
     AtLeastOnceAhead = "a record behind a barrier is in the state, at least once",
     CancelBarrier = "a barrier is cancelled downstream",
+    JoinedBoth = "state is made of both inputs of a task",
+    InputsEndApart = "one input of a task ends while another goes on",
+    AlignedOverInputs = "a barrier waits for that of another input",
+    BranchBlocked = "one edge of a task has no room while another has",
+    BroadcastSent = "records go to all subtasks of a task",
+    SideOutput = "records of a side output are published",
     // Attempts.
     UserError = "user code fails",
     TaskPanic = "a subtask panics",

@@ -92,4 +92,14 @@ mutants! {
     RewindUnasked = "rewind-unasked",
     /// A source that held for a stop which came to nothing never goes on, whatever checkpoint comes after it.
     HeldForEver = "held-for-ever",
+    /// The barrier of one input of a task counts for all its inputs.
+    AlignsOneInput = "aligns-one-input",
+    /// The watermark of one input of a task counts for all its inputs.
+    WatermarkOfOneInput = "watermark-of-one-input",
+    /// The end of one input of a task counts for all its inputs.
+    EndOfOneInput = "end-of-one-input",
+    /// Of the edges that a task writes, all but the first get the barrier one batch late.
+    BarrierLateOnBranch = "barrier-late-on-branch",
+    /// The last subtask behind a broadcast does not get its batches.
+    BroadcastMisses = "broadcast-misses",
 }

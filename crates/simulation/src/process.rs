@@ -8,7 +8,7 @@ use cutwater_core::{
     Attempt, Barrier, CheckpointId, EdgeId, Epoch, MaxParallelism, Moment, OperatorUid, SubtaskId, TaskId,
 };
 use cutwater_dataflow::exec::{Element, OperatorSnapshot};
-use cutwater_dataflow::{Committer, Finish, JobGraph};
+use cutwater_dataflow::{Committer, Finish, JobGraph, OperatorKind};
 use cutwater_driver::{Driver, End};
 use cutwater_restart::FailureClass;
 use cutwater_state::{Block, StateHeader};
@@ -184,7 +184,8 @@ pub(crate) struct Snapshot {
 #[derive(Default)]
 pub(crate) struct Channel {
     pub(crate) edge: u32,
-    pub(crate) from: u32,
+    /// Its number among the input channels of the receiver.
+    pub(crate) number: u32,
     pub(crate) to: u32,
     /// The places of its ends among the nodes.
     pub(crate) sender: usize,
@@ -198,10 +199,24 @@ pub(crate) struct Channel {
     /// How many had been sent when the barrier of a checkpoint was.
     pub(crate) at_barrier: BTreeMap<CheckpointId, u64>,
     pub(crate) ended: bool,
+    /// Whether its end has come in.
+    pub(crate) over: bool,
     /// A barrier held back by a mutant, until a batch has gone ahead of it.
     pub(crate) held: Option<Element>,
     /// Stopped for good by a mutant.
     pub(crate) stuck: bool,
+}
+
+/// An edge of the graph.
+#[derive(Clone, Copy)]
+pub(crate) struct Edge {
+    /// The place of its first channel.
+    first: usize,
+    receivers: u32,
+    /// Whether each record goes to all receivers.
+    pub(crate) broadcast: bool,
+    /// Whether its task has written another one before.
+    pub(crate) branch: bool,
 }
 
 /// The attempt that runs.
@@ -211,8 +226,9 @@ pub(crate) struct Running {
     /// The place of the first node of each task.
     pub(crate) first_node: Vec<usize>,
     pub(crate) channels: Vec<Channel>,
-    /// The place of the first channel of each edge, and how many receivers it has.
-    pub(crate) first_channel: Vec<(usize, u32)>,
+    pub(crate) edges: Vec<Edge>,
+    /// The places of the input channels of each node, by number.
+    pub(crate) inputs: Vec<Vec<usize>>,
 }
 
 impl Running {
@@ -226,22 +242,37 @@ impl Running {
             nodes += count(task) as usize;
         }
         let mut channels = Vec::new();
-        let mut first_channel = vec![(0, 0); tasks.len()];
-        for (task, spec) in tasks.iter().enumerate() {
-            let Some(edge) = spec.output else { continue };
-            let reader = graph.reader(edge).task.0 as usize;
-            first_channel[edge.0 as usize] = (channels.len(), count(reader));
+        let mut edges = Vec::with_capacity(graph.edges().len());
+        for spec in graph.edges() {
+            let (task, reader) = (spec.from.0 as usize, spec.to.0 as usize);
+            let mut numbers = graph.channels(spec.to, parallelism);
+            let first = numbers.position(|(input, _)| input.edge == spec.edge).unwrap_or(0);
+            let outputs = &tasks[task].outputs;
+            let output = outputs.iter().find(|output| output.edge == spec.edge);
+            let kind = output.map(|output| tasks[task].operators[usize::from(output.operator)].kind);
+            edges.push(Edge {
+                first: channels.len(),
+                receivers: count(reader),
+                broadcast: kind == Some(OperatorKind::Broadcast),
+                branch: outputs.first().is_some_and(|first| first.edge != spec.edge),
+            });
             for from in 0..count(task) {
                 for to in 0..count(reader) {
-                    let (sender, receiver) = (first_node[task] + from as usize, 0);
-                    channels.push(Channel { edge: edge.0, from, to, sender, receiver, ..Channel::default() });
+                    let (sender, receiver) = (first_node[task] + from as usize, first_node[reader] + to as usize);
+                    let number = u32::try_from(first).unwrap_or(u32::MAX) + from;
+                    channels.push(Channel { edge: spec.edge.0, number, to, sender, receiver, ..Channel::default() });
                 }
             }
         }
-        for channel in &mut channels {
-            let reader = graph.reader(EdgeId(channel.edge)).task.0 as usize;
-            channel.receiver = first_node[reader] + channel.to as usize;
+        let mut inputs = vec![Vec::new(); nodes];
+        for (place, channel) in channels.iter().enumerate() {
+            inputs[channel.receiver].push((channel.number, place));
         }
+        let sorted = |mut of: Vec<(u32, usize)>| {
+            of.sort_unstable();
+            of.into_iter().map(|(_, place)| place).collect()
+        };
+        let inputs = inputs.into_iter().map(sorted).collect();
         let node = |core: TaskCore| Node {
             subtask: core.subtask(),
             deadline: core.next_deadline(),
@@ -253,7 +284,8 @@ impl Running {
             ended: false,
             held: None,
         };
-        Self { attempt, nodes: cores.into_iter().map(node).collect(), first_node, channels, first_channel }
+        let nodes = cores.into_iter().map(node).collect();
+        Self { attempt, nodes, first_node, channels, edges, inputs }
     }
 
     pub(crate) fn node_of(&self, subtask: SubtaskId) -> Option<usize> {
@@ -262,8 +294,26 @@ impl Running {
     }
 
     pub(crate) fn channel_of(&self, edge: EdgeId, from: u32, to: u32) -> usize {
-        let (first, receivers) = self.first_channel[edge.0 as usize];
+        let Edge { first, receivers, .. } = self.edges[edge.0 as usize];
         first + (from * receivers + to) as usize
+    }
+
+    /// The channels of a subtask over an edge.
+    pub(crate) fn channels_of(&self, edge: EdgeId, from: u32) -> &[Channel] {
+        let first = self.channel_of(edge, from, 0);
+        &self.channels[first..first + self.edges[edge.0 as usize].receivers as usize]
+    }
+
+    /// The places of the channels that lead to the same subtask over other edges, and have not come to their end there.
+    pub(crate) fn other_inputs(&self, place: usize) -> impl Iterator<Item = usize> + '_ {
+        let Channel { edge, receiver, .. } = self.channels[place];
+        let others = self.inputs[receiver].iter().copied();
+        others.filter(move |other| self.channels[*other].edge != edge && !self.channels[*other].over)
+    }
+
+    /// The place of the input channel of this number of a subtask.
+    pub(crate) fn input_of(&self, subtask: SubtaskId, number: u32) -> Option<usize> {
+        self.inputs.get(self.node_of(subtask)?)?.get(number as usize).copied()
     }
 
     /// The subtasks, in order.

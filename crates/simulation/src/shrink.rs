@@ -133,6 +133,7 @@ fn smaller_worlds(config: &WorldConfig) -> Vec<WorldConfig> {
             world(&|config| drop(config.pipelines.remove(at)));
         }
     }
+    world(&|config| config.joined = None);
     world(&|config| config.parallelism = vec![1]);
     world(&|config| config.parallelism.iter_mut().for_each(|it| *it = (*it - 1).max(1)));
     world(&|config| config.deltas = false);
@@ -149,6 +150,8 @@ fn smaller_worlds(config: &WorldConfig) -> Vec<WorldConfig> {
             pipeline(&|it| it.keys = 1),
             pipeline(&|it| it.chunk = 1),
             pipeline(&|it| it.reshape = false),
+            pipeline(&|it| it.copied = None),
+            pipeline(&|it| it.sided = false),
             pipeline(&|it| it.stages.truncate(1)),
             pipeline(&|it| it.stages.retain(|stage| *stage != StageKind::Days)),
         ];

@@ -50,7 +50,7 @@ pub(crate) struct Generated(pub(crate) WorldConfig);
 
 impl Subject for Generated {
     fn graph(&self, probe: &Probe, files: &Arc<dyn Files>) -> Result<JobGraph, String> {
-        job::graph(&self.0.pipelines, probe, files).map_err(|error| error.to_string())
+        job::graph(&self.0, probe, files).map_err(|error| error.to_string())
     }
 
     fn judge(&self, config: &WorldConfig, shared: &Handle) -> Box<dyn Judge> {

@@ -168,7 +168,10 @@ pub enum Progress {
     Idle,
 }
 
+/// One input channel.
 struct Input {
+    /// Which input of the first operator it leads to.
+    input: u8,
     stash: VecDeque<Element>,
     watermark: Timestamp,
     ended: bool,
@@ -233,8 +236,12 @@ impl TaskCore {
     pub fn new(graph: &JobGraph, start: &TaskStart, settings: TaskSettings) -> Result<Self, TaskError> {
         let spec = &graph.tasks()[start.subtask.task.0 as usize];
         let parallelism = spec.parallelism(start.parallelism);
-        let senders = spec.input.map_or(0, |edge| graph.tasks()[edge.0 as usize].parallelism(start.parallelism));
-        let receivers = spec.output.map_or(0, |edge| graph.reader(edge).parallelism(start.parallelism));
+        let outputs: Vec<_> = spec
+            .outputs
+            .iter()
+            .map(|output| (output.edge, graph.reader(output.edge).parallelism(start.parallelism)))
+            .collect();
+        let receivers: Vec<_> = outputs.iter().map(|(_, receivers)| *receivers).collect();
         let watermark = start.restored.iter().map(TaskSnapshot::watermark).min().unwrap_or(Timestamp::MIN);
         let restored: Vec<_> = start.restored.iter().flat_map(|part| part.operators.iter().cloned()).collect();
         let context = BuildContext {
@@ -242,7 +249,7 @@ impl TaskCore {
             subtask: start.subtask,
             parallelism,
             max_parallelism: start.max_parallelism,
-            receivers,
+            receivers: &receivers,
             epoch: start.epoch,
             attempt: start.attempt,
             watermark,
@@ -255,7 +262,10 @@ impl TaskCore {
             position: None,
             cause: Cause::User(error),
         })?;
-        let input = || Input { stash: VecDeque::new(), watermark, ended: false, credit: 0 };
+        let input = |input| Input { input, stash: VecDeque::new(), watermark, ended: false, credit: 0 };
+        let channels = graph.channels(start.subtask.task, start.parallelism);
+        let inputs: Vec<_> = channels.map(|(edge, _)| input(edge.input)).collect();
+        let channels = u32::try_from(inputs.len()).expect("a subtask has fewer channels than 2^32");
         Ok(Self {
             subtask: start.subtask,
             operators: spec
@@ -264,10 +274,10 @@ impl TaskCore {
                 .map(|operator| operator.uid.as_ref().map_or(operator.name.to_owned(), ToString::to_string))
                 .collect(),
             chain,
-            exec: Exec::new(Outbox::new(spec.output, receivers, settings.window_bytes)),
-            inputs: (0..senders).map(|_| input()).collect(),
+            exec: Exec::new(Outbox::new(&outputs, settings.window_bytes)),
+            inputs,
             turn: 0,
-            aligner: Aligner::new(settings.mode, senders, settings.checkpoints_after_tasks_finish),
+            aligner: Aligner::new(settings.mode, channels, settings.checkpoints_after_tasks_finish),
             settings,
             watermark,
             advancing: None,
@@ -317,7 +327,7 @@ impl TaskCore {
 
     /// A receiver has processed so many bytes.
     pub fn handle_credit(&mut self, output: OutputChannel, bytes: u64) {
-        self.exec.outbox.credit(output.to, bytes);
+        self.exec.outbox.credit(output, bytes);
     }
 
     /// The coordinator asks for a checkpoint.
@@ -399,7 +409,7 @@ impl TaskCore {
             self.cut_last()?;
         }
         let sweeping = self.running.as_ref().is_some_and(|it| it.unwritten < self.settings.unwritten_limit_bytes);
-        if worked && self.exec.outbox.receivers() > 0 && self.flush_at.is_none() {
+        if worked && self.exec.outbox.channels() > 0 && self.flush_at.is_none() {
             self.flush_at = Some(now + self.settings.flush_delay);
         }
         if worked || sweeping {
@@ -474,6 +484,7 @@ impl TaskCore {
             match element {
                 Element::Batch(batch) => {
                     let bytes = batch.bytes();
+                    self.exec.input = self.inputs[at].input;
                     let rest = self.chain.process(&mut self.exec, batch);
                     let input = &mut self.inputs[at];
                     match rest {

@@ -9,7 +9,7 @@
 //! use cutwater_dataflow::{Collect, Job, generator};
 //! use cutwater_task::{Action, Progress, TaskCore, TaskSettings, TaskStart};
 //!
-//! let mut job = Job::new("doc");
+//! let job = Job::new("doc");
 //! job.source("numbers", generator(10, |n| n)).sink("out", Collect::<u64>::default());
 //! let graph = job.build()?;
 //! let mut core = TaskCore::new(&graph, &TaskStart::fresh(graph.tasks()[0].task, 0, 1), TaskSettings::default())?;

@@ -19,7 +19,7 @@ const NUMBERS: Numbers = Numbers { splits: 3, count: 40, keys: 5, chunk: 3, paus
 /// How often each number of each key was published.
 fn published(mode: Mode, seed: u64) -> BTreeMap<(u64, u64), u64> {
     let out = Collect::default();
-    let mut job = Job::new("counts");
+    let job = Job::new("counts");
     job.source("numbers", NUMBERS)
         .key_by(|record| record.key)
         .fold("counts", 0u64, |count, _| *count += 1)

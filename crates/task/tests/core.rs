@@ -11,7 +11,7 @@ use cutwater_dataflow::{Collect, Job, JobGraph, discard, generator};
 use cutwater_task::{Action, Progress, SnapshotError, TaskCore, TaskSettings, TaskSnapshot, TaskStart};
 
 fn counts(records: u64) -> JobGraph {
-    let mut job = Job::new("counts");
+    let job = Job::new("counts");
     job.source("numbers", generator(records, |n| n))
         .key_by(|n| *n)
         .fold("counts", 0u64, |count, _| *count += 1)
@@ -365,7 +365,7 @@ fn a_partly_filled_batch_leaves_after_the_delay() {
             self.0
         }
     }
-    let mut job = Job::new("slow");
+    let job = Job::new("slow");
     job.source("slow", Slow).key_by(|n| *n).fold("sum", 0u64, |sum, n| *sum += n).sink("out", discard());
     let settings = TaskSettings { flush_delay: Duration::from_millis(5), ..TaskSettings::default() };
     let mut source = core(&job.build().unwrap(), 0, 0, 1, &settings);
@@ -382,7 +382,7 @@ fn a_partly_filled_batch_leaves_after_the_delay() {
 
 #[test]
 fn the_last_cut_holds_what_sinks_prepared() {
-    let mut job = Job::new("last");
+    let job = Job::new("last");
     let out = Collect::default();
     job.source("numbers", generator(10, |n| n)).sink("out", out.clone());
     let graph = job.build().unwrap();
@@ -397,7 +397,7 @@ fn the_last_cut_holds_what_sinks_prepared() {
 
 #[test]
 fn prepared_output_is_in_each_snapshot_until_it_is_published() {
-    let mut job = Job::new("prepared");
+    let job = Job::new("prepared");
     job.source("numbers", generator(10_000, |n| n)).sink("out", Collect::default());
     let graph = job.build().unwrap();
     let now = Moment::ZERO;

@@ -29,7 +29,7 @@ fn settings() -> TaskSettings {
 
 /// Numbers the records of each key, then counts those by the remainder of the key.
 fn job(out: &Collect<(u64, u64)>) -> JobGraph {
-    let mut job = Job::new("counts");
+    let job = Job::new("counts");
     job.source("numbers", NUMBERS)
         .key_by(|record| record.key)
         .process("running", |cx: &mut ProcessContext<'_, u64, u64, (u64, u64)>, _: Record| {
@@ -136,7 +136,7 @@ type Day = (u64, u64, u64);
 
 /// Counts the records of each key and day, and emits (key, day, count) when the day is over.
 fn days(out: &Collect<Day>) -> JobGraph {
-    let mut job = Job::new("days");
+    let job = Job::new("days");
     let end = |day: u64| Timestamp(Numbers::time((day + 1) * Numbers::DAY).0 - 1);
     job.source("numbers", NUMBERS)
         .key_by(|record| record.key)

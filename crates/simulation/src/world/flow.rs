@@ -10,7 +10,7 @@ use super::events::Entity;
 use crate::marks::Mark;
 use crate::mutant::Mutant;
 use crate::oracle::Part;
-use crate::process::{Message, Node, Process, Running, Snapshot, Upload, UploadStep};
+use crate::process::{Channel, Message, Node, Process, Running, Snapshot, Upload, UploadStep};
 use crate::shared::{ProcessId, Rule};
 
 impl World<'_> {
@@ -66,28 +66,46 @@ impl World<'_> {
     fn send(&mut self, id: ProcessId, at: usize, subtask: SubtaskId, output: OutputChannel, element: Element) {
         let (overtakes, late) = (self.is(Mutant::BarrierOvertakes), self.is(Mutant::SnapshotLate));
         let (window, no_credit) = (self.config.window_bytes, self.is(Mutant::NoCredit));
+        let (branch_late, misses) = (self.is(Mutant::BarrierLateOnBranch), self.is(Mutant::BroadcastMisses));
         self.tell(Entity::Node(id, at as u32), || format!("sends {element:?} to {}", output.to));
         let Some(running) = self.processes.get_mut(&id).and_then(|process| process.running.as_mut()) else { return };
         let place = running.channel_of(output.edge, subtask.index, output.to);
+        let edge = running.edges[output.edge.0 as usize];
+        let siblings = running.channels_of(output.edge, subtask.index);
+        let mut unequal = None;
+        if let (true, Element::Barrier(barrier)) = (edge.broadcast, &element) {
+            let sent = running.channels[place].sent;
+            let before = siblings.iter().filter_map(|other| other.at_barrier.get(&barrier.checkpoint));
+            unequal = before.copied().find(|before| *before != sent).map(|before| (before, sent));
+        }
+        let last = siblings.len() > 1 && output.to as usize + 1 == siblings.len();
+        let (everywhere, late) = (edge.broadcast && siblings.len() > 1, late || (branch_late && edge.branch));
         let channel = &mut running.channels[place];
         let mut too_much = false;
-        let mut mark = None;
+        let mut marks = [None; 2];
         match &element {
             Element::Batch(batch) => {
                 too_much = channel.in_flight >= window;
                 channel.in_flight += batch.bytes();
                 channel.sent += batch.len() as u64;
                 if channel.in_flight >= window {
-                    mark = Some(Mark::WindowUsedUp);
+                    marks[0] = Some(Mark::WindowUsedUp);
+                }
+                if everywhere {
+                    marks[1] = Some(Mark::BroadcastSent);
+                }
+                if misses && everywhere && last {
+                    channel.credits.push_back(batch.bytes());
+                    return; // as if it had been processed
                 }
             }
             Element::Barrier(barrier) => {
                 channel.at_barrier.insert(barrier.checkpoint, channel.sent);
                 if channel.elements.iter().any(|element| matches!(element, Element::Batch(_))) {
-                    mark = Some(Mark::BarrierWaitsForCredit);
+                    marks[0] = Some(Mark::BarrierWaitsForCredit);
                 }
             }
-            Element::CancelBarrier(_) => mark = Some(Mark::CancelBarrier),
+            Element::CancelBarrier(_) => marks[0] = Some(Mark::CancelBarrier),
             Element::End => channel.ended = true,
             Element::Watermark(_) => {}
         }
@@ -108,8 +126,15 @@ impl World<'_> {
                 }
             }
         }
-        if let Some(mark) = mark {
-            self.hit(mark);
+        let other = |channel: &&Channel| channel.sender == at && channel.edge != output.edge.0;
+        if marks[0] == Some(Mark::WindowUsedUp)
+            && running.channels.iter().filter(other).any(|channel| channel.in_flight < window)
+        {
+            self.hit(Mark::BranchBlocked);
+        }
+        marks.into_iter().flatten().for_each(|mark| self.hit(mark));
+        if let Some((one, other)) = unequal {
+            self.violated(Rule::Cut, || format!("{subtask} broadcasts {one} records to one and {other} to another"));
         }
         if too_much || (no_credit && is_batch && self.more_than_the_window(id, place)) {
             self.violated(Rule::Bound, || format!("a batch leaves {subtask} although its window is used up"));
@@ -123,15 +148,15 @@ impl World<'_> {
             let elements = &running.channels[place].elements;
             elements.iter().filter(|element| matches!(element, Element::Batch(_))).count() as u64
         };
-        // Each batch of the generated jobs has at least one record of 40 bytes, and a last one may exceed the window.
-        running.is_some_and(|running| batches(running) > self.config.window_bytes / 40 + 2)
+        // Each batch of the generated jobs has at least one record of 28 bytes, and a last one may exceed the window.
+        running.is_some_and(|running| batches(running) > self.config.window_bytes / 28 + 2)
     }
 
-    fn give_credit(&mut self, id: ProcessId, subtask: SubtaskId, from: u32, bytes: u64) {
-        let Some(process) = self.processes.get_mut(&id) else { return };
-        let Some(edge) = process.graph.tasks()[subtask.task.0 as usize].input else { return };
-        let Some(running) = process.running.as_mut() else { return };
-        let place = running.channel_of(edge, from, subtask.index);
+    fn give_credit(&mut self, id: ProcessId, subtask: SubtaskId, number: u32, bytes: u64) {
+        let Some(running) = self.processes.get_mut(&id).and_then(|process| process.running.as_mut()) else { return };
+        let Some(place) = running.input_of(subtask, number) else {
+            return self.violated(Rule::Contract, || format!("{subtask} has no channel {number} to give credit on"));
+        };
         let channel = &mut running.channels[place];
         channel.credits.push_back(bytes);
         let coming: u64 = channel.credits.iter().sum();
@@ -208,10 +233,12 @@ impl World<'_> {
 
     /// What a subtask had processed when it was cut is what was sent to it before the barrier.
     fn check_channels(&mut self, id: ProcessId, subtask: SubtaskId, checkpoint: CheckpointId, records: u64) {
-        let Some(process) = self.processes.get(&id) else { return };
-        let Some(edge) = process.graph.tasks()[subtask.task.0 as usize].input else { return };
-        let Some(running) = &process.running else { return };
-        let mine = running.channels.iter().filter(|channel| channel.edge == edge.0 && channel.to == subtask.index);
+        let Some(running) = self.processes.get(&id).and_then(|process| process.running.as_ref()) else { return };
+        let Some(inputs) = running.node_of(subtask).and_then(|node| running.inputs.get(node)) else { return };
+        if inputs.is_empty() {
+            return; // a source
+        }
+        let mine = inputs.iter().map(|place| &running.channels[*place]);
         let before: u64 =
             mine.map(|channel| channel.at_barrier.get(&checkpoint).copied().unwrap_or(channel.sent)).sum();
         let exact = self.config.exactly_once;
@@ -236,13 +263,16 @@ impl World<'_> {
     /// An element comes in.
     pub(super) fn deliver(&mut self, id: ProcessId, place: usize) {
         let now = self.now;
-        let honours_stale = self.is(Mutant::StaleHonoured);
+        let (honours_stale, mutant) = (self.is(Mutant::StaleHonoured), self.mutant);
         let Some(running) = self.processes.get_mut(&id).and_then(|process| process.running.as_mut()) else { return };
+        let others: Vec<usize> = running.other_inputs(place).collect();
         let channel = &mut running.channels[place];
         let Some(element) = channel.elements.pop_front() else { return };
-        let (from, receiver) = (channel.from, channel.receiver);
+        channel.over = matches!(element, Element::End);
+        let (number, receiver) = (channel.number, channel.receiver);
         let node = &mut running.nodes[receiver];
         let mut pauses = false;
+        let ends_apart = matches!(element, Element::End) && !others.is_empty();
         if let Element::Barrier(barrier) = &element {
             if honours_stale && barrier.checkpoint < node.newest {
                 channel.stuck = true; // it waits for the same barrier on the other channels, which never comes
@@ -250,10 +280,23 @@ impl World<'_> {
             pauses = node.newest < barrier.checkpoint;
             node.newest = node.newest.max(barrier.checkpoint);
         }
-        node.core.handle_element(now, cutwater_core::ChannelId(from), element);
+        let for_all = super::planted::for_all_inputs(mutant, &element, pauses);
+        node.core.handle_element(now, cutwater_core::ChannelId(number), element);
         node.busy = true;
+        if let Some(make) = for_all {
+            for other in &others {
+                let number = running.channels[*other].number;
+                running.nodes[receiver].core.handle_element(now, cutwater_core::ChannelId(number), make());
+            }
+        }
         if pauses {
             self.hit(Mark::AlignmentPauses);
+            if !others.is_empty() {
+                self.hit(Mark::AlignedOverInputs);
+            }
+        }
+        if ends_apart {
+            self.hit(Mark::InputsEndApart);
         }
         self.drain_node(id, receiver);
     }

@@ -2,11 +2,12 @@
 
 use cutwater_coordinator::CompletedCheckpoint;
 use cutwater_coordinator::inspect::{LogEntryKind, read_slot};
-use cutwater_dataflow::exec::OperatorSnapshot;
+use cutwater_dataflow::exec::{Element, OperatorSnapshot};
 use cutwater_state::format::SnapshotReader;
 use cutwater_storage::Store;
 
 use super::World;
+use crate::mutant::Mutant;
 use crate::process::{LateOp, Op};
 use crate::shared::ProcessId;
 
@@ -106,5 +107,23 @@ impl World<'_> {
         }
         encoder.finish(&mut again);
         again
+    }
+}
+
+/// What comes in on the other inputs of the subtask, too, with an error planted that takes one input for all.
+pub(super) fn for_all_inputs(
+    mutant: Option<Mutant>,
+    element: &Element,
+    first: bool,
+) -> Option<Box<dyn Fn() -> Element>> {
+    match (mutant?, element) {
+        (Mutant::AlignsOneInput, &Element::Barrier(barrier)) if first => {
+            Some(Box::new(move || Element::Barrier(barrier)))
+        }
+        (Mutant::WatermarkOfOneInput, &Element::Watermark(watermark)) => {
+            Some(Box::new(move || Element::Watermark(watermark)))
+        }
+        (Mutant::EndOfOneInput, Element::End) => Some(Box::new(|| Element::End)),
+        _ => None,
     }
 }

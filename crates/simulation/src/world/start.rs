@@ -214,7 +214,7 @@ impl World<'_> {
 fn make_committers(process: &mut Process, attempt: Attempt) -> Result<(), String> {
     process.committers.clear();
     let graph = std::sync::Arc::clone(&process.graph);
-    for (operator, make) in graph.tasks().iter().filter_map(|task| task.committer.as_ref()) {
+    for (operator, make) in graph.tasks().iter().flat_map(|task| &task.committers) {
         let context =
             CommitContext { job: graph.name().to_owned(), operator: operator.clone(), epoch: process.epoch, attempt };
         let committer = make(&context).map_err(|error| error.to_string())?;

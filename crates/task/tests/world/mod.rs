@@ -166,6 +166,8 @@ pub(crate) struct World {
     pub(crate) now: Moment,
     pub(crate) max_parallelism: MaxParallelism,
     pub(crate) attempt: Attempt,
+    /// Of the job, in this attempt.
+    parallelism: u32,
     nodes: BTreeMap<SubtaskId, Node>,
     channels: BTreeMap<Way, Channel>,
     writes: Vec<(SubtaskId, CheckpointId, u64)>,
@@ -191,6 +193,7 @@ impl World {
             now: Moment::ZERO,
             max_parallelism: MaxParallelism::new(16).unwrap(),
             attempt: Attempt(0),
+            parallelism: 0,
             nodes: BTreeMap::new(),
             channels: BTreeMap::new(),
             writes: Vec::new(),
@@ -229,6 +232,7 @@ impl World {
     /// Tears down what there is; builds all subtasks from the newest checkpoint, at some parallelism.
     pub(crate) fn start(&mut self) -> Result<(), TaskError> {
         let parallelism = 1 + u32::try_from(self.random.below(self.chaos.parallelism.into())).unwrap();
+        self.parallelism = parallelism;
         self.nodes.clear();
         self.channels.clear();
         self.writes.clear();
@@ -243,7 +247,7 @@ impl World {
                 self.commit(handle);
             }
         }
-        for (operator, make) in self.graph.tasks().iter().filter_map(|task| task.committer.clone()) {
+        for (operator, make) in self.graph.tasks().iter().flat_map(|task| task.committers.clone()) {
             make(&self.commit_context(&operator)).unwrap().sweep().unwrap();
         }
         for spec in self.graph.tasks() {
@@ -251,8 +255,10 @@ impl World {
                 let subtask = SubtaskId { task: spec.task, index };
                 let core = self.build(subtask, parallelism)?;
                 self.nodes.insert(subtask, Node { core, busy: true, commands: VecDeque::new(), snapshot: None });
-                for to in 0..spec.output.map_or(0, |edge| self.graph.reader(edge).parallelism(parallelism)) {
-                    self.channels.insert((spec.output.unwrap(), index, to), Channel::default());
+                for output in &spec.outputs {
+                    for to in 0..self.graph.reader(output.edge).parallelism(parallelism) {
+                        self.channels.insert((output.edge, index, to), Channel::default());
+                    }
                 }
             }
         }
@@ -368,14 +374,18 @@ impl World {
             Event::Deliver(way) => {
                 let element = self.channels.get_mut(&way).unwrap().elements.pop_front().unwrap();
                 let subtask = SubtaskId { task: self.graph.reader(way.0).task, index: way.2 };
+                let mut channels = self.graph.channels(subtask.task, self.parallelism);
+                let number = channels.position(|(input, from)| (input.edge, from) == (way.0, way.1)).unwrap();
+                let channel = ChannelId(u32::try_from(number).unwrap());
+                drop(channels);
                 let now = self.now;
-                self.tell(subtask, |core| core.handle_element(now, ChannelId(way.1), element));
+                self.tell(subtask, |core| core.handle_element(now, channel, element));
             }
             Event::Credit(way) => {
                 let channel = self.channels.get_mut(&way).unwrap();
                 let bytes = channel.credits.pop_front().unwrap();
                 channel.in_flight = channel.in_flight.checked_sub(bytes).expect("more credit than was used");
-                let sender = self.graph.tasks().iter().find(|task| task.output == Some(way.0)).unwrap().task;
+                let sender = self.graph.writer(way.0).task;
                 let output = OutputChannel { edge: way.0, to: way.2 };
                 self.tell(SubtaskId { task: sender, index: way.1 }, |core| core.handle_credit(output, bytes));
             }
@@ -444,8 +454,9 @@ impl World {
             }
             Action::Credit { channel, bytes } => {
                 (2, channel, bytes).hash(&mut self.hasher);
-                let edge = self.graph.tasks()[subtask.task.0 as usize].input.unwrap();
-                let channel = self.channels.get_mut(&(edge, channel.0, subtask.index)).unwrap();
+                let number = channel.0 as usize;
+                let (input, from) = self.graph.channels(subtask.task, self.parallelism).nth(number).unwrap();
+                let channel = self.channels.get_mut(&(input.edge, from, subtask.index)).unwrap();
                 channel.credits.push_back(bytes);
                 let coming: u64 = channel.credits.iter().sum();
                 assert!(coming <= channel.in_flight, "more was given back than is under way");
@@ -504,12 +515,10 @@ impl World {
     fn trigger_more(&mut self) {
         let Some(pending) = &mut self.pending else { return };
         for (&subtask, node) in &mut self.nodes {
-            let spec = &self.graph.tasks()[subtask.task.0 as usize];
-            let heard = self.channels.keys().filter(|(edge, _, to)| spec.input == Some(*edge) && *to == subtask.index);
-            let senders = |edge: EdgeId| self.graph.tasks().iter().find(|task| task.output == Some(edge)).unwrap().task;
-            let alone = heard
-                .into_iter()
-                .all(|(edge, from, _)| self.ended.contains(&SubtaskId { task: senders(*edge), index: *from }));
+            let mut heard = self.graph.channels(subtask.task, self.parallelism);
+            let alone = heard.all(|(input, from)| {
+                self.ended.contains(&SubtaskId { task: self.graph.writer(input.edge).task, index: from })
+            });
             if (alone || self.ended.contains(&subtask)) && pending.triggered.insert(subtask) {
                 node.commands.push_back(Command::Trigger(pending.barrier));
             }
@@ -551,7 +560,7 @@ impl World {
     }
 
     fn commit(&self, handle: &OperatorSnapshot) {
-        let committers = self.graph.tasks().iter().filter_map(|task| task.committer.as_ref());
+        let committers = self.graph.tasks().iter().flat_map(|task| &task.committers);
         let (operator, make) = committers.into_iter().find(|(operator, _)| *operator == handle.operator).unwrap();
         match make(&self.commit_context(operator)).unwrap().commit(&handle.payload) {
             CommitOutcome::Committed | CommitOutcome::Already => {}
