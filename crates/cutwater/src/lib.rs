@@ -52,6 +52,11 @@ pub use cutwater_coordinator::{AbortReason, CompletedCheckpoint};
 pub use cutwater_core::{
     Attempt, CheckpointId, Epoch, KeyGroup, KeyGroupRange, KeyHash, MaxParallelism, Moment, OperatorUid, Timestamp,
 };
+pub use cutwater_dataflow::testing;
+pub use cutwater_dataflow::{
+    Aggregate, AggregatingAccess, AggregatingState, ListAccess, ListState, MapAccess, MapState, ReducingAccess,
+    ReducingState, States, StatesError, Ttl, ValueAccess, ValueState,
+};
 pub use cutwater_dataflow::{
     Collect, CommitContext, CommitOutcome, Committer, Discard, GraphError, Job, JobGraph, KeyedProcess, KeyedStream,
     NonRecoverable, Prepared, ProcessContext, ReadStatus, Sink, SinkContext, SinkWriter, Source, SourceOutput,

@@ -1,6 +1,6 @@
 //! What most jobs use: `use cutwater::prelude::*`.
 
 pub use crate::{
-    CheckpointingMode, Collect, Config, Job, JobOutcome, KeyedProcess, Options, ProcessContext, Settings, StartFrom,
-    Strategy, Timestamp, UserError, discard, file, from_iter, generator,
+    CheckpointingMode, Collect, Config, Job, JobOutcome, KeyedProcess, ListState, MapState, Options, ProcessContext,
+    Settings, StartFrom, States, Strategy, Timestamp, Ttl, UserError, ValueState, discard, file, from_iter, generator,
 };

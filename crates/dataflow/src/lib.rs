@@ -19,7 +19,9 @@
 //!
 //! - [`Job`] begins streams; [`Stream`] has `map`, `filter`, `flat_map`, `key_by` and `sink`; [`KeyedStream`] has
 //!   `process`, `process_with_timers` and `fold`.
-//! - [`KeyedProcess`] is an operator of your own with state and event-time timers.
+//! - [`KeyedProcess`] is an operator of your own with state and timers, of event and of processing time; [`States`] declares
+//!   further states of it: values, lists, maps, reduced and aggregated values, each with a [`Ttl`] if wanted.
+//! - [`testing`] runs one keyed operator in a test.
 //! - [`Source`] and [`Sink`] are what connectors implement; [`from_iter`], [`generator`], [`discard`] and [`Collect`]
 //!   need nothing outside the process.
 //! - The uid is an argument of whatever keeps something: state is found again by it.
@@ -28,7 +30,7 @@
 //! Consecutive operators without `key_by` between them run fused, without a call per record; records cross to another
 //! subtask in batches of [`exec::BATCH_RECORDS`].
 //!
-//! Not here yet: union, connect, side outputs, broadcast, windows, processing-time timers, list and map state.
+//! Not here yet: union, connect, side outputs, broadcast, windows.
 
 mod builtin;
 pub mod exec;
@@ -38,19 +40,29 @@ mod read;
 mod sink;
 mod source;
 mod stage;
+mod states;
 mod stream;
+pub mod testing;
+mod ttl;
 
 use std::fmt;
+
+pub use cutwater_core::Timestamp;
 
 pub use builtin::{Collect, CollectWriter, Discard, FromIter, Generator, GeneratorReader, IterReader, discard};
 pub use builtin::{from_iter, generator};
 pub use graph::{BuildChain, GraphError, JobGraph, MakeCommitter, TaskSpec};
-pub use process::{FnProcess, Fold, KeyedHead, KeyedProcess, ProcessContext};
+pub use process::{FnProcess, Fold, KeyedHead, KeyedProcess, ProcessContext, StatefulFn};
 pub use read::SourceHead;
 pub use sink::{CommitContext, CommitOutcome, Committer, Finish, Prepared, Sink, SinkContext, SinkWriter};
 pub use source::{ReadStatus, Source, SourceOutput, SplitReader};
 pub use stage::{Compose, Filter, FilterStage, FlatMap, FlatMapStage, Identity, Map, MapStage, Stage};
+pub use states::{
+    Aggregate, AggregatingAccess, AggregatingState, ListAccess, ListState, MapAccess, MapState, ReducingAccess,
+    ReducingState, States, StatesError, ValueAccess, ValueState,
+};
 pub use stream::{Head, Job, KeyedStream, OperatorKind, OperatorSpec, Stream};
+pub use ttl::Ttl;
 
 /// An error of user code or of a connector.
 pub type UserError = Box<dyn std::error::Error + Send + Sync>;

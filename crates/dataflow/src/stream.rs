@@ -9,11 +9,12 @@ use cutwater_state::{Data, Key};
 use crate::UserError;
 use crate::exec::{BuildContext, Chain};
 use crate::graph::{BuildChain, GraphError, JobGraph, MakeCommitter, TaskSpec};
-use crate::process::{FnProcess, Fold, KeyedHead, KeyedProcess, ProcessContext};
+use crate::process::{FnProcess, Fold, KeyedHead, KeyedProcess, ProcessContext, StatefulFn, check_states};
 use crate::read::SourceHead;
 use crate::sink::Sink;
 use crate::source::Source;
 use crate::stage::{Buffer, Compose, Filter, FlatMap, Identity, KeyedOutput, Map, SinkStage, Stage};
+use crate::states::{States, StatesError};
 
 /// What an operator is, for `describe()`, checkpoints and messages.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -308,6 +309,41 @@ impl<'j, K: Key, T: Data> KeyedStream<'j, K, T> {
         self.keyed(uid, "process", process)
     }
 
+    /// Processes records with states of any kind: `declare` makes their handles, and `f` gets them with each record.
+    ///
+    /// ```
+    /// # use cutwater_dataflow::{Job, ProcessContext, States, from_iter, discard};
+    /// # let mut job = Job::new("doc");
+    /// job.source("numbers", from_iter(0u64..100))
+    ///     .key_by(|n| n % 10)
+    ///     .process_with_states(
+    ///         "tens",
+    ///         |states: &mut States<'_, u64>| Ok((states.map::<u64, u64>("by-ten")?, states.value::<u64>("last")?)),
+    ///         |cx: &mut ProcessContext<'_, u64, (), u64>, (by_ten, last), n| {
+    ///             *cx.map(*by_ten)?.get_or_insert_with(&(n / 10), || 0)? += 1;
+    ///             cx.value(*last)?.set(n)?;
+    ///             cx.emit(n);
+    ///             Ok(())
+    ///         },
+    ///     )
+    ///     .sink("out", discard());
+    /// # assert!(job.build().is_ok());
+    /// ```
+    pub fn process_with_states<D, H, F, O>(
+        self,
+        uid: &str,
+        declare: D,
+        f: F,
+    ) -> Stream<'j, impl Head<Out = O> + use<D, H, F, O, K, T>, Identity<O>>
+    where
+        H: Clone + Send + Sync + 'static,
+        O: Send + 'static,
+        D: Fn(&mut States<'_, K>) -> Result<H, StatesError> + Clone + Send + Sync + 'static,
+        F: Fn(&mut ProcessContext<'_, K, (), O>, &H, T) -> Result<(), UserError> + Clone + Send + Sync + 'static,
+    {
+        self.keyed(uid, "process", StatefulFn { declare, process: f, handles: None, types: PhantomData })
+    }
+
     /// Processes records with an operator of your own.
     pub fn process_with<P: KeyedProcess<K, T>>(
         self,
@@ -335,6 +371,7 @@ impl<'j, K: Key, T: Data> KeyedStream<'j, K, T> {
     ) -> Stream<'j, KeyedHead<K, T, P>, Identity<P::Out>> {
         let Self { job, input, .. } = self;
         let uid = job.take_uid(uid, name);
+        job.errors.extend(check_states::<K, T, P>(&uid, &process));
         Stream::begin(job, KeyedHead { uid, process, name, types: PhantomData }, Some(input))
     }
 }
