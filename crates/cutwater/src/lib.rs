@@ -54,8 +54,9 @@ pub use cutwater_core::{
 };
 pub use cutwater_dataflow::testing;
 pub use cutwater_dataflow::{
-    Aggregate, AggregatingAccess, AggregatingState, ListAccess, ListState, MapAccess, MapState, ReducingAccess,
-    ReducingState, States, StatesError, Ttl, ValueAccess, ValueState,
+    Aggregate, AggregatingAccess, AggregatingState, LateCount, ListAccess, ListState, MapAccess, MapState,
+    ReducingAccess, ReducingState, States, StatesError, Ttl, ValueAccess, ValueState, Window, Windowed, WindowedStream,
+    Windows,
 };
 pub use cutwater_dataflow::{
     Collect, CommitContext, CommitOutcome, Committer, Discard, GraphError, Job, JobGraph, KeyedProcess, KeyedStream,

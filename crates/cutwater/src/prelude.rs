@@ -1,6 +1,7 @@
 //! What most jobs use: `use cutwater::prelude::*`.
 
 pub use crate::{
-    CheckpointingMode, Collect, Config, Job, JobOutcome, KeyedProcess, ListState, MapState, Options, ProcessContext,
-    Settings, StartFrom, States, Strategy, Timestamp, Ttl, UserError, ValueState, discard, file, from_iter, generator,
+    Aggregate, CheckpointingMode, Collect, Config, Job, JobOutcome, KeyedProcess, ListState, MapState, Options,
+    ProcessContext, Settings, StartFrom, States, Strategy, Timestamp, Ttl, UserError, ValueState, Window, Windows,
+    discard, file, from_iter, generator,
 };

@@ -21,6 +21,7 @@
 //!   `process`, `process_with_timers` and `fold`.
 //! - [`KeyedProcess`] is an operator of your own with state and timers, of event and of processing time; [`States`] declares
 //!   further states of it: values, lists, maps, reduced and aggregated values, each with a [`Ttl`] if wanted.
+//! - [`Windows`] group the records of a key by event time: tumbling, sliding, sessions, with lateness.
 //! - [`testing`] runs one keyed operator in a test.
 //! - [`Source`] and [`Sink`] are what connectors implement; [`from_iter`], [`generator`], [`discard`] and [`Collect`]
 //!   need nothing outside the process.
@@ -30,7 +31,7 @@
 //! Consecutive operators without `key_by` between them run fused, without a call per record; records cross to another
 //! subtask in batches of [`exec::BATCH_RECORDS`].
 //!
-//! Not here yet: union, connect, side outputs, broadcast, windows.
+//! Not here yet: union, connect, side outputs, broadcast; triggers, evictors and windows by processing time.
 
 mod builtin;
 pub mod exec;
@@ -44,6 +45,7 @@ mod states;
 mod stream;
 pub mod testing;
 mod ttl;
+mod window;
 
 use std::fmt;
 
@@ -63,6 +65,7 @@ pub use states::{
 };
 pub use stream::{Head, Job, KeyedStream, OperatorKind, OperatorSpec, Stream};
 pub use ttl::Ttl;
+pub use window::{LateCount, Window, Windowed, WindowedStream, Windows};
 
 /// An error of user code or of a connector.
 pub type UserError = Box<dyn std::error::Error + Send + Sync>;

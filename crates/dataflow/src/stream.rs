@@ -363,7 +363,7 @@ impl<'j, K: Key, T: Data> KeyedStream<'j, K, T> {
         self.keyed(uid, "fold", Fold { initial, f })
     }
 
-    fn keyed<P: KeyedProcess<K, T>>(
+    pub(crate) fn keyed<P: KeyedProcess<K, T>>(
         self,
         uid: &str,
         name: &'static str,

@@ -74,6 +74,15 @@ impl<K: Key, U: Key, V: Data> MapTable<K, U, V> {
         Some((stamp(part.stamp), &part.value))
     }
 
+    /// As [`Self::get`], so that several values can be looked at together.
+    #[must_use]
+    pub fn peek(&self, hash: KeyHash, key: &K, user: &U) -> Option<(Option<i64>, &V)> {
+        let spread = spread(hash, user, &mut Vec::new());
+        let place = self.store.find(hash, spread, |part| part.key == *key && part.user == *user)?;
+        let part = self.store.at(place);
+        Some((stamp(part.stamp), &part.value))
+    }
+
     /// The value under the user key, to be changed; a stamp given here replaces that of the entry.
     ///
     /// # Errors

@@ -39,6 +39,13 @@ impl<K: Key, U: Key, V: Data> MapAccess<'_, K, U, V> {
         Ok(self.table.get(hash, key, user).map(|(_, value)| value))
     }
 
+    /// The value under the user key, to be looked at beside others: it is neither renewed nor removed.
+    #[must_use]
+    pub fn peek(&self, user: &U) -> Option<&V> {
+        let (stamp, value) = self.table.peek(self.at.hash, self.at.key, user)?;
+        (!self.life.has_expired(stamp)).then_some(value)
+    }
+
     /// The value under the user key, to be changed. Counts as a write.
     ///
     /// # Errors
