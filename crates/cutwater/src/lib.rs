@@ -54,9 +54,9 @@ pub use cutwater_core::{
 };
 pub use cutwater_dataflow::testing;
 pub use cutwater_dataflow::{
-    Aggregate, AggregatingAccess, AggregatingState, LateCount, ListAccess, ListState, MapAccess, MapState,
+    Aggregate, AggregatingAccess, AggregatingState, Folding, LateCount, ListAccess, ListState, MapAccess, MapState,
     ReducingAccess, ReducingState, States, StatesError, Ttl, ValueAccess, ValueState, Window, Windowed, WindowedStream,
-    Windows,
+    Windows, folding,
 };
 pub use cutwater_dataflow::{
     Collect, CommitContext, CommitOutcome, Committer, Discard, GraphError, Job, JobGraph, KeyedProcess, KeyedStream,

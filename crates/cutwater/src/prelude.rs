@@ -3,5 +3,5 @@
 pub use crate::{
     Aggregate, CheckpointingMode, Collect, Config, Job, JobOutcome, KeyedProcess, ListState, MapState, Options,
     ProcessContext, Settings, StartFrom, States, Strategy, Timestamp, Ttl, UserError, ValueState, Window, Windows,
-    discard, file, from_iter, generator,
+    discard, file, folding, from_iter, generator,
 };

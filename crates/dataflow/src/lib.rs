@@ -54,14 +54,14 @@ pub use cutwater_core::Timestamp;
 pub use builtin::{Collect, CollectWriter, Discard, FromIter, Generator, GeneratorReader, IterReader, discard};
 pub use builtin::{from_iter, generator};
 pub use graph::{BuildChain, GraphError, JobGraph, MakeCommitter, TaskSpec};
-pub use process::{FnProcess, Fold, KeyedHead, KeyedProcess, ProcessContext, StatefulFn};
+pub use process::{FnProcess, Fold, KeyedHead, KeyedProcess, ProcessContext};
 pub use read::SourceHead;
 pub use sink::{CommitContext, CommitOutcome, Committer, Finish, Prepared, Sink, SinkContext, SinkWriter};
 pub use source::{ReadStatus, Source, SourceOutput, SplitReader};
 pub use stage::{Compose, Filter, FilterStage, FlatMap, FlatMapStage, Identity, Map, MapStage, Stage};
 pub use states::{
-    Aggregate, AggregatingAccess, AggregatingState, ListAccess, ListState, MapAccess, MapState, ReducingAccess,
-    ReducingState, States, StatesError, ValueAccess, ValueState,
+    Aggregate, AggregatingAccess, AggregatingState, Folding, ListAccess, ListState, MapAccess, MapState,
+    ReducingAccess, ReducingState, StatefulFn, States, StatesError, ValueAccess, ValueState, folding,
 };
 pub use stream::{Head, Job, KeyedStream, OperatorKind, OperatorSpec, Stream};
 pub use ttl::Ttl;

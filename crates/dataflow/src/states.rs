@@ -1,5 +1,6 @@
 //! The named states of a keyed operator: how they are declared and reached.
 
+mod closures;
 mod fold;
 mod list;
 mod map;
@@ -13,7 +14,8 @@ use cutwater_state::{
     Accumulator, Data, Key, ListTable, MapTable, Snapshotable, StateError, StateKind, TableSpec, Timers,
 };
 
-pub use self::fold::{Aggregate, AggregatingAccess, ReducingAccess};
+pub use self::closures::StatefulFn;
+pub use self::fold::{Aggregate, AggregatingAccess, Folding, ReducingAccess, folding};
 pub use self::list::ListAccess;
 pub use self::map::MapAccess;
 pub use self::value::ValueAccess;

@@ -9,12 +9,12 @@ use cutwater_state::{Data, Key};
 use crate::UserError;
 use crate::exec::{BuildContext, Chain};
 use crate::graph::{BuildChain, GraphError, JobGraph, MakeCommitter, TaskSpec};
-use crate::process::{FnProcess, Fold, KeyedHead, KeyedProcess, ProcessContext, StatefulFn, check_states};
+use crate::process::{FnProcess, Fold, KeyedHead, KeyedProcess, ProcessContext, check_states};
 use crate::read::SourceHead;
 use crate::sink::Sink;
 use crate::source::Source;
 use crate::stage::{Buffer, Compose, Filter, FlatMap, Identity, KeyedOutput, Map, SinkStage, Stage};
-use crate::states::{States, StatesError};
+use crate::states::{StatefulFn, States, StatesError};
 
 /// What an operator is, for `describe()`, checkpoints and messages.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -162,25 +162,13 @@ pub enum Windowed<R, T> {
 ///
 /// ```
 /// # use std::time::Duration;
-/// # use cutwater_dataflow::{Aggregate, Job, Timestamp, Windows, discard, generator};
-/// #[derive(Clone)]
-/// struct Count;
-///
-/// impl Aggregate<u64> for Count {
-///     type Accumulator = u64;
-///     type Out = u64;
-///     fn create(&self) -> u64 { 0 }
-///     fn add(&self, count: &mut u64, _: u64) { *count += 1; }
-///     fn merge(&self, count: &mut u64, other: u64) { *count += other; }
-///     fn result(&self, count: &u64) -> u64 { *count }
-/// }
-///
+/// # use cutwater_dataflow::{Job, Timestamp, Windows, discard, folding, generator};
 /// let mut job = Job::new("per-minute");
 /// job.source("numbers", generator(1_000, |n| n).event_time(|n| Timestamp(n as i64 * 100)))
 ///     .key_by(|n| n % 10)
 ///     .window(Windows::tumbling(Duration::from_secs(60)))
 ///     .allowed_lateness(Duration::from_secs(5))
-///     .aggregate("counts", Count)
+///     .aggregate("counts", folding(|| 0u64, |count, _| *count += 1, |count, other| *count += other))
 ///     .map(|(key, window, count)| format!("{key} {} {count}", window.start))
 ///     .sink("out", discard());
 /// # assert!(job.build().is_ok());

@@ -1,7 +1,5 @@
 //! Jobs with named states of all kinds, timers of processing time and windows, in worlds where everything fails.
 
-#![expect(clippy::unwrap_used, reason = "a test may panic")]
-
 use std::time::Duration;
 
 use cutwater_core::Timestamp;

@@ -236,6 +236,31 @@ pub fn every_kind_restores_into_any_parallelism<B: StateBackend>(make: impl Fn()
     }
 }
 
+/// A block of any kind that was cut short is refused, and one with a changed byte is refused or restored, without a panic.
+pub fn a_damaged_block_of_any_kind_is_no_panic<B: StateBackend>(make: impl Fn() -> B) {
+    let backend = make();
+    let mut all = All::empty(&backend, 0, 1);
+    all.fill(3);
+    let groups = crate::harness::max_parallelism().all();
+    let blocks: Vec<Vec<Block>> = all.states().into_iter().map(snapshot).collect();
+    for (place, blocks) in blocks.iter().enumerate() {
+        let good = &blocks[0];
+        for at in 0..good.payload.len() {
+            let mut short = good.clone();
+            short.payload.truncate(at);
+            let mut target = All::empty(&backend, 0, 1);
+            assert!(target.states()[place].restore(&short, groups).is_err(), "state {place}, cut at {at}");
+            for bit in [1, 0x80] {
+                let mut flipped = good.clone();
+                flipped.payload[at] ^= bit;
+                // Half of the key groups, so that a changed key may be one of another subtask.
+                let mut target = All::empty(&backend, 0, 2);
+                let _ = target.states()[place].restore(&flipped, groups);
+            }
+        }
+    }
+}
+
 /// What was stamped at or before the horizon is left out of snapshots, also if it is overwritten meanwhile; what has no
 /// stamp stays.
 pub fn what_has_expired_is_left_out_of_snapshots<B: StateBackend>(make: impl Fn() -> B) {

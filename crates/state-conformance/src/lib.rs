@@ -62,6 +62,7 @@ macro_rules! suite {
             an_accumulator_is_one_value_for_each_key
             snapshots_of_every_kind_are_the_state_at_the_cut
             every_kind_restores_into_any_parallelism
+            a_damaged_block_of_any_kind_is_no_panic
             what_has_expired_is_left_out_of_snapshots
             cleaning_removes_what_has_expired_in_steps
             the_header_tells_types_apart

@@ -64,7 +64,11 @@ impl<K: Key, U: Key> Index<K, U> {
     }
 
     /// The user keys of the key, in order.
-    pub(crate) fn of(&self, hash: KeyHash, key: &K) -> impl DoubleEndedIterator<Item = (&KeyBytes, &U)> {
+    pub(crate) fn of<'a>(
+        &'a self,
+        hash: KeyHash,
+        key: &K,
+    ) -> impl DoubleEndedIterator<Item = (&'a KeyBytes, &'a U)> + use<'a, K, U> {
         let users = self.store.find(hash, hash.0, |users| users.key == *key).map(|place| self.store.at(place));
         let few = users.into_iter().flat_map(|users| users.few.iter().map(|(bytes, user)| (bytes, user)));
         few.chain(users.into_iter().flat_map(|users| users.many.iter()))

@@ -44,7 +44,7 @@ impl<K: Key, T: Data> ListTable<K, T> {
     }
 
     /// The elements of the key with their stamps, in the order in which they were appended.
-    pub fn iter(&self, hash: KeyHash, key: &K) -> impl Iterator<Item = (Option<i64>, &T)> {
+    pub fn iter<'a>(&'a self, hash: KeyHash, key: &'a K) -> impl Iterator<Item = (Option<i64>, &'a T)> {
         self.chunks.iter(hash, key).flat_map(|(_, stamp, chunk)| chunk.iter().map(move |element| (stamp, element)))
     }
 

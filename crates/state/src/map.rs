@@ -168,15 +168,18 @@ impl<K: Key, U: Key, V: Data> MapTable<K, U, V> {
     }
 
     /// The entries of the key with their stamps, in the order of the encoded user keys.
-    pub fn iter(&self, hash: KeyHash, key: &K) -> impl DoubleEndedIterator<Item = (&U, Option<i64>, &V)> {
+    pub fn iter<'a>(
+        &'a self,
+        hash: KeyHash,
+        key: &'a K,
+    ) -> impl DoubleEndedIterator<Item = (&'a U, Option<i64>, &'a V)> {
         let of = self.index.iter().flat_map(move |index| index.of(hash, key));
-        let key = key.clone();
         of.filter_map(move |(bytes, user)| {
             let spread = match only_one::<U>() {
                 true => single(hash),
                 false => mixed(hash, KeyHash::of(bytes.as_slice())),
             };
-            let place = self.store.find(hash, spread, |part| part.key == key && part.user == *user)?;
+            let place = self.store.find(hash, spread, |part| part.key == *key && part.user == *user)?;
             let part = self.store.at(place);
             Some((&part.user, stamp(part.stamp), &part.value))
         })
@@ -246,7 +249,7 @@ impl<K: Key, U: Key, V: Data> MapTable<K, U, V> {
     }
 
     /// The last user key of the key, with stamp and value.
-    pub(crate) fn last(&self, hash: KeyHash, key: &K) -> Option<(&U, Option<i64>, &V)> {
+    pub(crate) fn last<'a>(&'a self, hash: KeyHash, key: &'a K) -> Option<(&'a U, Option<i64>, &'a V)> {
         self.iter(hash, key).next_back()
     }
 }

@@ -41,6 +41,61 @@ pub trait Aggregate<T>: Clone + Send + Sync + 'static {
     fn result(&self, accumulator: &Self::Accumulator) -> Self::Out;
 }
 
+/// An [`Aggregate`] of closures, whose accumulator is the result: see [`folding`].
+#[derive(Clone, Debug)]
+pub struct Folding<C, F, M> {
+    create: C,
+    add: F,
+    merge: M,
+}
+
+/// An [`Aggregate`] of closures, where the accumulator is the result: what one begins as, how a record is added to it, and
+/// how another one is.
+///
+/// ```
+/// use cutwater_dataflow::{Aggregate, folding};
+///
+/// let count = folding(|| 0u64, |count, _: String| *count += 1, |count, other| *count += other);
+/// let mut counted = count.create();
+/// count.add(&mut counted, "one".to_owned());
+/// assert_eq!(count.result(&counted), 1);
+/// ```
+pub fn folding<T, V, C, F, M>(create: C, add: F, merge: M) -> Folding<C, F, M>
+where
+    C: Fn() -> V,
+    F: Fn(&mut V, T),
+    M: Fn(&mut V, V),
+{
+    Folding { create, add, merge }
+}
+
+impl<T, V, C, F, M> Aggregate<T> for Folding<C, F, M>
+where
+    V: Data + Clone,
+    C: Fn() -> V + Clone + Send + Sync + 'static,
+    F: Fn(&mut V, T) + Clone + Send + Sync + 'static,
+    M: Fn(&mut V, V) + Clone + Send + Sync + 'static,
+{
+    type Accumulator = V;
+    type Out = V;
+
+    fn create(&self) -> V {
+        (self.create)()
+    }
+
+    fn add(&self, accumulator: &mut V, record: T) {
+        (self.add)(accumulator, record);
+    }
+
+    fn merge(&self, accumulator: &mut V, other: V) {
+        (self.merge)(accumulator, other);
+    }
+
+    fn result(&self, accumulator: &V) -> V {
+        accumulator.clone()
+    }
+}
+
 /// The reduced value of the key at hand, of a [`ReducingState`].
 pub struct ReducingAccess<'a, K: Key, V: Data> {
     value: ValueAccess<'a, K, V>,
