@@ -26,7 +26,8 @@
 //! # The parts
 //!
 //! - [`Job`] and its streams: sources, `map`, `filter`, `flat_map`, `key_by`, `process` with state and timers, `fold`,
-//!   sinks. Of your own: [`Source`], [`Sink`], [`KeyedProcess`].
+//!   [`Windows`], sinks. Of your own: [`Source`], [`Sink`], [`KeyedProcess`] with [`States`] of every kind, each with a
+//!   [`Ttl`] if wanted; [`testing`] runs one in a test.
 //! - [`run`] and [`spawn`] with [`Options`]; [`JobHandle`] has status, checkpoints by hand, cancel.
 //! - [`Config`]: Flink's keys from `cutwater.yaml`, `config.yaml` or `flink-conf.yaml`, from code ([`Settings`], with
 //!   Flink's words) and environment.

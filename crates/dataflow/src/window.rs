@@ -67,7 +67,8 @@ impl Windows {
         Self::sliding(size, size)
     }
 
-    /// A window of this size every `slide`: a record is in `size / slide` of them, in none if it falls between two.
+    /// A window of this size every `slide`: a record is in `size / slide` of them, at most 100,000, and in none if it falls
+    /// between two.
     #[must_use]
     pub fn sliding(size: Duration, slide: Duration) -> Self {
         Self { kind: Kind::Sliding { size: millis(size), slide: millis(slide) }, offset: 0 }
@@ -96,6 +97,9 @@ impl Windows {
             Kind::Sliding { size, slide } if size < 1 || slide < 1 => {
                 Err("size and slide of windows must be at least a millisecond".to_owned())
             }
+            Kind::Sliding { size, slide } if size / slide > MOST_WINDOWS => {
+                Err(format!("a record would be in {} windows, more than {MOST_WINDOWS}: slide further", size / slide))
+            }
             Kind::Sliding { slide, .. } if self.offset.unsigned_abs() >= slide.unsigned_abs() => {
                 Err(format!("the offset of {} ms is not less than the {slide} ms between two windows", self.offset))
             }
@@ -120,6 +124,9 @@ impl Windows {
         }
     }
 }
+
+/// A record is in so many windows at the most.
+const MOST_WINDOWS: i64 = 100_000;
 
 fn millis(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)

@@ -11,7 +11,7 @@ use cutwater_file::lines_sink;
 use cutwater_simulation::{Env, Mark, Mutant, Simulation};
 
 const RELEASE: bool = !cfg!(debug_assertions);
-const SEEDS: u64 = if RELEASE { 10_000 } else { 60 };
+const SEEDS: u64 = if RELEASE { 2_000 } else { 60 };
 const KEYS: u64 = 7;
 const RECORDS: u64 = 240;
 

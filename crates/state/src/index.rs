@@ -74,6 +74,12 @@ impl<K: Key, U: Key> Index<K, U> {
         few.chain(users.into_iter().flat_map(|users| users.many.iter()))
     }
 
+    /// The last user key of the key.
+    pub(crate) fn last(&self, hash: KeyHash, key: &K) -> Option<(&KeyBytes, &U)> {
+        let users = self.store.at(self.store.find(hash, hash.0, |users| users.key == *key)?);
+        users.many.last_key_value().or_else(|| users.few.last().map(|(bytes, user)| (bytes, user)))
+    }
+
     pub(crate) fn len(&self, hash: KeyHash, key: &K) -> usize {
         let place = self.store.find(hash, hash.0, |users| users.key == *key);
         place.map_or(0, |place| self.store.at(place).few.len() + self.store.at(place).many.len())

@@ -1,5 +1,6 @@
 use cutwater_core::{KeyGroupRange, KeyHash};
 
+use crate::map::Last;
 use crate::{Block, Data, Key, MapTable, Snapshotable, StateError, StateHeader, StateKind, SweepProgress, TableSpec};
 
 /// A list for each key, in chunks of at most [`ListTable::CHUNK`] elements: an append touches the last chunk only, and
@@ -28,16 +29,14 @@ impl<K: Key, T: Data> ListTable<K, T> {
     /// During a sweep, if the last chunk can't be encoded as it is; [`StateError::Crowded`] if the key has four million
     /// chunks. The list is then as it was.
     pub fn push(&mut self, hash: KeyHash, key: &K, written: Option<i64>, element: T) -> Result<(), StateError> {
-        let last = self.chunks.last(hash, key).map(|(number, stamp, chunk)| (*number, stamp, chunk.len()));
-        let next = match last {
-            Some((number, stamp, length)) if stamp == written && length < Self::CHUNK => {
-                if let Some(chunk) = self.chunks.get_mut(hash, key, &number, None)? {
-                    chunk.push(element);
-                }
+        let room = |stamp, chunk: &Vec<T>| stamp == written && chunk.len() < Self::CHUNK;
+        let next = match self.chunks.last_mut(hash, key, room)? {
+            Last::Wanted(chunk) => {
+                chunk.push(element);
                 return Ok(());
             }
-            Some((number, ..)) => number + 1,
-            None => 0,
+            Last::Other(number) => number + 1,
+            Last::None => 0,
         };
         self.chunks.insert(hash, key, next, written, vec![element])?;
         Ok(())

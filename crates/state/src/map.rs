@@ -175,10 +175,7 @@ impl<K: Key, U: Key, V: Data> MapTable<K, U, V> {
     ) -> impl DoubleEndedIterator<Item = (&'a U, Option<i64>, &'a V)> {
         let of = self.index.iter().flat_map(move |index| index.of(hash, key));
         of.filter_map(move |(bytes, user)| {
-            let spread = match only_one::<U>() {
-                true => single(hash),
-                false => mixed(hash, KeyHash::of(bytes.as_slice())),
-            };
+            let spread = spread_of_bytes::<U>(hash, bytes);
             let place = self.store.find(hash, spread, |part| part.key == *key && part.user == *user)?;
             let part = self.store.at(place);
             Some((&part.user, stamp(part.stamp), &part.value))
@@ -248,10 +245,33 @@ impl<K: Key, U: Key, V: Data> MapTable<K, U, V> {
         Ok(KeyBytes::from(self.scratch.as_slice()))
     }
 
-    /// The last user key of the key, with stamp and value.
-    pub(crate) fn last<'a>(&'a self, hash: KeyHash, key: &'a K) -> Option<(&'a U, Option<i64>, &'a V)> {
-        self.iter(hash, key).next_back()
+    /// The last user key of the key, if `wanted` says so of it, with its value to be changed; else the user key alone.
+    #[inline]
+    pub(crate) fn last_mut(
+        &mut self,
+        hash: KeyHash,
+        key: &K,
+        wanted: impl FnOnce(Option<i64>, &V) -> bool,
+    ) -> Result<Last<'_, U, V>, StateError> {
+        let Some((bytes, user)) = self.index.as_ref().and_then(|index| index.last(hash, key)) else {
+            return Ok(Last::None);
+        };
+        let spread = spread_of_bytes::<U>(hash, bytes);
+        let found = self.store.find(hash, spread, |part| part.key == *key && part.user == *user);
+        let Some(place) = found else { return Ok(Last::None) };
+        let part = self.store.at(place);
+        if !wanted(stamp(part.stamp), &part.value) {
+            return Ok(Last::Other(part.user.clone()));
+        }
+        Ok(Last::Wanted(&mut self.store.at_mut(hash, place)?.value))
     }
+}
+
+/// What [`MapTable::last_mut`] found.
+pub(crate) enum Last<'a, U, V> {
+    None,
+    Other(U),
+    Wanted(&'a mut V),
 }
 
 impl<K: Key, U: Key, V: Data> Snapshotable for MapTable<K, U, V> {
@@ -323,6 +343,15 @@ fn spread<U: Key>(hash: KeyHash, user: &U, scratch: &mut Vec<u8>) -> u64 {
         return single(hash);
     }
     mixed(hash, hash_key(user, scratch))
+}
+
+/// The same from the encoded user key.
+#[inline]
+fn spread_of_bytes<U: Key>(hash: KeyHash, user: &KeyBytes) -> u64 {
+    if only_one::<U>() {
+        return single(hash);
+    }
+    mixed(hash, KeyHash::of(user.as_slice()))
 }
 
 /// Whether a key can have only one user key. Folds to a constant.

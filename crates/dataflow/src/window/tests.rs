@@ -42,6 +42,7 @@ fn wrong_windows_are_errors_of_the_graph() {
     let cases = [
         (Windows::tumbling(Duration::from_micros(999)), "at least a millisecond"),
         (Windows::sliding(ms(10), ms(0)), "at least a millisecond"),
+        (Windows::sliding(ms(1 << 40), ms(1)), "slide further"),
         (Windows::sessions(ms(0)), "gap of sessions"),
         (Windows::sessions(ms(5)).offset(1), "no offset"),
         (Windows::tumbling(ms(10)).offset(-10), "offset of -10 ms"),
