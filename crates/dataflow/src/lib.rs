@@ -21,7 +21,7 @@
 //!   `process`, `process_with_timers` and `fold`.
 //! - [`KeyedProcess`] is an operator of your own with state and timers, of event and of processing time; [`States`] declares
 //!   further states of it: values, lists, maps, reduced and aggregated values, each with a [`Ttl`] if wanted.
-//! - [`Windows`] group the records of a key by event time: tumbling, sliding, sessions, with lateness.
+//! - [`Windows`] group the records of a key by time: tumbling, sliding, sessions, with lateness.
 //! - [`testing`] runs one keyed operator in a test.
 //! - [`Source`] and [`Sink`] are what connectors implement; [`from_iter`], [`generator`], [`discard`] and [`Collect`]
 //!   need nothing outside the process.
@@ -31,7 +31,7 @@
 //! Consecutive operators without `key_by` between them run fused, without a call per record; records cross to another
 //! subtask in batches of [`exec::BATCH_RECORDS`].
 //!
-//! Not here yet: union, connect, side outputs, broadcast; triggers, evictors and windows by processing time.
+//! Not here yet: union, connect, side outputs, broadcast; triggers and evictors of windows.
 
 mod builtin;
 pub mod exec;

@@ -1,4 +1,4 @@
-//! Windows by event time on keyed streams.
+//! Windows on keyed streams.
 
 mod contents;
 mod operator;
@@ -17,7 +17,7 @@ use crate::stage::Identity;
 use crate::states::Aggregate;
 use crate::stream::{Head, KeyedStream, Stream};
 
-/// A stretch of event time: from `start` to before `end`, in milliseconds.
+/// A stretch of time: from `start` to before `end`, in milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Window {
     /// The first millisecond.
@@ -43,13 +43,16 @@ impl Window {
     }
 }
 
-/// Which windows a record belongs to. Flink's assigners for event time, and their rules.
+/// Which windows a record belongs to. Flink's assigners, and their rules.
+///
+/// They go by event time, unless [`Self::by_processing_time`] says otherwise.
 ///
 /// Durations are whole milliseconds, at least one; wrong ones are an error of the graph.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Windows {
     kind: Kind,
     offset: i64,
+    processing: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,14 +74,14 @@ impl Windows {
     /// between two.
     #[must_use]
     pub fn sliding(size: Duration, slide: Duration) -> Self {
-        Self { kind: Kind::Sliding { size: millis(size), slide: millis(slide) }, offset: 0 }
+        Self { kind: Kind::Sliding { size: millis(size), slide: millis(slide) }, offset: 0, processing: false }
     }
 
     /// A window from the first record of a key until `gap` after its last one: a record less than or just `gap` away from
     /// a window joins it, and windows that meet by it become one.
     #[must_use]
     pub fn sessions(gap: Duration) -> Self {
-        Self { kind: Kind::Session { gap: millis(gap) }, offset: 0 }
+        Self { kind: Kind::Session { gap: millis(gap) }, offset: 0, processing: false }
     }
 
     /// Tumbling and sliding windows begin `millis` later, or earlier if it is negative: less than the size of the former,
@@ -88,8 +91,21 @@ impl Windows {
         Self { offset: millis, ..self }
     }
 
+    /// A record belongs to windows by the wall clock at the time when it comes, and a window fires once the clock has passed
+    /// its last millisecond. Nothing is late, so that no lateness can be allowed. What is in a window differs from run to
+    /// run, and after a failure too, but each record is in its windows once. Windows that are open at the end of all input
+    /// do not fire, as timers of processing time do not. A session has ended `gap` after its last record, so that a record
+    /// just then begins another.
+    #[must_use]
+    pub fn by_processing_time(self) -> Self {
+        Self { processing: true, ..self }
+    }
+
     /// What is wrong with it.
-    fn check(self) -> Result<(), String> {
+    fn check(self, lateness: i64) -> Result<(), String> {
+        if self.processing && lateness != 0 {
+            return Err("nothing is late in windows by processing time: leave allowed_lateness out".to_owned());
+        }
         match self.kind {
             Kind::Session { gap } if gap < 1 => Err("the gap of sessions must be at least a millisecond".to_owned()),
             Kind::Session { .. } if self.offset != 0 => Err("sessions have no offset".to_owned()),
@@ -158,13 +174,13 @@ pub enum Windowed<R, T> {
     Late(T),
 }
 
-/// A keyed stream by windows of event time.
+/// A keyed stream by windows.
 ///
-/// A window fires when the watermark reaches its last millisecond. Then it goes, unless lateness is allowed: until so long
+/// A window of event time fires when the watermark reaches its last millisecond. Then it goes, unless lateness is allowed: until so long
 /// after, each record that belongs to it makes it fire again, with all it has. What comes later still is *late*: counted,
 /// if asked for, and dropped or emitted. Results carry the time of the last millisecond of their window.
 ///
-/// What windows hold is keyed state, and they fire by timers: they are part of checkpoints and restore at any
+/// What windows hold is keyed state, and they fire by timers, so they are part of checkpoints and restore at any
 /// parallelism.
 ///
 /// ```
@@ -189,7 +205,7 @@ pub struct WindowedStream<'j, K, T> {
 }
 
 impl<'j, K: Key, T: Data> KeyedStream<'j, K, T> {
-    /// Groups the records of each key by windows of event time.
+    /// Groups the records of each key by windows.
     pub fn window(self, windows: Windows) -> WindowedStream<'j, K, T> {
         WindowedStream { stream: self, windows, lateness: Duration::ZERO, late: LateCount::default() }
     }

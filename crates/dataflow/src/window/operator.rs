@@ -3,7 +3,7 @@
 use std::marker::PhantomData;
 
 use cutwater_core::Timestamp;
-use cutwater_state::{Data, Key};
+use cutwater_state::{Data, Key, StateError};
 
 use super::contents::Contents;
 use super::{Kind, LateCount, Window, Windowed, Windows};
@@ -71,15 +71,35 @@ impl<C, E> WindowOperator<C, E> {
         Self { windows, lateness, late, contents, emit: PhantomData }
     }
 
+    /// The time of the timer that makes the window fire. A wall clock that shows the last millisecond may do so for more
+    /// records; a watermark that does says that there are none.
+    fn due(&self, window: Window) -> Timestamp {
+        if self.windows.processing { Timestamp(window.end) } else { window.last() }
+    }
+
     /// When what the window holds goes; `None`: never, its time is too far ahead.
     fn cleanup(&self, window: Window) -> Option<Timestamp> {
-        let time = window.last().0.checked_add(self.lateness)?;
+        let time = self.due(window).0.checked_add(self.lateness)?;
         (time != i64::MAX).then_some(Timestamp(time))
     }
 
-    /// Whether the window is gone, or would be.
+    /// Whether the window is gone, or would be. By processing time a record is never behind the clock.
     fn is_over(&self, window: Window, watermark: Timestamp) -> bool {
-        self.cleanup(window).is_some_and(|cleanup| cleanup <= watermark)
+        !self.windows.processing && self.cleanup(window).is_some_and(|cleanup| cleanup <= watermark)
+    }
+
+    fn register<K: Key, O>(&self, cx: Cx<'_, '_, K, O>, time: Timestamp) -> Result<(), StateError> {
+        match self.windows.processing {
+            true => cx.register_processing_timer(time),
+            false => cx.register_timer(time),
+        }
+    }
+
+    fn delete<K: Key, O>(&self, cx: Cx<'_, '_, K, O>, time: Timestamp) -> Result<(), StateError> {
+        match self.windows.processing {
+            true => cx.delete_processing_timer(time),
+            false => cx.delete_timer(time),
+        }
     }
 
     /// Notes a record that belongs to no window any more.
@@ -110,13 +130,13 @@ impl<C, E> WindowOperator<C, E> {
         C: Contents<K, T>,
         E: Emit<C::Out, T>,
     {
-        if window.last() <= cx.watermark() {
+        if !self.windows.processing && window.last() <= cx.watermark() {
             self.fire(cx, window)?;
         } else {
-            cx.register_timer(window.last())?;
+            self.register(cx, self.due(window))?;
         }
         if let Some(cleanup) = self.cleanup(window) {
-            cx.register_timer(cleanup)?;
+            self.register(cx, cleanup)?;
         }
         Ok(())
     }
@@ -135,10 +155,10 @@ impl<C, E> WindowOperator<C, E> {
         if met.iter().any(|window| *window != joined) {
             self.contents.merge(cx, &met, joined)?;
             // Timers of a key have no other name than their time, which another window may share.
-            let times = |window: &Window| [Some(window.last()), self.cleanup(*window)].into_iter().flatten();
+            let times = |window: &Window| [Some(self.due(*window)), self.cleanup(*window)].into_iter().flatten();
             let kept: Vec<Timestamp> = others.iter().chain([&joined]).flat_map(times).collect();
             for time in met.iter().flat_map(times).filter(|time| !kept.contains(time)) {
-                cx.delete_timer(time)?;
+                self.delete(cx, time)?;
             }
         }
         Ok(Some(joined))
@@ -158,12 +178,13 @@ where
     fn initial(&self) {}
 
     fn open(&mut self, states: &mut States<'_, K>) -> Result<(), UserError> {
-        self.windows.check()?;
+        self.windows.check(self.lateness)?;
         Ok(self.contents.open(states)?)
     }
 
     fn process(&mut self, cx: &mut ProcessContext<'_, K, (), E::Out>, record: T) -> Result<(), UserError> {
-        let Some(time) = cx.timestamp() else {
+        let time = if self.windows.processing { Some(cx.processing_time()) } else { cx.timestamp() };
+        let Some(time) = time else {
             let reason = "a record without event time came to a window: let the source give times to its records";
             return Err(NonRecoverable::new(reason).into());
         };
@@ -198,7 +219,7 @@ where
 
     fn on_timer(&mut self, cx: &mut ProcessContext<'_, K, (), E::Out>, time: Timestamp) -> Result<(), UserError> {
         for window in self.contents.windows(cx)? {
-            if window.last() == time {
+            if self.due(window) == time {
                 self.fire(cx, window)?;
             }
             if self.cleanup(window) == Some(time) {
@@ -206,5 +227,13 @@ where
             }
         }
         Ok(())
+    }
+
+    fn on_processing_timer(
+        &mut self,
+        cx: &mut ProcessContext<'_, K, (), E::Out>,
+        time: Timestamp,
+    ) -> Result<(), UserError> {
+        self.on_timer(cx, time)
     }
 }

@@ -31,7 +31,7 @@ fn records_belong_to_the_windows_that_hold_their_time() {
         ("the last time", Windows::tumbling(ms(10)), i64::MAX, vec![(i64::MAX - 7, i64::MAX)]),
     ];
     for (name, windows, time, expected) in cases {
-        assert_eq!(windows.check(), Ok(()), "{name}");
+        assert_eq!(windows.check(0), Ok(()), "{name}");
         let found: Vec<_> = windows.assign(Timestamp(time)).into_iter().map(|it| (it.start, it.end)).collect();
         assert_eq!(found, expected, "{name}");
     }
@@ -314,6 +314,46 @@ fn windows_fire_and_go_as_flink_has_it() {
         follow(name, TestHarness::new(aggregated(windows, lateness), 3).unwrap(), &steps);
         follow(name, TestHarness::new(elements(windows, lateness), 2).unwrap(), &steps);
     }
+}
+
+/// A record that comes when the wall clock shows `wall`.
+fn at_wall(harness: &mut TestHarness<u64, u64, impl KeyedProcess<u64, u64, Out = Out>>, wall: i64, record: u64) {
+    harness.processing_time(wall).unwrap();
+    // Its own time has no meaning here, and a watermark has none either.
+    harness.push_at(5, 1, record).unwrap();
+    harness.watermark(wall * 100).unwrap();
+}
+
+#[test]
+fn windows_by_processing_time_go_by_the_wall_clock() {
+    let fired = |start, end, records: &[u64]| {
+        (Some(Timestamp(end - 1)), Windowed::Result((1, window(start, end), records.to_vec())))
+    };
+    let operator = || aggregated(Windows::tumbling(ms(10)).by_processing_time(), 0);
+    let mut harness = TestHarness::new(operator(), 1).unwrap();
+    for (wall, n) in [(1, 1), (8, 2), (9, 3)] {
+        at_wall(&mut harness, wall, n);
+    }
+    assert_eq!(harness.take(), [], "the last millisecond is not over");
+    harness.processing_time(10).unwrap();
+    assert_eq!(harness.take(), [fired(0, 10, &[1, 2, 3])]);
+    at_wall(&mut harness, 12, 4);
+    let mut harness = TestHarness::restore(operator(), 3, &harness.snapshot().unwrap()).unwrap();
+    harness.processing_time(50).unwrap();
+    assert_eq!(harness.take(), [fired(10, 20, &[4])], "what came due while the job was down fires");
+    assert_eq!(harness.entries("windows") + harness.entries("processing-timers"), 0);
+
+    let mut harness = TestHarness::new(elements(Windows::sessions(ms(10)).by_processing_time(), 0), 2).unwrap();
+    for (wall, n) in [(1, 1), (10, 2), (19, 3)] {
+        at_wall(&mut harness, wall, n);
+    }
+    assert_eq!(harness.entries("processing-timers"), 1, "those of what was merged are taken back");
+    harness.processing_time(28).unwrap();
+    assert_eq!(harness.take(), []);
+    harness.processing_time(29).unwrap();
+    assert_eq!(harness.take(), [fired(1, 29, &[1, 2, 3])]);
+    let late = aggregated(Windows::tumbling(ms(10)).by_processing_time(), 1);
+    assert!(TestHarness::new(late, 1).err().unwrap().to_string().contains("allowed_lateness"));
 }
 
 #[test]
