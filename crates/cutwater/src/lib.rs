@@ -81,6 +81,11 @@ pub use {
 #[doc = include_str!("../../../README.md")]
 struct Readme;
 
+/// Compiles and runs the code of docs/state.md.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/state.md")]
+struct StatePage;
+
 /// Compiles and runs the code of docs/simulation.md.
 #[cfg(all(doctest, feature = "simulation"))]
 #[doc = include_str!("../../../docs/simulation.md")]

@@ -38,7 +38,11 @@ use crate::stream::{Head, OperatorKind, OperatorSpec};
 ///         Ok(())
 ///     }
 ///
-///     fn process(&mut self, cx: &mut ProcessContext<'_, String, u64, (String, u64)>, user: String) -> Result<(), UserError> {
+///     fn process(
+///         &mut self,
+///         cx: &mut ProcessContext<'_, String, u64, (String, u64)>,
+///         user: String,
+///     ) -> Result<(), UserError> {
 ///         *cx.state()? += 1;
 ///         let mut pages = cx.map(self.pages)?;
 ///         let seen = pages.get_or_insert_with(&user, || 0)?;

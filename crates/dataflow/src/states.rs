@@ -1,25 +1,27 @@
 //! The named states of a keyed operator: how they are declared and reached.
 
 mod closures;
+mod error;
 mod fold;
 mod list;
 mod map;
+mod named;
 mod value;
 
 use std::any::{Any, type_name};
 use std::marker::PhantomData;
 
-use cutwater_core::{KeyGroupRange, KeyHash, MaxParallelism, OperatorUid};
-use cutwater_state::{
-    Accumulator, Data, Key, ListTable, MapTable, Snapshotable, StateError, StateKind, TableSpec, Timers,
-};
+use cutwater_state::{Accumulator, Data, Key, ListTable, MapTable, StateKind, TableSpec};
 
 pub use self::closures::StatefulFn;
+pub use self::error::StatesError;
 pub use self::fold::{Aggregate, AggregatingAccess, Folding, ReducingAccess, folding};
 pub use self::list::ListAccess;
 pub use self::map::MapAccess;
+pub(crate) use self::named::{At, Named};
+use self::named::{Kept, Slot};
 pub use self::value::ValueAccess;
-use crate::ttl::{Life, Now, Ttl};
+use crate::ttl::Ttl;
 
 /// Names that an operator's own value and its timers have.
 pub(crate) const OWN: [(&str, &str); 3] = [
@@ -27,60 +29,10 @@ pub(crate) const OWN: [(&str, &str); 3] = [
     ("timers", "its event-time timers"),
     ("processing-timers", "its processing-time timers"),
 ];
-/// Slots visited with each batch to find what has expired.
-const CLEAN_SLOTS: usize = 256;
 /// A name of a state has so many bytes at the most.
 const LONGEST_NAME: usize = 200;
 /// An operator has so many states at the most.
 const MOST_STATES: usize = 256;
-
-/// Why a state of an operator could not be declared or reached.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum StatesError {
-    /// Two states of one operator have the same name.
-    #[error("operator {operator} has two states named {name}: {first}, and {second}: give one another name")]
-    DuplicateName {
-        /// The operator.
-        operator: OperatorUid,
-        /// The name.
-        name: String,
-        /// What the first one is.
-        first: String,
-        /// What the second one is.
-        second: String,
-    },
-    /// A name that can't be one.
-    #[error("operator {operator}: {name:?} is no name for a state: it needs 1 to 200 bytes without control characters")]
-    Name {
-        /// The operator.
-        operator: OperatorUid,
-        /// The name.
-        name: String,
-    },
-    /// A time-to-live below a millisecond.
-    #[error("state {name} of {operator} has a time-to-live of less than a millisecond")]
-    Ttl {
-        /// The operator.
-        operator: OperatorUid,
-        /// The state.
-        name: String,
-    },
-    /// More states than an operator can have.
-    #[error("operator {operator} declares more than {most} states: use a map with several entries instead")]
-    TooMany {
-        /// The operator.
-        operator: OperatorUid,
-        /// How many it can have.
-        most: usize,
-    },
-    /// A handle that was not declared, or in another operator.
-    #[error("{handle} was not declared by this operator: declare it in `open` and keep what that returns")]
-    Undeclared {
-        /// The type of the handle.
-        handle: &'static str,
-    },
-}
 
 macro_rules! handles {
     ($($(#[$doc:meta])* $name:ident<$($type:ident),+>)*) => {
@@ -257,152 +209,6 @@ impl<K: Key> States<'_, K> {
         Ok(place)
     }
 }
-
-/// A table with what the chain does to each of them, whatever its types.
-pub(crate) trait Kept: Snapshotable {
-    fn any(&mut self) -> &mut dyn Any;
-    fn set_horizon(&mut self, horizon: i64);
-    fn clean(&mut self, horizon: i64, now: i64, slots: usize) -> Result<u64, StateError>;
-}
-
-macro_rules! kept {
-    ($table:ident<$($type:ident: $bound:ident),+>) => {
-        impl<$($type: $bound),+> Kept for $table<$($type),+> {
-            fn any(&mut self) -> &mut dyn Any {
-                self
-            }
-
-            fn set_horizon(&mut self, horizon: i64) {
-                self.set_horizon(horizon);
-            }
-
-            fn clean(&mut self, horizon: i64, now: i64, slots: usize) -> Result<u64, StateError> {
-                self.clean(horizon, now, slots)
-            }
-        }
-    };
-}
-
-kept!(MapTable<K: Key, U: Key, V: Data>);
-kept!(ListTable<K: Key, T: Data>);
-
-struct Slot {
-    name: String,
-    /// For messages.
-    what: String,
-    table: Box<dyn Kept>,
-    ttl: Option<Ttl>,
-    /// How a reducing or aggregating state takes a record.
-    function: Box<dyn Any + Send>,
-}
-
-/// What a keyed operator has beside its own value and its event-time timers.
-pub(crate) struct Named<K: Key> {
-    operator: OperatorUid,
-    max_parallelism: MaxParallelism,
-    key_groups: KeyGroupRange,
-    slots: Vec<Slot>,
-    pub(crate) processing: Timers<K>,
-    /// The wall clock of the quantum.
-    pub(crate) wall: cutwater_core::Timestamp,
-    /// The watermark, or the time of the timer that fires.
-    pub(crate) event: cutwater_core::Timestamp,
-}
-
-impl<K: Key> Named<K> {
-    pub(crate) fn new(operator: OperatorUid, max_parallelism: MaxParallelism, key_groups: KeyGroupRange) -> Self {
-        let spec =
-            TableSpec { operator: operator.clone(), name: "processing-timers".to_owned(), max_parallelism, key_groups };
-        Self {
-            operator,
-            max_parallelism,
-            key_groups,
-            slots: Vec::new(),
-            processing: Timers::processing(spec),
-            wall: cutwater_core::Timestamp::MIN,
-            event: cutwater_core::Timestamp::MIN,
-        }
-    }
-
-    pub(crate) fn spec(&self, name: &str) -> TableSpec {
-        TableSpec {
-            operator: self.operator.clone(),
-            name: name.to_owned(),
-            max_parallelism: self.max_parallelism,
-            key_groups: self.key_groups,
-        }
-    }
-
-    pub(crate) fn states(&mut self) -> States<'_, K> {
-        States { named: self, ttl: None }
-    }
-
-    /// All of them, in an order that never changes.
-    pub(crate) fn all(&mut self) -> impl Iterator<Item = &mut dyn Snapshotable> {
-        let Self { processing, slots, .. } = self;
-        let slots = slots.iter_mut().map(|slot| &mut *slot.table as &mut dyn Snapshotable);
-        std::iter::once(processing as &mut dyn Snapshotable).chain(slots)
-    }
-
-    /// Before a cut: what has expired stays out of the snapshot.
-    pub(crate) fn set_horizons(&mut self) {
-        let now = self.now();
-        for slot in &mut self.slots {
-            if !slot.table.sweeping() {
-                slot.table.set_horizon(slot.ttl.map_or(i64::MIN, |ttl| ttl.life(now).horizon));
-            }
-        }
-    }
-
-    /// A bounded step of the search for what has expired.
-    pub(crate) fn clean(&mut self) -> Result<(), StateError> {
-        let now = self.now();
-        for slot in &mut self.slots {
-            if let Some(Life { horizon, written: Some(written), .. }) = slot.ttl.map(|ttl| ttl.life(now))
-                && horizon != i64::MIN
-            {
-                slot.table.clean(horizon, written, CLEAN_SLOTS)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn now(&self) -> Now {
-        Now { wall: self.wall, event: self.event, event_write: self.event }
-    }
-
-    /// The table at the handle's place, with what stamps mean for it now and its function.
-    #[inline]
-    fn reach<T: 'static>(
-        &mut self,
-        place: u16,
-        handle: &'static str,
-        record: cutwater_core::Timestamp,
-    ) -> Result<(&mut T, Life, &dyn Any), StatesError> {
-        let now = Now { event_write: record.max(self.event), ..self.now() };
-        let undeclared = StatesError::Undeclared { handle };
-        let Some(slot) = self.slots.get_mut(usize::from(place)) else { return Err(undeclared) };
-        let life = slot.ttl.map_or(Life::ENDLESS, |ttl| ttl.life(now));
-        match slot.table.any().downcast_mut::<T>() {
-            Some(table) => Ok((table, life, &*slot.function)),
-            None => Err(undeclared),
-        }
-    }
-}
-
-/// The place of a key in its state.
-pub(crate) struct At<'a, K> {
-    pub(crate) hash: KeyHash,
-    pub(crate) key: &'a K,
-}
-
-impl<K> Clone for At<'_, K> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-
-impl<K> Copy for At<'_, K> {}
 
 #[cfg(test)]
 mod tests;
