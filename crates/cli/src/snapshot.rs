@@ -7,7 +7,7 @@ use cutwater_coordinator::inspect::slot_name;
 use cutwater_coordinator::{CompletedCheckpoint, FileRef, SubtaskSnapshot, TaskSnapshot};
 use cutwater_dataflow::exec::SnapshotKind;
 use cutwater_state::format::{ReadAt, SnapshotReader};
-use cutwater_state::{StateError, StateHeader, StateKind};
+use cutwater_state::{StateError, StateHeader};
 use cutwater_storage::{ObjectName, ObjectReader, Store, verify};
 use cutwater_task::TaskSnapshot as Inline;
 use serde::{Deserialize, Serialize};
@@ -224,10 +224,7 @@ impl State {
         Self {
             operator: header.operator.to_string(),
             name: header.name.clone(),
-            kind: match header.kind {
-                StateKind::Value => "value",
-                StateKind::Timers => "timers",
-            },
+            kind: header.kind.name(),
             key_codec: header.key_codec.name().to_owned(),
             key_schema: header.key_schema.to_string(),
             value_codec: header.value_codec.name().to_owned(),

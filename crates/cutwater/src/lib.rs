@@ -26,8 +26,9 @@
 //! # The parts
 //!
 //! - [`Job`] and its streams: sources, `map`, `filter`, `flat_map`, `key_by`, `process` with state and timers, `fold`,
-//!   `fan_out`, `union`, `rebalance`, `broadcast`, `connect`, side outputs, sinks. Of your own: [`Source`], [`Sink`], [`KeyedProcess`],
-//!   [`KeyedProcess2`].
+//!   `fan_out`, `union`, `rebalance`, `broadcast`, `connect`, side outputs, [`Windows`], sinks. Of your own: [`Source`],
+//!   [`Sink`], [`KeyedProcess`] and [`KeyedProcess2`] with [`States`] of every kind, each with a [`Ttl`] if wanted;
+//!   [`testing`] runs one in a test.
 //! - [`run`] and [`spawn`] with [`Options`]; [`JobHandle`] has status, checkpoints by hand, cancel.
 //! - [`Config`]: Flink's keys from `cutwater.yaml`, `config.yaml` or `flink-conf.yaml`, from code ([`Settings`], with
 //!   Flink's words) and environment.
@@ -53,6 +54,12 @@ pub use cutwater_config::{CheckpointingMode, Config, ConfigError, Resolved, Sett
 pub use cutwater_coordinator::{AbortReason, CompletedCheckpoint};
 pub use cutwater_core::{
     Attempt, CheckpointId, Epoch, KeyGroup, KeyGroupRange, KeyHash, MaxParallelism, Moment, OperatorUid, Timestamp,
+};
+pub use cutwater_dataflow::testing;
+pub use cutwater_dataflow::{
+    Aggregate, AggregatingAccess, AggregatingState, Folding, LateCount, ListAccess, ListState, MapAccess, MapState,
+    ReducingAccess, ReducingState, States, StatesError, Ttl, ValueAccess, ValueState, Window, Windowed, WindowedStream,
+    Windows, folding,
 };
 pub use cutwater_dataflow::{
     Collect, CommitContext, CommitOutcome, Committer, ConnectedStreams, Discard, FanOut, GraphError, IntoUnion, Job,
@@ -88,6 +95,10 @@ struct SavepointsPage;
 #[cfg(doctest)]
 #[doc = include_str!("../../../docs/coming-from-flink.md")]
 struct FlinkPage;
+/// Compiles and runs the code of docs/state.md.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/state.md")]
+struct StatePage;
 
 /// Compiles and runs the code of docs/simulation.md.
 #[cfg(all(doctest, feature = "simulation"))]

@@ -1,7 +1,7 @@
 //! What most jobs use: `use cutwater::prelude::*`.
 
 pub use crate::{
-    CheckpointingMode, Collect, Config, Job, JobOutcome, KeyedProcess, KeyedProcess2, Options, OutputTag,
-    ProcessContext, RecordContext, Settings, StartFrom, Strategy, Timestamp, UserError, discard, file, from_iter,
-    generator,
+    Aggregate, CheckpointingMode, Collect, Config, Job, JobOutcome, KeyedProcess, KeyedProcess2, ListState, MapState,
+    Options, OutputTag, ProcessContext, RecordContext, Settings, StartFrom, States, Strategy, Timestamp, Ttl,
+    UserError, ValueState, Window, Windows, discard, file, folding, from_iter, generator,
 };

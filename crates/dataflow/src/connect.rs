@@ -10,9 +10,10 @@ use crate::UserError;
 use crate::exec::{AnyBatch, BuildContext, Chain, ChainSnapshot, Exec, SourcePoll};
 use crate::graph::BuildChain;
 use crate::job::Job;
-use crate::process::{KeyedChain, KeyedHead, KeyedProcess, ProcessContext};
+use crate::process::{KeyedChain, KeyedHead, KeyedProcess, ProcessContext, check_states};
 use crate::side::{MakeSides, SideOutputs};
 use crate::stage::{Identity, Stage};
+use crate::states::States;
 use crate::stream::{Build, Head, KeyedStream, OperatorSpec, Stream, TaskHead};
 
 /// An operator over two streams that are keyed alike: both reach the same state and timers of their key. Flink calls it
@@ -29,6 +30,16 @@ pub trait KeyedProcess2<K: Key, A, B>: Clone + Send + Sync + 'static {
 
     /// The state of a key that has none yet.
     fn initial(&self) -> Self::State;
+
+    /// Declares further states, as [`KeyedProcess::open`].
+    ///
+    /// # Errors
+    ///
+    /// As for [`KeyedProcess::open`].
+    fn open(&mut self, states: &mut States<'_, K>) -> Result<(), UserError> {
+        let _ = states;
+        Ok(())
+    }
 
     /// Takes a record of the first input.
     ///
@@ -50,6 +61,20 @@ pub trait KeyedProcess2<K: Key, A, B>: Clone + Send + Sync + 'static {
     ///
     /// As for [`KeyedProcess::process`].
     fn on_timer(
+        &mut self,
+        cx: &mut ProcessContext<'_, K, Self::State, Self::Out>,
+        time: Timestamp,
+    ) -> Result<(), UserError> {
+        let _ = (cx, time);
+        Ok(())
+    }
+
+    /// A processing-time timer of the key fires: the wall clock has reached `time`.
+    ///
+    /// # Errors
+    ///
+    /// As for [`KeyedProcess::process`].
+    fn on_processing_timer(
         &mut self,
         cx: &mut ProcessContext<'_, K, Self::State, Self::Out>,
         time: Timestamp,
@@ -154,6 +179,8 @@ impl<'j, K: Key, A: Data, B: Data> ConnectedStreams<'j, K, A, B> {
         let Self { job, edges, .. } = self;
         let uid: OperatorUid = job.draft().take_uid(uid, "connect");
         let process = Either2 { process };
+        let wrong = check_states::<K, Either<A, B>, Either2<P>>(&uid, &process);
+        job.draft().errors.extend(wrong);
         let keyed = KeyedHead { uid, process, name: "connect", sides: MakeSides::default(), types: PhantomData };
         Stream::begin(job, ConnectHead { keyed }, &edges)
     }
@@ -244,6 +271,18 @@ where
     fn on_timer(&mut self, cx: &mut ProcessContext<'_, K, P::State, P::Out>, time: Timestamp) -> Result<(), UserError> {
         self.process.on_timer(cx, time)
     }
+
+    fn open(&mut self, states: &mut States<'_, K>) -> Result<(), UserError> {
+        self.process.open(states)
+    }
+
+    fn on_processing_timer(
+        &mut self,
+        cx: &mut ProcessContext<'_, K, P::State, P::Out>,
+        time: Timestamp,
+    ) -> Result<(), UserError> {
+        self.process.on_processing_timer(cx, time)
+    }
 }
 
 /// An operator with two keyed inputs as the head of a task.
@@ -312,6 +351,14 @@ where
 
     fn advance(&mut self, exec: &mut Exec, watermark: Timestamp, limit: usize) -> Result<bool, UserError> {
         self.keyed.advance(exec, watermark, limit)
+    }
+
+    fn processing_due(&self) -> Option<Timestamp> {
+        self.keyed.processing_due()
+    }
+
+    fn advance_processing(&mut self, exec: &mut Exec, limit: usize) -> Result<bool, UserError> {
+        self.keyed.advance_processing(exec, limit)
     }
 
     fn flush(&mut self, exec: &mut Exec) {

@@ -123,6 +123,8 @@ pub struct Exec {
     pub outbox: Outbox,
     /// The moment of the quantum.
     pub now: Moment,
+    /// The processing time of the quantum: milliseconds of the wall clock since 1970-01-01 UTC. It never goes back.
+    pub wall: Timestamp,
     /// Which operator of the chain runs, by its place: set before user code is called, for reports.
     pub running: u16,
     origin: Option<Origin>,
@@ -147,6 +149,7 @@ impl Exec {
         Self {
             outbox,
             now: Moment::ZERO,
+            wall: Timestamp(0),
             running: 0,
             origin: None,
             exact: false,
@@ -261,6 +264,21 @@ pub trait Chain: Send {
     ///
     /// Of user code.
     fn advance(&mut self, exec: &mut Exec, watermark: Timestamp, limit: usize) -> Result<bool, UserError>;
+
+    /// The time of the first processing-time timer, if there is one.
+    fn processing_due(&self) -> Option<Timestamp> {
+        None
+    }
+
+    /// Fires at most `limit` processing-time timers due at [`Exec::wall`]. `true`: all have fired.
+    ///
+    /// # Errors
+    ///
+    /// Of user code.
+    fn advance_processing(&mut self, exec: &mut Exec, limit: usize) -> Result<bool, UserError> {
+        let _ = (exec, limit);
+        Ok(true)
+    }
 
     /// Sends partly filled batches.
     fn flush(&mut self, exec: &mut Exec);

@@ -253,6 +253,17 @@ pub enum GraphError {
         #[source]
         error: InvalidUid,
     },
+    /// The states that an operator declares can't be.
+    #[error(transparent)]
+    States(#[from] crate::StatesError),
+    /// The `open` of an operator failed while the stream was written.
+    #[error("operator {operator} can't be opened: {reason}")]
+    Open {
+        /// The operator.
+        operator: OperatorUid,
+        /// What it said.
+        reason: String,
+    },
     /// A stream has no end, so that nobody takes its records.
     #[error("the records of {operators} go nowhere; process them and end the stream in a sink, or remove it")]
     Unfinished {
@@ -297,6 +308,8 @@ impl GraphError {
             Self::Empty { .. } => "GRF0005",
             Self::DuplicateSideOutput { .. } => "GRF0006",
             Self::OtherJob { .. } => "GRF0007",
+            Self::States(_) => "GRF0008",
+            Self::Open { .. } => "GRF0009",
         }
     }
 }

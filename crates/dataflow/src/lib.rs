@@ -22,8 +22,12 @@
 //! - [`Stream::fan_out`] hands a stream to several consumers, [`Stream::union`] makes several streams one,
 //!   [`Stream::rebalance`] and [`Stream::broadcast`] spread records without keys, [`KeyedStream::connect`] brings two
 //!   streams of different types into one operator.
-//! - [`KeyedProcess`] is an operator of your own with state and event-time timers, [`KeyedProcess2`] one with two inputs;
-//!   both may emit to side outputs, named by an [`OutputTag`], and so may [`Stream::process`], without keys and state.
+//! - [`KeyedProcess`] is an operator of your own with state and timers, of event and of processing time, [`KeyedProcess2`]
+//!   one with two inputs; [`States`] declares further states: values, lists, maps, reduced and aggregated values, each with
+//!   a [`Ttl`] if wanted. Both may emit to side outputs, named by an [`OutputTag`], and so may [`Stream::process`], without
+//!   keys and state.
+//! - [`Windows`] group the records of a key by time: tumbling, sliding, sessions, with lateness.
+//! - [`testing`] runs one keyed operator in a test.
 //! - [`Source`] and [`Sink`] are what connectors implement; [`from_iter`], [`generator`], [`discard`] and [`Collect`]
 //!   need nothing outside the process.
 //! - The uid is an argument of whatever keeps something: state is found again by it.
@@ -32,7 +36,7 @@
 //! Consecutive operators without `key_by` between them run fused, without a call per record; records cross to another
 //! subtask in batches of [`exec::BATCH_RECORDS`].
 //!
-//! Not here yet: windows, processing-time timers, list and map state.
+//! Not here yet: triggers and evictors of windows.
 
 mod builtin;
 mod connect;
@@ -50,10 +54,16 @@ mod side;
 mod sink;
 mod source;
 mod stage;
+mod states;
 mod stream;
+pub mod testing;
+mod ttl;
 mod union;
+mod window;
 
 use std::fmt;
+
+pub use cutwater_core::Timestamp;
 
 pub use builtin::{Collect, CollectWriter, Discard, FromIter, Generator, GeneratorReader, IterReader, discard};
 pub use builtin::{from_iter, generator};
@@ -69,8 +79,14 @@ pub use side::{MakeSides, OutputTag, OutputTagMismatch, SideOutputs};
 pub use sink::{CommitContext, CommitOutcome, Committer, Finish, Prepared, Sink, SinkContext, SinkWriter};
 pub use source::{ReadStatus, Source, SourceOutput, SplitReader};
 pub use stage::{Compose, Filter, FilterStage, FlatMap, FlatMapStage, Identity, Map, MapStage, Stage};
+pub use states::{
+    Aggregate, AggregatingAccess, AggregatingState, Folding, ListAccess, ListState, MapAccess, MapState,
+    ReducingAccess, ReducingState, StatefulFn, States, StatesError, ValueAccess, ValueState, folding,
+};
 pub use stream::{Build, Head, KeyedStream, OperatorKind, OperatorSpec, Stream, TaskHead};
+pub use ttl::Ttl;
 pub use union::{IntoUnion, Union};
+pub use window::{LateCount, Window, Windowed, WindowedStream, Windows};
 
 /// An error of user code or of a connector.
 pub type UserError = Box<dyn std::error::Error + Send + Sync>;

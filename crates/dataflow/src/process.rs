@@ -1,16 +1,59 @@
 //! Keyed processing: the operator with state and timers at the head of a chain.
 
-use cutwater_core::{CheckpointId, KeyHash, OperatorUid, Timestamp};
-use cutwater_state::{Data, Key, Snapshotable, StateError, Table, TableSpec, Timers};
+use cutwater_core::{CheckpointId, KeyHash, MaxParallelism, OperatorUid, Timestamp};
+use cutwater_state::{Data, Key, Snapshotable, StateError, Table, Timers};
 
 use crate::UserError;
 use crate::exec::{AnyBatch, BuildContext, Chain, ChainSnapshot, Exec, Keyed, KeyedBatch, SourcePoll};
-use crate::graph::BuildChain;
+use crate::graph::{BuildChain, GraphError};
 use crate::side::{MakeSides, OutputTag, OutputTagMismatch, SideOutputs, Sides};
 use crate::stage::Stage;
+use crate::states::{
+    Aggregate, AggregatingAccess, AggregatingState, At, ListAccess, ListState, MapAccess, MapState, Named,
+    ReducingAccess, ReducingState, States, StatesError, ValueAccess, ValueState,
+};
 use crate::stream::{Build, Head, OperatorKind, OperatorSpec, TaskHead};
 
-/// An operator over a keyed stream, with a value of state per key and event-time timers.
+/// An operator over a keyed stream, with a value of state per key, timers, and further states by name.
+///
+/// The one value ([`ProcessContext::state`]) is the fastest state there is. Further ones, of any kind, are declared in
+/// [`Self::open`] and reached through handles:
+///
+/// ```
+/// use cutwater_dataflow::{KeyedProcess, MapState, ProcessContext, States, UserError};
+///
+/// /// Counts users and their pages by country.
+/// #[derive(Clone, Default)]
+/// struct Visits {
+///     pages: MapState<String, u64>,
+/// }
+///
+/// impl KeyedProcess<String, String> for Visits {
+///     type State = u64;
+///     type Out = (String, u64);
+///
+///     fn initial(&self) -> u64 { 0 }
+///
+///     fn open(&mut self, states: &mut States<'_, String>) -> Result<(), UserError> {
+///         self.pages = states.map("pages")?;
+///         Ok(())
+///     }
+///
+///     fn process(
+///         &mut self,
+///         cx: &mut ProcessContext<'_, String, u64, (String, u64)>,
+///         user: String,
+///     ) -> Result<(), UserError> {
+///         *cx.state()? += 1;
+///         let mut pages = cx.map(self.pages)?;
+///         let seen = pages.get_or_insert_with(&user, || 0)?;
+///         *seen += 1;
+///         let seen = *seen;
+///         cx.emit((user, seen));
+///         Ok(())
+///     }
+/// }
+/// ```
 ///
 /// Most jobs use closures (`process`, `process_with_timers`, `fold` on [`KeyedStream`](crate::KeyedStream)); implement
 /// this for an operator with fields of its own. Each subtask works on a clone. What is kept in `self` is not part of
@@ -23,6 +66,18 @@ pub trait KeyedProcess<K: Key, T>: Clone + Send + Sync + 'static {
 
     /// The state of a key that has none yet.
     fn initial(&self) -> Self::State;
+
+    /// Declares further states and keeps their handles in `self`. Called for each subtask before anything else, and once
+    /// when the stream is written, so that wrong names are an error of the graph.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`States`], to be passed on. One that comes up when the stream is written is that of
+    /// [`Job::build`](crate::Job::build).
+    fn open(&mut self, states: &mut States<'_, K>) -> Result<(), UserError> {
+        let _ = states;
+        Ok(())
+    }
 
     /// Takes a record.
     ///
@@ -44,6 +99,20 @@ pub trait KeyedProcess<K: Key, T>: Clone + Send + Sync + 'static {
         let _ = (cx, time);
         Ok(())
     }
+
+    /// A processing-time timer of the key fires: the wall clock has reached `time`.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Self::process`].
+    fn on_processing_timer(
+        &mut self,
+        cx: &mut ProcessContext<'_, K, Self::State, Self::Out>,
+        time: Timestamp,
+    ) -> Result<(), UserError> {
+        let _ = (cx, time);
+        Ok(())
+    }
 }
 
 /// What a [`KeyedProcess`] works with: the state and timers of the key at hand, and what it emits.
@@ -54,6 +123,7 @@ pub struct ProcessContext<'a, K: Key, S: Data, O> {
     watermark: Timestamp,
     table: &'a mut Table<K, S>,
     timers: &'a mut Timers<K>,
+    named: &'a mut Named<K>,
     initial: &'a dyn Fn() -> S,
     out: &'a mut Vec<(Timestamp, O)>,
     sides: &'a mut Sides,
@@ -162,6 +232,84 @@ impl<K: Key, S: Data, O> ProcessContext<'_, K, S, O> {
     pub fn delete_timer(&mut self, time: Timestamp) -> Result<(), StateError> {
         self.timers.delete(self.hash, self.key, time)?;
         Ok(())
+    }
+
+    /// The processing time: the wall clock in milliseconds since 1970-01-01 UTC, as of the batch at hand. It does not go
+    /// back within an attempt. Whatever depends on it differs from run to run, and after a failure too.
+    #[must_use]
+    pub fn processing_time(&self) -> Timestamp {
+        self.named.wall
+    }
+
+    /// Asks for [`KeyedProcess::on_processing_timer`] once the wall clock has reached `time`, in milliseconds since
+    /// 1970-01-01 UTC; soon if it has already. A second timer of the same key and time changes nothing. Timers are part of
+    /// checkpoints: those that came due while the job was down fire at once when it is back. Those that are not due when
+    /// all input has ended do not fire, as in Flink.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Self::state`].
+    pub fn register_processing_timer(&mut self, time: Timestamp) -> Result<(), StateError> {
+        self.named.processing.register(self.hash, self.key, time)?;
+        Ok(())
+    }
+
+    /// Takes a processing-time timer back. Nothing happens if there is none.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Self::state`].
+    pub fn delete_processing_timer(&mut self, time: Timestamp) -> Result<(), StateError> {
+        self.named.processing.delete(self.hash, self.key, time)?;
+        Ok(())
+    }
+
+    /// The value of the key in a state that was declared by [`States::value`].
+    ///
+    /// # Errors
+    ///
+    /// [`StatesError::Undeclared`] if this operator did not declare it.
+    pub fn value<V: Data>(&mut self, state: ValueState<V>) -> Result<ValueAccess<'_, K, V>, StatesError> {
+        self.named.value(state, At { hash: self.hash, key: self.key }, self.time)
+    }
+
+    /// The list of the key in a state that was declared by [`States::list`].
+    ///
+    /// # Errors
+    ///
+    /// As for [`Self::value`].
+    pub fn list<T: Data>(&mut self, state: ListState<T>) -> Result<ListAccess<'_, K, T>, StatesError> {
+        self.named.list(state, At { hash: self.hash, key: self.key }, self.time)
+    }
+
+    /// The map of the key in a state that was declared by [`States::map`].
+    ///
+    /// # Errors
+    ///
+    /// As for [`Self::value`].
+    pub fn map<U: Key, V: Data>(&mut self, state: MapState<U, V>) -> Result<MapAccess<'_, K, U, V>, StatesError> {
+        self.named.map(state, At { hash: self.hash, key: self.key }, self.time)
+    }
+
+    /// The reduced value of the key in a state that was declared by [`States::reducing`].
+    ///
+    /// # Errors
+    ///
+    /// As for [`Self::value`].
+    pub fn reducing<V: Data>(&mut self, state: ReducingState<V>) -> Result<ReducingAccess<'_, K, V>, StatesError> {
+        self.named.reducing(state, At { hash: self.hash, key: self.key }, self.time)
+    }
+
+    /// The accumulator of the key in a state that was declared by [`States::aggregating`].
+    ///
+    /// # Errors
+    ///
+    /// As for [`Self::value`].
+    pub fn aggregating<T: 'static, A: Aggregate<T>>(
+        &mut self,
+        state: AggregatingState<T, A>,
+    ) -> Result<AggregatingAccess<'_, K, T, A>, StatesError> {
+        self.named.aggregating(state, At { hash: self.hash, key: self.key }, self.time)
     }
 }
 
@@ -298,17 +446,17 @@ where
         next: N,
         context: &BuildContext<'_>,
     ) -> Result<KeyedChain<K, T, P, N>, UserError> {
-        let spec = |name: &str| TableSpec {
-            operator: self.uid.clone(),
-            name: name.to_owned(),
-            max_parallelism: context.max_parallelism,
-            key_groups: context.max_parallelism.range_of(context.subtask.index, context.parallelism),
-        };
+        let groups = context.max_parallelism.range_of(context.subtask.index, context.parallelism);
+        let mut named = Named::new(self.uid.clone(), context.max_parallelism, groups);
+        named.event = context.watermark;
+        let mut process = self.process.clone();
+        process.open(&mut named.states())?;
         Ok(KeyedChain {
-            process: self.process.clone(),
-            maker: self.process.clone(),
-            table: Table::new(spec("value")),
-            timers: Timers::new(spec("timers")),
+            maker: process.clone(),
+            process,
+            table: Table::new(named.spec("value")),
+            timers: Timers::new(named.spec("timers")),
+            named,
             watermark: context.watermark,
             out: Vec::new(),
             sides: self.sides.build(context)?,
@@ -333,12 +481,24 @@ where
     }
 }
 
+/// What is wrong with the states that the operator declares.
+pub(crate) fn check_states<K: Key, T, P: KeyedProcess<K, T>>(uid: &OperatorUid, process: &P) -> Option<GraphError> {
+    let max_parallelism = MaxParallelism::default();
+    let mut named = Named::<K>::new(uid.clone(), max_parallelism, max_parallelism.all());
+    let error = process.clone().open(&mut named.states()).err()?;
+    Some(match error.downcast::<StatesError>() {
+        Ok(error) => GraphError::States(*error),
+        Err(error) => GraphError::Open { operator: uid.clone(), reason: error.to_string() },
+    })
+}
+
 pub(crate) struct KeyedChain<K: Key, T, P: KeyedProcess<K, T>, N> {
     process: P,
     /// A second clone, which makes initial values while the first one is borrowed.
     maker: P,
     table: Table<K, P::State>,
     timers: Timers<K>,
+    named: Named<K>,
     watermark: Timestamp,
     out: Vec<(Timestamp, P::Out)>,
     sides: Sides,
@@ -373,6 +533,7 @@ where
             watermark: self.watermark,
             table: &mut self.table,
             timers: &mut self.timers,
+            named: &mut self.named,
             initial: &initial,
             out: &mut self.out,
             sides: &mut self.sides,
@@ -408,6 +569,7 @@ where
             exec.begin(batch.origin);
         }
         exec.enter(batch.origin, batch.exact, batch.next as u64);
+        self.named.wall = exec.wall;
         self.table.prefetch(batch.records.as_slice().iter().map(|record| record.hash));
         while let Some(Keyed { hash, key, record }) = batch.records.next() {
             let at = batch.next;
@@ -420,6 +582,7 @@ where
                 return Ok(Some(batch));
             }
         }
+        self.named.clean()?;
         Ok(None)
     }
 }
@@ -441,14 +604,36 @@ where
 
     fn advance(&mut self, exec: &mut Exec, watermark: Timestamp, limit: usize) -> Result<bool, UserError> {
         self.watermark = watermark;
+        self.named.wall = exec.wall;
         for _ in 0..limit {
             let Some((time, hash, key)) = self.timers.pop_due(watermark) else {
+                self.named.event = watermark;
+                self.named.clean()?;
                 self.next.watermark(exec, watermark)?;
                 self.sides.watermark(exec, watermark)?;
                 return Ok(true);
             };
             exec.enter(None, false, 0); // a timer belongs to no record
+            self.named.event = self.named.event.max(time);
             self.call(exec, hash, &key, time, |process, cx| process.on_timer(cx, time))?;
+            if exec.outbox.is_blocked() {
+                break;
+            }
+        }
+        Ok(false)
+    }
+
+    fn processing_due(&self) -> Option<Timestamp> {
+        self.named.processing.next_due()
+    }
+
+    fn advance_processing(&mut self, exec: &mut Exec, limit: usize) -> Result<bool, UserError> {
+        self.named.wall = exec.wall;
+        for _ in 0..limit {
+            let Some((time, hash, key)) = self.named.processing.pop_due(exec.wall) else { return Ok(true) };
+            exec.enter(None, false, 0);
+            // What a timer of the wall clock emits has no event time, unless it is given one.
+            self.call(exec, hash, &key, Timestamp::MIN, |process, cx| process.on_processing_timer(cx, time))?;
             if exec.outbox.is_blocked() {
                 break;
             }
@@ -467,11 +652,14 @@ where
         checkpoint: CheckpointId,
         out: &mut ChainSnapshot,
     ) -> Result<(), UserError> {
+        self.named.wall = exec.wall;
+        self.named.set_horizons();
         self.next.snapshot(exec, checkpoint, out)?;
         self.sides.snapshot(exec, checkpoint, out)
     }
 
     fn states(&mut self) -> Vec<&mut dyn Snapshotable> {
-        vec![&mut self.table, &mut self.timers]
+        let own: [&mut dyn Snapshotable; 2] = [&mut self.table, &mut self.timers];
+        own.into_iter().chain(self.named.all()).collect()
     }
 }

@@ -11,10 +11,11 @@ use crate::exchange::{BroadcastOutput, Buffer, KeyedOutput, TurnOutput};
 use crate::exec::{BuildContext, Chain, Keyed};
 use crate::graph::{BuildChain, MakeCommitter};
 use crate::job::Job;
-use crate::process::{FnProcess, Fold, KeyedHead, KeyedProcess, ProcessContext};
+use crate::process::{FnProcess, Fold, KeyedHead, KeyedProcess, ProcessContext, check_states};
 use crate::side::{MakeSides, SideOutputs};
 use crate::sink::Sink;
 use crate::stage::{Compose, Filter, FlatMap, Identity, Map, SinkStage, Stage};
+use crate::states::{StatefulFn, States, StatesError};
 
 /// What an operator is, for `describe()`, checkpoints and messages.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -347,6 +348,41 @@ impl<'j, K: Key, T: Data> KeyedStream<'j, K, T> {
         self.keyed(uid, "process", process)
     }
 
+    /// Processes records with states of any kind: `declare` makes their handles, and `f` gets them with each record.
+    ///
+    /// ```
+    /// # use cutwater_dataflow::{Job, ProcessContext, States, from_iter, discard};
+    /// # let job = Job::new("doc");
+    /// job.source("numbers", from_iter(0u64..100))
+    ///     .key_by(|n| n % 10)
+    ///     .process_with_states(
+    ///         "tens",
+    ///         |states: &mut States<'_, u64>| Ok((states.map::<u64, u64>("by-ten")?, states.value::<u64>("last")?)),
+    ///         |cx: &mut ProcessContext<'_, u64, (), u64>, (by_ten, last), n| {
+    ///             *cx.map(*by_ten)?.get_or_insert_with(&(n / 10), || 0)? += 1;
+    ///             cx.value(*last)?.set(n)?;
+    ///             cx.emit(n);
+    ///             Ok(())
+    ///         },
+    ///     )
+    ///     .sink("out", discard());
+    /// # assert!(job.build().is_ok());
+    /// ```
+    pub fn process_with_states<D, H, F, O>(
+        self,
+        uid: &str,
+        declare: D,
+        f: F,
+    ) -> Stream<'j, impl Head<Out = O> + use<D, H, F, O, K, T>, Identity<O>>
+    where
+        H: Clone + Send + Sync + 'static,
+        O: Send + 'static,
+        D: Fn(&mut States<'_, K>) -> Result<H, StatesError> + Clone + Send + Sync + 'static,
+        F: Fn(&mut ProcessContext<'_, K, (), O>, &H, T) -> Result<(), UserError> + Clone + Send + Sync + 'static,
+    {
+        self.keyed(uid, "process", StatefulFn { declare, process: f, handles: None, types: PhantomData })
+    }
+
     /// Processes records with an operator of your own.
     pub fn process_with<P: KeyedProcess<K, T>>(
         self,
@@ -366,7 +402,7 @@ impl<'j, K: Key, T: Data> KeyedStream<'j, K, T> {
         self.keyed(uid, "fold", Fold { initial, f })
     }
 
-    fn keyed<P: KeyedProcess<K, T>>(
+    pub(crate) fn keyed<P: KeyedProcess<K, T>>(
         self,
         uid: &str,
         name: &'static str,
@@ -374,6 +410,8 @@ impl<'j, K: Key, T: Data> KeyedStream<'j, K, T> {
     ) -> Stream<'j, KeyedHead<K, T, P>, Identity<P::Out>> {
         let Self { job, edges, .. } = self;
         let uid = job.draft().take_uid(uid, name);
+        let wrong = check_states::<K, T, P>(&uid, &process);
+        job.draft().errors.extend(wrong);
         let edges: Vec<_> = edges.into_iter().map(|edge| (edge, 0)).collect();
         Stream::begin(job, KeyedHead { uid, process, name, sides: MakeSides::default(), types: PhantomData }, &edges)
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
-use cutwater_core::{Attempt, CheckpointId, Epoch, MaxParallelism, OperatorUid, SubtaskId, TaskId};
+use cutwater_core::{Attempt, CheckpointId, Epoch, MaxParallelism, Moment, OperatorUid, SubtaskId, TaskId};
 use cutwater_dataflow::exec::OperatorSnapshot;
 use cutwater_dataflow::{CommitContext, CommitOutcome, Committer, EdgeSpec, JobGraph};
 use cutwater_task::{Cause, TaskError};
@@ -103,7 +103,7 @@ impl Start {
             let own = Arc::new(Gauges::default());
             gauges.insert(core.subtask(), Arc::clone(&own));
             let (reports, uploader) = (self.reports.clone(), Arc::clone(&self.uploader));
-            Hosted { core, attempt: self.attempt, reports, uploader, gauges: own, upload: None }
+            Hosted { core, attempt: self.attempt, reports, uploader, gauges: own, upload: None, wall_at: Moment::ZERO }
         });
         let hosted: Vec<_> = hosted.collect();
         let clock = self.clock;

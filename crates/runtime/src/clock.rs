@@ -31,7 +31,7 @@ impl Clock {
         self.start + moment.since(Moment::ZERO).min(Duration::from_secs(100 * 365 * 86_400))
     }
 
-    /// The wall clock in ms since 1970-01-01 UTC: for display only.
+    /// The wall clock in ms since 1970-01-01 UTC: for display, and as processing time.
     #[expect(clippy::disallowed_methods, reason = "the only clock")]
     pub(crate) fn unix_ms() -> u64 {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();

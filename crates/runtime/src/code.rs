@@ -50,6 +50,7 @@ impl RestoreError {
             Self::File { .. } => "RST0006",
             Self::Inline(_) => "RST0007",
             Self::Name(_) => "RST0008",
+            Self::UnknownState { .. } => "RST0009",
         }
     }
 }

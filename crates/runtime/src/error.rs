@@ -88,6 +88,16 @@ pub enum RestoreError {
         /// The operators, in order.
         operators: Vec<UnclaimedState>,
     },
+    /// The checkpoint has entries of a state that its operator no longer declares: they would be dropped.
+    #[error("it holds the {kind} state {state} of {operator}, which the operator no longer declares: declare it again")]
+    UnknownState {
+        /// The operator.
+        operator: OperatorUid,
+        /// The state.
+        state: String,
+        /// Its kind, such as `map`.
+        kind: &'static str,
+    },
     /// The number of key groups differs.
     #[error("it has {found} key groups, the job asks for {asked}: leave pipeline.max-parallelism unset or at {found}")]
     MaxParallelism {
@@ -139,6 +149,7 @@ impl RestoreError {
             Self::Store(error) => !error.retry_may_help(),
             Self::File { source, .. } => !source.is_retryable(),
             Self::Unclaimed { .. }
+            | Self::UnknownState { .. }
             | Self::MaxParallelism { .. }
             | Self::Parallelism { .. }
             | Self::Missing { .. }

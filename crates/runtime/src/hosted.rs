@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use cutwater_coordinator::SubtaskSnapshot;
 use cutwater_core::{Attempt, Barrier, ChannelId, CheckpointId, Moment, SubtaskId};
@@ -10,6 +11,7 @@ use cutwater_dataflow::exec::{Element, OperatorSnapshot};
 use cutwater_task::{Action, Cause, Progress as TaskProgress, TaskCore, TaskError};
 use tokio::sync::mpsc::UnboundedSender;
 
+use crate::clock::Clock;
 use crate::host::{Core, Output, OutputChannel, Progress};
 use crate::upload::{Upload, Uploader};
 
@@ -53,7 +55,12 @@ pub(crate) struct Hosted {
     pub(crate) uploader: Arc<Uploader>,
     pub(crate) gauges: Arc<Gauges>,
     pub(crate) upload: Option<Upload>,
+    /// When to look at the wall clock again.
+    pub(crate) wall_at: Moment,
 }
+
+/// How often a subtask at work looks at the wall clock, which may be set while it runs.
+const WALL_EVERY: Duration = Duration::from_secs(1);
 
 impl Hosted {
     fn report(&self, report: Report) {
@@ -136,6 +143,10 @@ impl Core for Hosted {
     }
 
     fn run(&mut self, now: Moment, out: &mut Vec<Output<Element>>) -> Progress {
+        if self.wall_at <= now {
+            self.core.set_wall_clock(now, Clock::unix_ms());
+            self.wall_at = now + WALL_EVERY;
+        }
         let progress = self.core.run(now);
         self.perform(out);
         self.gauges.records.store(self.core.records(), Ordering::Relaxed);

@@ -211,14 +211,17 @@ fn restore_file(
         let mut states = core.states();
         let found = states.iter_mut().find(|state| {
             let own = state.header();
-            own.operator == header.operator && own.name == header.name && own.kind == header.kind
+            own.operator == header.operator && own.name == header.name
         });
         let Some(state) = found else {
             if ignored.covers(&header.operator) {
                 continue;
             }
-            let unclaimed = UnclaimedState { operator: header.operator.clone(), bytes: None };
-            return Err(RestoreError::Unclaimed { operators: vec![unclaimed] });
+            if snapshot.blocks().iter().all(|block| block.state != place) {
+                continue; // it has no entries, so that nothing is lost
+            }
+            let (operator, state) = (header.operator.clone(), header.name.clone());
+            return Err(RestoreError::UnknownState { operator, state, kind: header.kind.name() });
         };
         state.header().check(header).map_err(damaged)?;
         let blocks: Vec<_> = snapshot.blocks_for(place, range).cloned().collect();

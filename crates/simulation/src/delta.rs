@@ -65,11 +65,8 @@ impl Entries {
                 for _ in 0..count {
                     let key = framed(&mut rest, widths.0)?.to_vec();
                     let value = framed(&mut rest, widths.1)?.to_vec();
-                    // Timers have several entries of one key: they differ in the value.
-                    let key = match header.kind {
-                        cutwater_state::StateKind::Timers => [&key[..], &value[..]].concat(),
-                        _ => key,
-                    };
+                    // Timers and maps have several entries of one key: they differ in the value.
+                    let key = if header.kind.has_several() { [&key[..], &value[..]].concat() } else { key };
                     entries.insert((block.state, group, key), value);
                 }
             }
@@ -100,10 +97,7 @@ impl Entries {
         let mut run: Option<(u16, u16, usize, u32)> = None; // state, group, where its header is, entries
         for ((state, group, key), value) in &self.entries {
             let Some(header) = headers.get(usize::from(*state)) else { continue };
-            let key = match header.kind {
-                cutwater_state::StateKind::Timers => &key[..key.len() - value.len()],
-                _ => key,
-            };
+            let key = if header.kind.has_several() { &key[..key.len() - value.len()] } else { key };
             if blocks.last().is_none_or(|block| block.state != *state) {
                 let groups = cutwater_core::KeyGroupRange { first: KeyGroup(*group), last: KeyGroup(*group) };
                 blocks.push(Block { state: *state, groups, entries: 0, payload: Vec::new() });

@@ -19,6 +19,7 @@
 
 pub mod contract;
 mod harness;
+mod kinds;
 
 /// Makes a test of every sentence of the contract, against the backends that the argument makes: a function or closure
 /// without arguments.
@@ -53,6 +54,17 @@ macro_rules! suite {
             a_timer_set_while_firing_takes_its_place
             a_snapshot_holds_the_timers_set_at_the_cut
             timers_restore_into_any_parallelism
+            timers_of_processing_time_do_the_same
+            a_map_keeps_its_entries_by_user_key
+            a_cleared_map_is_gone_and_others_stay
+            a_list_keeps_the_order_of_its_elements
+            an_append_does_not_copy_the_list
+            an_accumulator_is_one_value_for_each_key
+            snapshots_of_every_kind_are_the_state_at_the_cut
+            every_kind_restores_into_any_parallelism
+            a_damaged_block_of_any_kind_is_no_panic
+            what_has_expired_is_left_out_of_snapshots
+            cleaning_removes_what_has_expired_in_steps
             the_header_tells_types_apart
             undeclared_capabilities_are_absent
         }

@@ -1,6 +1,6 @@
 use std::fmt;
 
-use crate::{Data, Key, Table, TableSpec, Timers};
+use crate::{Accumulator, Data, Key, ListTable, MapTable, StateKind, Table, TableSpec, Timers};
 
 /// What a state backend can do beyond what every backend does.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -28,6 +28,11 @@ pub struct Capabilities {
 /// - A restore during a sweep, of a damaged block or of the same block twice is an error.
 /// - Timers fire in the order of (time, encoded key), once, and not before the watermark; deleted ones do not.
 /// - A snapshot of timers holds those that were set at the cut.
+/// - Timers of processing time do the same, and are told apart from those of event time.
+/// - Maps keep their entries by key and user key, in the order of the encoded user keys; to clear one key leaves others.
+/// - Lists keep the order in which was appended, and an append does not copy the list.
+/// - A snapshot of maps, lists and accumulators is the state at the cut, and restores into any parallelism.
+/// - What has expired is left out of snapshots and removed in bounded steps; what was never stamped is not.
 /// - What is declared in [`Self::capabilities`] works, what is not fails cleanly.
 pub trait StateBackend: Send + Sync + fmt::Debug {
     /// The name by which the configuration asks for this backend, such as `hashmap`.
@@ -44,9 +49,29 @@ pub trait StateBackendExt: StateBackend {
         Table::new(spec)
     }
 
-    /// No timers yet.
+    /// No timers of event time yet.
     fn timers<K: Key>(&self, spec: TableSpec) -> Timers<K> {
         Timers::new(spec)
+    }
+
+    /// No timers of processing time yet.
+    fn processing_timers<K: Key>(&self, spec: TableSpec) -> Timers<K> {
+        Timers::processing(spec)
+    }
+
+    /// No maps yet.
+    fn maps<K: Key, U: Key, V: Data>(&self, spec: TableSpec) -> MapTable<K, U, V> {
+        MapTable::new(spec)
+    }
+
+    /// No lists yet.
+    fn lists<K: Key, T: Data>(&self, spec: TableSpec) -> ListTable<K, T> {
+        ListTable::new(spec)
+    }
+
+    /// No values beside the operator's own yet, or no reduced values or accumulators, as `kind` says.
+    fn accumulators<K: Key, V: Data>(&self, spec: TableSpec, kind: StateKind) -> Accumulator<K, V> {
+        MapTable::single(spec, kind)
     }
 }
 

@@ -259,6 +259,17 @@ pub(crate) fn encode_framed<T: Data>(value: &T, out: &mut Vec<u8>) -> Result<(),
     Ok(())
 }
 
+/// Appends what has no codec of its own, such as a tuple of references, as it stands in a block.
+#[inline]
+pub(crate) fn encode_framed_parts<T: Serialize>(parts: &T, out: &mut Vec<u8>) -> Result<(), StateError> {
+    let start = out.len();
+    out.extend_from_slice(&[0; 4]);
+    encode_with_postcard(parts, out)?;
+    let length = checked_length(out.len() - start - 4)?;
+    out[start..start + 4].copy_from_slice(&length.to_le_bytes());
+    Ok(())
+}
+
 /// Appends an encoding of a `T` that passed [`checked_length`] as [`encode_framed`] would.
 pub(crate) fn append_framed<T: Data>(encoded: &[u8], out: &mut Vec<u8>) {
     if codec_of::<T>().fixed_width().is_none() {
@@ -315,7 +326,7 @@ impl Flavor for Append<'_> {
     }
 }
 
-fn encode_with_postcard<T: Data>(value: &T, out: &mut Vec<u8>) -> Result<(), StateError> {
+fn encode_with_postcard<T: Serialize>(value: &T, out: &mut Vec<u8>) -> Result<(), StateError> {
     postcard::serialize_with_flavor(value, Append(out))
         .map_err(|error| StateError::Encode { type_name: type_name::<T>(), reason: error.to_string().into() })
 }

@@ -53,8 +53,9 @@
 //!
 //! # The parts
 //!
-//! - [`Table`]: a value for each key. [`Timers`]: event-time timers by key. Both are a few nanoseconds an access while
-//!   they fit the caches.
+//! - [`Table`]: a value for each key. [`Timers`]: timers by key, of event or processing time. Both are a few nanoseconds
+//!   an access while they fit the caches.
+//! - [`MapTable`]: a map for each key, or one value that may expire. [`ListTable`]: a list for each key.
 //! - [`Snapshotable`]: what both offer to whoever takes checkpoints: cut, sweep, abort, restore.
 //! - [`Block`]: a mebibyte of entries on its way to a file. [`mod@format`]: the file, `docs/format.md` byte by byte.
 //! - [`Data`], [`Key`], [`CodecId`], [`encode`], [`decode`], [`hash_key`]: how any serde type becomes bytes and a hash.
@@ -78,6 +79,10 @@ mod block;
 mod codec;
 mod error;
 pub mod format;
+mod index;
+mod key_bytes;
+mod list;
+mod map;
 mod schema;
 mod snapshot;
 mod store;
@@ -88,6 +93,8 @@ pub use backend::{Capabilities, StateBackend, StateBackendExt};
 pub use block::Block;
 pub use codec::{CodecId, Data, Key, codec_of, decode, encode, hash_key};
 pub use error::StateError;
+pub use list::ListTable;
+pub use map::{Accumulator, MapTable};
 pub use schema::{Field, Schema, SchemaMismatch, Variant};
 pub use snapshot::{Snapshotable, StateHeader, StateKind, SweepProgress, TableSpec};
 pub use table::Table;

@@ -24,6 +24,41 @@ pub enum StateKind {
     Value,
     /// Event-time timers: the value is the time in milliseconds, a key may have several.
     Timers,
+    /// Processing-time timers: as [`Self::Timers`], by the wall clock since 1970-01-01 UTC.
+    ProcessingTimers,
+    /// One value for each key, beside others of the operator.
+    NamedValue,
+    /// A map for each key: each of its entries is an entry of the state.
+    Map,
+    /// A list for each key: each chunk of it is an entry of the state, numbered in order.
+    List,
+    /// A value for each key that records are reduced into.
+    Reducing,
+    /// An accumulator for each key.
+    Aggregating,
+}
+
+impl StateKind {
+    /// The name in the header of a snapshot, such as `map`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Value => "value",
+            Self::Timers => "timers",
+            Self::ProcessingTimers => "processing-timers",
+            Self::NamedValue => "named-value",
+            Self::Map => "map",
+            Self::List => "list",
+            Self::Reducing => "reducing",
+            Self::Aggregating => "aggregating",
+        }
+    }
+
+    /// Whether a key may have several entries, which then differ in what their values begin with.
+    #[must_use]
+    pub fn has_several(self) -> bool {
+        matches!(self, Self::Timers | Self::ProcessingTimers | Self::Map | Self::List)
+    }
 }
 
 /// Describes one state in a snapshot, enough to tell whether the program that restores it can read it.
@@ -60,7 +95,7 @@ impl StateHeader {
                 differences.push(format!("{what}: written as {was}, now {now}"));
             }
         };
-        differ("kind", format!("{:?}", self.kind), format!("{:?}", written.kind));
+        differ("kind", self.kind.name().to_owned(), written.kind.name().to_owned());
         differ("key codec", self.key_codec.name().to_owned(), written.key_codec.name().to_owned());
         differ("value codec", self.value_codec.name().to_owned(), written.value_codec.name().to_owned());
         let max = |header: &Self| header.max_parallelism.count().to_string();

@@ -15,7 +15,7 @@ use cutwater_core::{KeyGroup, KeyHash};
 
 use self::pending::Pending;
 pub(crate) use self::shard::Entry;
-use self::shard::{FULL_SLOTS, MAX_ENTRIES, Shard};
+use self::shard::{FULL_SLOTS, MAX_ENTRIES, Shard, has_expired};
 use self::sweep::Sweep;
 use crate::codec::split_framed;
 use crate::{StateError, StateHeader, StateKind, TableSpec, codec_of};
@@ -46,6 +46,10 @@ pub(crate) struct Store<E: Entry> {
     active: u64,
     sweep: Sweep,
     undo_bytes: u64,
+    /// Entries last written at or before it are not put into snapshots.
+    horizon: i64,
+    /// Where [`Self::next_expired`] goes on: a normalized hash, and a place in the shard there.
+    visited: (u64, usize),
     /// Whether shards were made beforehand, to get all their slots at their first entry.
     reserved: bool,
     scratch: Vec<u8>,
@@ -81,6 +85,8 @@ impl<E: Entry> Store<E> {
             active: 0,
             sweep: Sweep::default(),
             undo_bytes: 0,
+            horizon: i64::MIN,
+            visited: (0, 0),
             reserved: false,
             scratch: Vec::new(),
         }
@@ -183,13 +189,48 @@ impl<E: Entry> Store<E> {
         (self.directory.capacity() * 4 + self.depths.capacity() * 4) as u64 + shards
     }
 
+    /// The next cut leaves out what was last written at or before `horizon`; [`i64::MIN`]: it leaves out nothing.
+    pub(crate) fn set_horizon(&mut self, horizon: i64) {
+        debug_assert!(!self.sweeping(), "the horizon of a running cut stays");
+        self.horizon = horizon;
+    }
+
+    /// Goes on looking for an entry that was last written at or before `horizon`, or never was, in at most `slots` slots
+    /// in turn; takes off `slots` how many it has visited. `None` once they are used up.
+    pub(crate) fn next_expired(&mut self, horizon: i64, slots: &mut usize) -> Option<Place> {
+        while *slots > 0 {
+            let (cursor, from) = self.visited;
+            let shard = self.directory[(cursor >> (64 - self.depth)) as usize] as usize;
+            let end = self.shards[shard].slots();
+            let found = (from..end).take(*slots).find(|&place| {
+                let entry = self.shards[shard].get(place);
+                entry.is_some_and(|entry| has_expired(entry, horizon) || entry.written().is_none())
+            });
+            if let Some(entry) = found {
+                *slots -= entry + 1 - from;
+                self.visited.1 = entry + 1;
+                return Some(Place { shard, entry });
+            }
+            let visited = end.saturating_sub(from).min(*slots);
+            *slots -= visited.max(1);
+            self.visited.1 = from + visited;
+            if self.visited.1 >= end {
+                let width = 1_u64.checked_shl(64 - self.depths[shard]).unwrap_or(0);
+                // The shard may have split since, so that the cursor is not where one begins.
+                let first = if width == 0 { 0 } else { cursor & !(width - 1) };
+                self.visited = (first.wrapping_add(width), 0);
+            }
+        }
+        None
+    }
+
     /// Keeps the entry as it was at the running cut, unless that was done or it came later.
     #[cold]
     #[inline(never)]
     fn capture(&mut self, hash: KeyHash, place: Place) -> Result<(), StateError> {
         let group = hash.group(self.spec.max_parallelism);
         self.pending(place.shard);
-        self.undo_bytes += self.shards[place.shard].keep(place.entry, group)? as u64;
+        self.undo_bytes += self.shards[place.shard].keep(place.entry, group, self.horizon)? as u64;
         Ok(())
     }
 

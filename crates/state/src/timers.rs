@@ -1,13 +1,13 @@
 use std::collections::BTreeMap;
-use std::fmt;
 
 use cutwater_core::{KeyGroupRange, KeyHash, Timestamp};
 
 use crate::codec::{append_framed, checked_length, encode_framed};
+use crate::key_bytes::KeyBytes;
 use crate::store::{Entry, Store};
 use crate::{Block, Key, Snapshotable, StateError, StateHeader, StateKind, SweepProgress, TableSpec, decode, encode};
 
-/// Event-time timers by key. They fire in the order of time, at one time in the order of the encoded keys, so that every
+/// Timers by key, of event time or of processing time. They fire in the order of time, at one time in the order of the encoded keys, so that every
 /// run fires them in the same order.
 ///
 /// A timer is set once however often it is registered. Hashes are as for a [`Table`](crate::Table), and so are cut, sweep
@@ -20,10 +20,17 @@ pub struct Timers<K: Key> {
 }
 
 impl<K: Key> Timers<K> {
-    /// No timers yet.
+    /// No timers of event time yet.
     #[must_use]
     pub fn new(spec: TableSpec) -> Self {
         Self { store: Store::new(spec, StateKind::Timers), order: BTreeMap::new(), scratch: Vec::new() }
+    }
+
+    /// No timers of processing time yet: their times are those of the wall clock, in milliseconds since 1970-01-01 UTC,
+    /// since they outlive the process.
+    #[must_use]
+    pub fn processing(spec: TableSpec) -> Self {
+        Self { store: Store::new(spec, StateKind::ProcessingTimers), order: BTreeMap::new(), scratch: Vec::new() }
     }
 
     /// Sets a timer; false if it was set already.
@@ -56,10 +63,10 @@ impl<K: Key> Timers<K> {
         Ok(removed)
     }
 
-    /// Removes and returns the first timer whose time has come: is at or before the watermark. One at a time, so that
+    /// Removes and returns the first timer whose time has come: is at or before `now`, the watermark or the wall clock. One at a time, so that
     /// the caller can stop after any.
-    pub fn pop_due(&mut self, watermark: Timestamp) -> Option<(Timestamp, KeyHash, K)> {
-        let first = self.order.first_entry().filter(|first| first.key().0 <= watermark.0)?;
+    pub fn pop_due(&mut self, now: Timestamp) -> Option<(Timestamp, KeyHash, K)> {
+        let first = self.order.first_entry().filter(|first| first.key().0 <= now.0)?;
         let ((time, bytes), hash) = first.remove_entry();
         let timer = self.remove(hash, &bytes, time).ok().flatten();
         let timer = timer.expect("every timer in order is in the store, and was encoded when it came there");
@@ -182,60 +189,5 @@ impl<K: Key> Entry for Timer<K> {
 
     fn decode(key: &[u8], value: &[u8]) -> Result<Self, StateError> {
         Ok(Self { key: decode(key)?, bytes: KeyBytes::from(key), time: decode(value)? })
-    }
-}
-
-/// An encoded key; short ones, most of all integers, need no memory of their own. Ordered by the bytes.
-#[derive(Clone)]
-enum KeyBytes {
-    Short(u8, [u8; 22]),
-    Long(Box<[u8]>),
-}
-
-impl KeyBytes {
-    fn as_slice(&self) -> &[u8] {
-        match self {
-            Self::Short(length, bytes) => &bytes[..usize::from(*length)],
-            Self::Long(bytes) => bytes,
-        }
-    }
-}
-
-impl From<&[u8]> for KeyBytes {
-    fn from(key: &[u8]) -> Self {
-        let mut bytes = [0; 22];
-        match (u8::try_from(key.len()), bytes.get_mut(..key.len())) {
-            (Ok(length), Some(short)) => {
-                short.copy_from_slice(key);
-                Self::Short(length, bytes)
-            }
-            _ => Self::Long(key.into()),
-        }
-    }
-}
-
-impl PartialEq for KeyBytes {
-    fn eq(&self, other: &Self) -> bool {
-        self.as_slice() == other.as_slice()
-    }
-}
-
-impl Eq for KeyBytes {}
-
-impl PartialOrd for KeyBytes {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for KeyBytes {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        self.as_slice().cmp(other.as_slice())
-    }
-}
-
-impl fmt::Debug for KeyBytes {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.as_slice().fmt(f)
     }
 }

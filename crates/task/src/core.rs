@@ -208,6 +208,8 @@ pub struct TaskCore {
     turn: usize,
     aligner: Aligner,
     watermark: Timestamp,
+    /// A moment, and what the wall clock showed then.
+    wall: (Moment, i64),
     /// The watermark whose timers are being fired.
     advancing: Option<Timestamp>,
     running: Option<Running>,
@@ -280,6 +282,7 @@ impl TaskCore {
             aligner: Aligner::new(settings.mode, channels, settings.checkpoints_after_tasks_finish),
             settings,
             watermark,
+            wall: (Moment::ZERO, 0),
             advancing: None,
             running: None,
             unpublished: Vec::new(),
@@ -316,6 +319,14 @@ impl TaskCore {
     /// [`Action::SnapshotBegun`].
     pub fn states(&mut self) -> Vec<&mut dyn cutwater_state::Snapshotable> {
         self.chain.states()
+    }
+
+    /// Tells that the wall clock shows `unix_ms`, milliseconds since 1970-01-01 UTC, at `now`: the time that timers of
+    /// processing time and times-to-live go by. To be called before the first [`Self::run`], and again from time to time,
+    /// since wall clocks are set. For user code the time never goes back. Without a call it begins as 0 at
+    /// [`Moment::ZERO`].
+    pub fn set_wall_clock(&mut self, now: Moment, unix_ms: u64) {
+        self.wall = (now, i64::try_from(unix_ms).unwrap_or(i64::MAX));
     }
 
     /// An element arrived. It waits in the stash for [`Self::run`].
@@ -389,12 +400,14 @@ impl TaskCore {
     /// then [`Self::fault`] tells where.
     pub fn run(&mut self, now: Moment) -> Result<Progress, TaskError> {
         self.exec.now = now;
+        self.exec.wall = self.exec.wall.max(self.wall_at(now));
         self.settle(now)?;
         self.sweep()?;
         if self.flush_at.is_some_and(|at| at <= now) {
             self.flush_at = None;
             self.chain.flush(&mut self.exec);
         }
+        let fired = self.fire()?;
         let worked = if let Some(watermark) = self.advancing {
             self.advance(watermark)?
         } else if self.exec.outbox.is_blocked() || self.ended {
@@ -404,6 +417,7 @@ impl TaskCore {
         } else {
             self.take(now)?
         };
+        let worked = worked || fired;
         self.settle(now)?;
         if std::mem::take(&mut self.last_cut) {
             self.cut_last()?;
@@ -432,10 +446,42 @@ impl TaskCore {
     pub fn next_deadline(&self) -> Option<Moment> {
         let reads = self.inputs.is_empty() && !self.ended && !self.is_held();
         let read = (reads && self.source_wait > self.exec.now).then_some(self.source_wait);
-        match (self.flush_at, read) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
+        [self.flush_at, read, self.timer_deadline()].into_iter().flatten().min()
+    }
+
+    /// What the wall clock shows at `now`.
+    fn wall_at(&self, now: Moment) -> Timestamp {
+        let (then, millis) = self.wall;
+        let since = i64::try_from(now.since(then).as_millis()).unwrap_or(i64::MAX);
+        Timestamp(millis.saturating_add(since))
+    }
+
+    /// Whether timers of processing time may fire: not among those of an advancing watermark, not without credit, and not
+    /// behind the end of the output.
+    fn may_fire(&self) -> bool {
+        self.advancing.is_none() && !self.ended && !self.exec.outbox.is_blocked()
+    }
+
+    /// When the first timer of processing time is due, if it may fire.
+    fn timer_deadline(&self) -> Option<Moment> {
+        let due = self.chain.processing_due().filter(|_| self.may_fire())?;
+        if due <= self.exec.wall {
+            return Some(self.exec.now);
         }
+        let (then, millis) = self.wall;
+        let after = u64::try_from(due.0.saturating_sub(millis)).unwrap_or(0);
+        Some(then + Duration::from_millis(after))
+    }
+
+    /// Fires timers of processing time that are due.
+    fn fire(&mut self) -> Result<bool, TaskError> {
+        let due = self.chain.processing_due().is_some_and(|due| due <= self.exec.wall);
+        if !due || !self.may_fire() {
+            return Ok(false);
+        }
+        let fired = self.chain.advance_processing(&mut self.exec, BATCH_RECORDS);
+        fired.map_err(|error| self.fault(Cause::User(error)))?;
+        Ok(true)
     }
 
     /// Says where the subtask was when `cause` came up.

@@ -26,6 +26,8 @@
 //!   swept in [`TaskSettings::sweep_step_bytes`] a quantum, beside the processing.
 //! - What a sink prepared is in each snapshot until [`TaskCore::handle_published`] says that it is published: no output is
 //!   lost with a checkpoint that comes to nothing.
+//! - Timers of processing time fire by the wall clock that [`TaskCore::set_wall_clock`] tells; the first one that may fire is
+//!   part of [`TaskCore::next_deadline`].
 //! - User code runs only inside [`TaskCore::new`] and [`TaskCore::run`].
 
 mod core;

@@ -46,16 +46,17 @@ impl<E: Entry> Store<E> {
         let range = KeyGroupRange { first: groups.first.max(own.first), last: groups.last.min(own.last) };
         read_entries(block, (codec_of::<E::Key>(), codec_of::<E::Value>()), range, |group, key, value| {
             let hash = KeyHash::of(key);
+            if hash.group(self.spec.max_parallelism) != group {
+                return Err(damaged(group, "the key belongs to another group"));
+            }
             let entry = E::decode(key, value)?;
             added(&entry, hash);
             self.adopt(group, hash, entry)
         })
     }
 
+    /// Adds an entry of one of the store's own groups.
     fn adopt(&mut self, group: KeyGroup, hash: KeyHash, entry: E) -> Result<(), StateError> {
-        if hash.group(self.spec.max_parallelism) != group {
-            return Err(damaged(group, "the key belongs to another group"));
-        }
         let spread = entry.spread(hash);
         let mut shard = self.shard_of(hash);
         if self.reserved && self.shards[shard].len() == 0 {

@@ -20,6 +20,11 @@ pub(crate) trait Entry: Send + Sized {
     fn encode(&self, out: &mut Vec<u8>) -> Result<(), StateError>;
     /// Loads what [`Self::encode`] will copy from elsewhere than the entry itself.
     fn warm(&self) -> u8;
+    /// When it was last written, if it may expire: see [`super::Store::set_horizon`].
+    #[inline]
+    fn written(&self) -> Option<i64> {
+        None
+    }
     /// The entry with this encoded key and value.
     fn decode(key: &[u8], value: &[u8]) -> Result<Self, StateError>;
 }
@@ -223,13 +228,14 @@ impl<E: Entry> Shard<E> {
         place
     }
 
-    /// Keeps the entry as it is, if it is frozen, and thaws it. Returns how many bytes that took.
-    pub(crate) fn keep(&mut self, place: usize, group: KeyGroup) -> Result<usize, StateError> {
+    /// Keeps the entry as it is, if it is frozen and had not expired at `horizon`, and thaws it. Returns how many bytes that
+    /// took.
+    pub(crate) fn keep(&mut self, place: usize, group: KeyGroup, horizon: i64) -> Result<usize, StateError> {
         let (Some(pending), Slot::Full(_, entry)) = (&mut self.pending, &self.slots[place]) else { return Ok(0) };
         if !pending.is_frozen(place) {
             return Ok(0);
         }
-        let bytes = pending.keep(group, entry)?;
+        let bytes = if has_expired(entry, horizon) { 0 } else { pending.keep(group, entry)? };
         pending.thaw(place);
         Ok(bytes)
     }
@@ -265,6 +271,12 @@ impl<E: Entry> Shard<E> {
         let own = self.slots.capacity() * size_of::<Slot<E>>() + size_of::<Self>();
         own as u64 + self.pending.as_ref().map_or(0, |pending| pending.memory_bytes())
     }
+}
+
+/// Whether the entry was last written at or before `horizon`.
+#[inline]
+pub(crate) fn has_expired<E: Entry>(entry: &E, horizon: i64) -> bool {
+    entry.written().is_some_and(|written| written <= horizon)
 }
 
 fn empty<E>(slots: usize) -> Vec<Slot<E>> {

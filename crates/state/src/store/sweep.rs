@@ -2,7 +2,7 @@ use cutwater_core::{KeyGroup, KeyHash};
 
 use super::Store;
 use super::pending::Pending;
-use super::shard::{Entry, Shard};
+use super::shard::{Entry, Shard, has_expired};
 use crate::block::{BLOCK_BYTES, BlockBuilder};
 use crate::{Block, StateError, SweepProgress};
 
@@ -29,6 +29,8 @@ struct Plan {
     /// How far it was followed: an index into `order`, or a place.
     at: usize,
     current: KeyGroup,
+    /// Entries written at or before it are left out.
+    horizon: i64,
 }
 
 impl<E: Entry> Store<E> {
@@ -114,12 +116,12 @@ impl<E: Entry> Store<E> {
     fn make_plan(&mut self, cursor: u64) -> Plan {
         let shard = self.shard_at(cursor);
         self.pending(shard).pinned = true;
-        let max = self.spec.max_parallelism;
+        let (max, horizon) = (self.spec.max_parallelism, self.horizon);
         let group = |normalized: u64| KeyHash(self.base.saturating_add(normalized >> self.free)).group(max);
         let end = cursor | 1_u64.checked_shl(64 - self.depths[shard]).map_or(u64::MAX, |width| width - 1);
         let current = group(cursor);
         if current == group(end) {
-            return Plan { order: None, at: 0, current };
+            return Plan { order: None, at: 0, current, horizon };
         }
         let Self { shards, scratch, .. } = self;
         let shard = &shards[shard];
@@ -134,7 +136,7 @@ impl<E: Entry> Store<E> {
             }
         }
         order.sort_unstable();
-        Plan { order: Some(order), at: 0, current }
+        Plan { order: Some(order), at: 0, current, horizon }
     }
 
     fn follow(&mut self, plan: &mut Plan, shard: usize, stop: usize) -> Result<bool, StateError> {
@@ -184,25 +186,26 @@ impl<E: Entry> Store<E> {
         block: &mut BlockBuilder,
         stop: usize,
     ) -> Result<bool, StateError> {
-        let Some(order) = &plan.order else {
+        if plan.order.is_none() {
             let mut found = [0; 64];
             while let Some(first) = pending.next_frozen(plan.at) {
                 let count = shard.gather(first, pending.frozen_from(first), &mut found);
                 for &place in &found[..count] {
                     plan.at = place + 1;
-                    if !Self::emit_entry(plan.current, shard, place, pending, block, stop)? {
+                    if !Self::emit_entry(plan, shard, place, pending, block, stop)? {
                         return Ok(false);
                     }
                 }
                 plan.at = first + 64 - first % 64;
             }
             return Ok(true);
-        };
-        while let Some(&(_, place)) = order.get(plan.at).filter(|&&(group, _)| group == plan.current) {
+        }
+        let next = |plan: &Plan| plan.order.as_ref().and_then(|order| order.get(plan.at).copied());
+        while let Some((_, place)) = next(plan).filter(|&(group, _)| group == plan.current) {
             plan.at += 1;
             // It may have thawed since the order was made.
             let place = place as usize;
-            if pending.is_frozen(place) && !Self::emit_entry(plan.current, shard, place, pending, block, stop)? {
+            if pending.is_frozen(place) && !Self::emit_entry(plan, shard, place, pending, block, stop)? {
                 return Ok(false);
             }
         }
@@ -212,7 +215,7 @@ impl<E: Entry> Store<E> {
     /// Emits a frozen entry and thaws it; false if the block then has `stop` bytes.
     #[inline]
     fn emit_entry(
-        group: KeyGroup,
+        plan: &Plan,
         shard: &Shard<E>,
         place: usize,
         pending: &mut Pending,
@@ -220,9 +223,11 @@ impl<E: Entry> Store<E> {
         stop: usize,
     ) -> Result<bool, StateError> {
         if let Some(entry) = shard.get(place) {
-            block.open(group);
-            entry.encode(block.payload())?;
-            block.added(1);
+            if !has_expired(entry, plan.horizon) {
+                block.open(plan.current);
+                entry.encode(block.payload())?;
+                block.added(1);
+            }
             pending.thaw(place);
         }
         Ok(block.bytes() < stop)

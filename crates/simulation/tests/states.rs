@@ -1,0 +1,166 @@
+//! Jobs with named states of all kinds, timers of processing time and windows, in worlds where everything fails.
+
+use std::time::Duration;
+
+use cutwater_core::Timestamp;
+use cutwater_dataflow::{
+    Aggregate, JobGraph, KeyedProcess, ListState, MapState, ProcessContext, States, Ttl, UserError, Windows, from_iter,
+    generator,
+};
+use cutwater_file::lines_sink;
+use cutwater_simulation::{Env, Mark, Mutant, Simulation};
+
+const RELEASE: bool = !cfg!(debug_assertions);
+const SEEDS: u64 = if RELEASE { 2_000 } else { 60 };
+const KEYS: u64 = 7;
+const RECORDS: u64 = 240;
+
+/// Holds each record back for some milliseconds of processing time; the rest goes with the end of the input.
+#[derive(Clone, Default)]
+struct Delay {
+    waiting: ListState<u64>,
+}
+
+impl KeyedProcess<u64, u64> for Delay {
+    type State = ();
+    type Out = u64;
+
+    fn initial(&self) {}
+
+    fn open(&mut self, states: &mut States<'_, u64>) -> Result<(), UserError> {
+        self.waiting = states.list("waiting")?;
+        Ok(())
+    }
+
+    fn process(&mut self, cx: &mut ProcessContext<'_, u64, (), u64>, n: u64) -> Result<(), UserError> {
+        cx.list(self.waiting)?.push(n)?;
+        cx.register_timer(Timestamp::MAX)?;
+        Ok(cx.register_processing_timer(Timestamp(cx.processing_time().0 + 1 + n as i64 % 4))?)
+    }
+
+    fn on_timer(&mut self, cx: &mut ProcessContext<'_, u64, (), u64>, _: Timestamp) -> Result<(), UserError> {
+        let waiting: Vec<u64> = cx.list(self.waiting)?.iter()?.copied().collect();
+        cx.list(self.waiting)?.clear()?;
+        waiting.into_iter().for_each(|n| cx.emit(n));
+        Ok(())
+    }
+
+    fn on_processing_timer(
+        &mut self,
+        cx: &mut ProcessContext<'_, u64, (), u64>,
+        _: Timestamp,
+    ) -> Result<(), UserError> {
+        self.on_timer(cx, Timestamp::MAX)
+    }
+}
+
+/// Tells with each record what the states of its key are.
+#[derive(Clone, Default)]
+struct Tell {
+    all: ListState<u64>,
+    rests: MapState<String, u64>,
+}
+
+impl KeyedProcess<u64, u64> for Tell {
+    type State = u64;
+    type Out = String;
+
+    fn initial(&self) -> u64 {
+        0
+    }
+
+    fn open(&mut self, states: &mut States<'_, u64>) -> Result<(), UserError> {
+        // Longer than any world lasts: nothing expires, but one of the states has stamps.
+        self.all = states.list("all")?;
+        self.rests = states.ttl(Ttl::new(Duration::from_secs(86_400))).map("rests")?;
+        Ok(())
+    }
+
+    fn process(&mut self, cx: &mut ProcessContext<'_, u64, u64, String>, n: u64) -> Result<(), UserError> {
+        *cx.state()? += 1;
+        cx.list(self.all)?.push(n)?;
+        let mut rests = cx.map(self.rests)?;
+        let rest = format!("{}", n / KEYS % 5);
+        match n % 3 {
+            0 => drop(rests.remove(&rest)?),
+            _ => *rests.get_or_insert_with(&rest, || 0)? += n,
+        }
+        let rests: Vec<_> = rests.iter()?.map(|(rest, sum)| format!("{rest}:{sum}")).collect();
+        let all: Vec<_> = cx.list(self.all)?.iter()?.map(u64::to_string).collect();
+        let count = *cx.state()?;
+        let told = format!("{} {count} {} {}", cx.key(), all.join("+"), rests.join("+"));
+        cx.emit(told);
+        Ok(())
+    }
+}
+
+#[derive(Clone)]
+struct Sum;
+
+impl Aggregate<u64> for Sum {
+    type Accumulator = u64;
+    type Out = u64;
+
+    fn create(&self) -> u64 {
+        0
+    }
+
+    fn add(&self, sum: &mut u64, n: u64) {
+        *sum += n;
+    }
+
+    fn merge(&self, sum: &mut u64, other: u64) {
+        *sum += other;
+    }
+
+    fn result(&self, sum: &u64) -> u64 {
+        *sum
+    }
+}
+
+fn job(env: &Env) -> Result<JobGraph, UserError> {
+    let sink = || lines_sink::<String>(env.out()).create_folder().files(env.files());
+    let time = |n: u64| Timestamp((n * 10 + n / 50 * 400) as i64);
+    let ms = Duration::from_millis;
+    let job = cutwater_dataflow::Job::new("states");
+    job.source("delayed-in", from_iter(0..RECORDS))
+        .key_by(|n| n % KEYS)
+        .process_with("delay", Delay::default())
+        .map(|n: u64| format!("delayed {n}"))
+        .sink("delayed-out", sink());
+    job.source("told-in", from_iter(0..RECORDS))
+        .key_by(|n| n % KEYS)
+        .process_with("tell", Tell::default())
+        .sink("told-out", sink());
+    job.source("sessions-in", generator(RECORDS, |n| n).event_time(time))
+        .key_by(|n| n % KEYS)
+        .window(Windows::sessions(ms(200)))
+        .aggregate("sessions", Sum)
+        .map(|(key, window, sum)| format!("session {key} {}-{} {sum}", window.start, window.end))
+        .sink("sessions-out", sink());
+    job.source("sliding-in", generator(RECORDS, |n| n).event_time(time))
+        .key_by(|n| n % KEYS)
+        .window(Windows::sliding(ms(300), ms(100)))
+        .process("sliding", |key: &u64, window, records: &[&u64]| {
+            let mut records: Vec<u64> = records.iter().map(|n| **n).collect();
+            records.sort_unstable();
+            [format!("sliding {key} {} {records:?}", window.start)]
+        })
+        .sink("sliding-out", sink());
+    Ok(job.build()?)
+}
+
+#[test]
+fn states_timers_and_windows_break_no_rule() {
+    let report = Simulation::of_job(job).unwrap().run_seeds(0..SEEDS, 2);
+    let first = report.failures.first().map(|failure| format!("{failure:?}").chars().take(2_000).collect::<String>());
+    assert!(first.is_none(), "{first:?}");
+    assert!(report.marks.count(Mark::DeltaRestored) > 0, "no world restores a delta");
+}
+
+#[test]
+fn timers_that_are_not_restored_are_found() {
+    let simulation = Simulation::of_job(job).unwrap().with_mutant(Some(Mutant::TimersLost));
+    let failure = simulation.first_failure(0..20_000, 2);
+    assert!(failure.is_some(), "no world shows that timers are lost");
+}
