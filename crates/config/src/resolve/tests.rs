@@ -437,12 +437,17 @@ fn what_is_not_built_is_refused_by_name_unless_it_asks_for_nothing() {
             "flag: `execution.checkpointing.max-concurrent-checkpoints: 2` is not built yet, only 1 is",
         ),
         (
+            ("execution.savepoint-restore-mode", "LEGACY"),
+            "flag: `execution.savepoint-restore-mode: LEGACY` (now `execution.state-recovery.claim-mode`) is not built \
+             yet, only `CLAIM` and `NO_CLAIM` are",
+        ),
+        (
             ("state.backend", "rocksdb"),
             "flag: `state.backend: rocksdb` (now `state.backend.type`) is not built yet, only `hashmap` (or `memory`) is",
         ),
         (
-            ("execution.checkpointing.savepoint-dir", "/s"),
-            "flag: `execution.checkpointing.savepoint-dir: /s` is not built yet, leave it out",
+            ("execution.checkpointing.interval-during-backlog", "7 s"),
+            "flag: `execution.checkpointing.interval-during-backlog: 7 s` is not built yet, leave it out",
         ),
     ];
     for (pair, expected) in cases {
