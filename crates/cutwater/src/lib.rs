@@ -70,9 +70,9 @@ pub use cutwater_dataflow::{
 pub use cutwater_restart::{ExponentialDelay, Strategy};
 pub use cutwater_runtime::{
     CheckpointSummary, ClaimMode, CopyError, Failure, IgnoreUnclaimed, JobError, JobHandle, JobOutcome, JobState,
-    JobStatus, OpenCheckpointError, Options, OptionsError, RestoreError, SavepointError, StartFrom, StopMode,
-    TakenSavepoint, UnclaimedState, copy_savepoint, delete_savepoint, open_checkpoint, read_savepoint, run, spawn,
-    stop_on_signals, store_at,
+    JobStatus, Metric, OpenCheckpointError, Options, OptionsError, RestoreError, SavepointError, StartFrom, StopMode,
+    SubtaskStatus, TakenSavepoint, UnclaimedState, copy_savepoint, delete_savepoint, open_checkpoint, read_savepoint,
+    run, spawn, stop_on_signals, store_at,
 };
 #[cfg(feature = "simulation")]
 pub use cutwater_simulation as simulation;

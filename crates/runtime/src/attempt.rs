@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
+use std::sync::atomic::AtomicI64;
 
 use cutwater_core::{Attempt, CheckpointId, Epoch, MaxParallelism, Moment, OperatorUid, SubtaskId, TaskId};
 use cutwater_dataflow::exec::OperatorSnapshot;
@@ -100,10 +101,19 @@ impl Start {
         let cores = build.all()?;
         let mut gauges = BTreeMap::new();
         let hosted = cores.into_iter().map(|core| {
-            let own = Arc::new(Gauges::default());
+            let own = Arc::new(Gauges { watermark: AtomicI64::new(i64::MIN), ..Gauges::default() });
             gauges.insert(core.subtask(), Arc::clone(&own));
             let (reports, uploader) = (self.reports.clone(), Arc::clone(&self.uploader));
-            Hosted { core, attempt: self.attempt, reports, uploader, gauges: own, upload: None, wall_at: Moment::ZERO }
+            Hosted {
+                core,
+                attempt: self.attempt,
+                reports,
+                uploader,
+                gauges: own,
+                upload: None,
+                wall_at: Moment::ZERO,
+                rested: None,
+            }
         });
         let hosted: Vec<_> = hosted.collect();
         let clock = self.clock;

@@ -25,7 +25,7 @@ use crate::hosted::{Command, Report};
 use crate::job::{ClaimMode, JobOutcome, Options};
 use crate::restore::{RestorePoint, new_operators};
 use crate::savepoint::{SavepointError, TakenSavepoint};
-use crate::status::{CheckpointSummary, JobState, Shared};
+use crate::status::{CheckpointSummary, JobState, Shared, Watched};
 use crate::upload::{Uploader, chain};
 
 mod savepoints;
@@ -257,9 +257,14 @@ impl Shell {
 
     fn handle_started(&mut self, now: Moment, attempt: Attempt, started: Started) {
         let Started { incarnation, handles, committers, gauges } = started;
-        let sources = |subtask: &SubtaskId| self.graph.tasks()[subtask.task.0 as usize].inputs.is_empty();
-        let gauges = gauges.into_iter().filter(|(subtask, _)| sources(subtask)).map(|(_, gauges)| gauges);
-        self.shared.set_sources(gauges.collect());
+        let task = |subtask: &SubtaskId| &self.graph.tasks()[subtask.task.0 as usize];
+        let watched = gauges.into_iter().map(|(subtask, gauges)| Watched {
+            subtask,
+            task: task(&subtask).name(),
+            is_source: task(&subtask).inputs.is_empty(),
+            gauges,
+        });
+        self.shared.watch(watched.collect());
         self.running = Some(Running { attempt, incarnation, handles, committers: Some(committers) });
         self.driver.handle_started(now, attempt, Ok(()));
         // It may have failed before it was known to run, or the job may have been cancelled.

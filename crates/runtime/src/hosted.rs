@@ -1,7 +1,7 @@
 //! A task core on a host: performs its actions.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use cutwater_coordinator::SubtaskSnapshot;
@@ -46,6 +46,11 @@ pub(crate) enum Report {
 #[derive(Debug, Default)]
 pub(crate) struct Gauges {
     pub(crate) records: AtomicU64,
+    pub(crate) watermark: AtomicI64,
+    /// Nanoseconds of the attempt so far.
+    pub(crate) busy: AtomicU64,
+    pub(crate) backpressured: AtomicU64,
+    pub(crate) idle: AtomicU64,
 }
 
 pub(crate) struct Hosted {
@@ -57,6 +62,8 @@ pub(crate) struct Hosted {
     pub(crate) upload: Option<Upload>,
     /// When to look at the wall clock again.
     pub(crate) wall_at: Moment,
+    /// When the last quantum ended, and whether for want of credit.
+    pub(crate) rested: Option<(Moment, bool)>,
 }
 
 /// How often a subtask at work looks at the wall clock, which may be set while it runs.
@@ -104,6 +111,21 @@ impl Hosted {
         }
     }
 
+    /// Notes how the time since the last quantum was spent, and the quantum that began `then`.
+    fn measure(&mut self, then: Moment) {
+        let now = self.uploader.clock.now();
+        let gauges = &self.gauges;
+        let add = |gauge: &AtomicU64, nanos: u64| gauge.store(gauge.load(Ordering::Relaxed) + nanos, Ordering::Relaxed);
+        if let Some((rested, for_credit)) = self.rested {
+            let rest = then.0.saturating_sub(rested.0);
+            add(if for_credit { &gauges.backpressured } else { &gauges.idle }, rest);
+        }
+        add(&gauges.busy, now.0.saturating_sub(then.0));
+        self.rested = Some((now, self.core.is_backpressured()));
+        gauges.records.store(self.core.records(), Ordering::Relaxed);
+        gauges.watermark.store(self.core.watermark().0, Ordering::Relaxed);
+    }
+
     fn fail(&self, error: TaskError) {
         self.report(Report::Failed { attempt: self.attempt, error: Box::new(error) });
     }
@@ -149,7 +171,7 @@ impl Core for Hosted {
         }
         let progress = self.core.run(now);
         self.perform(out);
-        self.gauges.records.store(self.core.records(), Ordering::Relaxed);
+        self.measure(now);
         match progress {
             Ok(TaskProgress::Busy) => Progress::Busy,
             Ok(TaskProgress::Idle) => Progress::Idle,

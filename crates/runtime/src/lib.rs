@@ -23,7 +23,7 @@
 //! ```
 //!
 //! - [`Options`] from code or configuration; [`store_at`] makes a store of a path or URL.
-//! - [`JobHandle`], [`JobStatus`]: a job in the hands of the program that embeds it.
+//! - [`JobHandle`], [`JobStatus`]: a job in the hands of the program that embeds it; [`Metric`]: its figures, to export.
 //! - [`Failure`] and [`JobError`]: what an attempt and a job can die of. The program that embeds never dies of a job.
 //! - [`host`]: the threads, channels and credits below, behind one seam.
 //!
@@ -39,6 +39,7 @@ mod error;
 pub mod host;
 mod hosted;
 mod job;
+mod metrics;
 mod open;
 mod place;
 mod restore;
@@ -50,8 +51,9 @@ mod upload;
 pub use clock::Clock;
 pub use error::{Failure, JobError, RestoreError, UnclaimedState};
 pub use job::{ClaimMode, IgnoreUnclaimed, JobHandle, JobOutcome, Options, StartFrom, StopMode, run, spawn};
+pub use metrics::Metric;
 pub use open::{OpenCheckpointError, open_checkpoint};
 pub use place::{OptionsError, job_folder, store_at};
 pub use savepoint::{CopyError, SavepointError, TakenSavepoint, copy_savepoint, delete_savepoint, read_savepoint};
 pub use signals::stop_on_signals;
-pub use status::{CheckpointSummary, JobState, JobStatus};
+pub use status::{CheckpointSummary, JobState, JobStatus, SubtaskStatus};

@@ -1,8 +1,8 @@
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use cutwater_core::{Attempt, CheckpointId, Epoch, OperatorUid};
+use cutwater_core::{Attempt, CheckpointId, Epoch, OperatorUid, SubtaskId, Timestamp};
 
 use crate::hosted::Gauges;
 
@@ -35,6 +35,30 @@ pub struct JobStatus {
     pub last_checkpoint_failure: Option<String>,
     /// Records read by the sources, in this attempt.
     pub records_in: u64,
+    /// What the subtasks of the attempt do, in order; empty before the first runs.
+    pub subtasks: Vec<SubtaskStatus>,
+}
+
+/// What a subtask of the attempt has done so far. Rates and shares are differences between two looks.
+///
+/// The three times add up to the time since its first quantum. A worker that has several subtasks is busy with one while the
+/// others count as idle or backpressured.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SubtaskStatus {
+    /// The subtask.
+    pub subtask: SubtaskId,
+    /// The name of its task: the operators fused in it.
+    pub task: String,
+    /// Records processed, or read by a source.
+    pub records: u64,
+    /// The watermark of its input; [`Timestamp::MIN`] before any, [`Timestamp::MAX`] after all, and of sources.
+    pub watermark: Timestamp,
+    /// How long it worked.
+    pub busy: Duration,
+    /// How long it waited for receivers to process what it had sent.
+    pub backpressured: Duration,
+    /// How long it waited for something to do.
+    pub idle: Duration,
 }
 
 /// Where a job is in its life. The names are Flink's.
@@ -85,6 +109,7 @@ impl JobStatus {
             failed_checkpoints: 0,
             last_checkpoint_failure: None,
             records_in: 0,
+            subtasks: Vec::new(),
         }
     }
 }
@@ -92,19 +117,45 @@ impl JobStatus {
 /// The status as the driver keeps it and handles read it.
 pub(crate) struct Shared {
     status: Mutex<JobStatus>,
-    /// Of the source subtasks of the attempt.
-    sources: Mutex<Vec<Arc<Gauges>>>,
+    /// The subtasks of the attempt.
+    watched: Mutex<Vec<Watched>>,
+}
+
+/// A subtask whose counters can be read.
+pub(crate) struct Watched {
+    pub(crate) subtask: SubtaskId,
+    pub(crate) task: String,
+    pub(crate) is_source: bool,
+    pub(crate) gauges: Arc<Gauges>,
+}
+
+impl Watched {
+    fn read(&self) -> SubtaskStatus {
+        let time = |gauge: &AtomicU64| Duration::from_nanos(gauge.load(Ordering::Relaxed));
+        let gauges = &self.gauges;
+        SubtaskStatus {
+            subtask: self.subtask,
+            task: self.task.clone(),
+            records: gauges.records.load(Ordering::Relaxed),
+            watermark: Timestamp(gauges.watermark.load(Ordering::Relaxed)),
+            busy: time(&gauges.busy),
+            backpressured: time(&gauges.backpressured),
+            idle: time(&gauges.idle),
+        }
+    }
 }
 
 impl Shared {
     pub(crate) fn new(status: JobStatus) -> Self {
-        Self { status: Mutex::new(status), sources: Mutex::default() }
+        Self { status: Mutex::new(status), watched: Mutex::default() }
     }
 
     pub(crate) fn read(&self) -> JobStatus {
         let mut status = self.status.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
-        let sources = self.sources.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        status.records_in = sources.iter().map(|gauges| gauges.records.load(Ordering::Relaxed)).sum();
+        let watched = self.watched.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        status.subtasks = watched.iter().map(Watched::read).collect();
+        let sources = watched.iter().zip(&status.subtasks).filter(|(watched, _)| watched.is_source);
+        status.records_in = sources.map(|(_, subtask)| subtask.records).sum();
         status
     }
 
@@ -112,7 +163,7 @@ impl Shared {
         change(&mut self.status.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
     }
 
-    pub(crate) fn set_sources(&self, sources: Vec<Arc<Gauges>>) {
-        *self.sources.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = sources;
+    pub(crate) fn watch(&self, subtasks: Vec<Watched>) {
+        *self.watched.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = subtasks;
     }
 }

@@ -309,6 +309,12 @@ impl TaskCore {
         self.exec.records
     }
 
+    /// Whether it waits for credit: its receivers are slower than it is.
+    #[must_use]
+    pub fn is_backpressured(&self) -> bool {
+        self.exec.outbox.is_blocked()
+    }
+
     /// The watermark of its input.
     #[must_use]
     pub fn watermark(&self) -> Timestamp {
