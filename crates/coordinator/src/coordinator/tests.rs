@@ -146,8 +146,14 @@ impl Rig {
     }
 
     fn ack(&mut self, attempt: u32, checkpoint: u64, subtask: SubtaskId) {
-        let name = format!("c{checkpoint}-a{attempt}-{}", short(&[subtask]));
-        let files = vec![FileRef { name, bytes: 10, crc32c: 0 }];
+        self.ack_chain(attempt, &[checkpoint], subtask);
+    }
+
+    /// Acknowledges the last of the checkpoints with the files of all of them, as one does that builds on the others.
+    fn ack_chain(&mut self, attempt: u32, checkpoints: &[u64], subtask: SubtaskId) {
+        let name = |checkpoint| format!("c{checkpoint}-a{attempt}-{}", short(&[subtask]));
+        let files = checkpoints.iter().map(|at| FileRef { name: name(at), bytes: 10, crc32c: 0 }).collect();
+        let checkpoint = *checkpoints.last().unwrap();
         let snapshot = SubtaskSnapshot { subtask, files, inline: vec![], phases: Phases::default(), state_bytes: 10 };
         self.coordinator.handle_ack(self.now, Attempt(attempt), CheckpointId(checkpoint), snapshot);
         self.drain();

@@ -20,7 +20,7 @@ const MAX_AT_ONCE: usize = 16;
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Retention {
     retained: Vec<Kept>,                      // oldest first, the newest completed checkpoint last
-    pins: BTreeMap<RequestId, u64>,           // slots of checkpoints that are being copied: their files stay
+    pins: BTreeMap<RequestId, Kept>,          // checkpoints that are being copied: their files stay
     subsumed: BTreeMap<u64, Subsumed>,        // by slot; not yet all deleted
     litter: BTreeSet<String>,                 // files of aborted checkpoints, to be deleted next
     litter_out: Option<(Token, Vec<String>)>, // their deletion that is out: one, however many acks come late
@@ -50,9 +50,9 @@ impl Retention {
         self.retained.iter().map(|kept| kept.checkpoint)
     }
 
-    /// Whether a retained record names the file.
+    /// Whether a checkpoint names the file that is retained, or is being copied.
     pub(crate) fn protects(&self, name: &str) -> bool {
-        self.retained.iter().any(|kept| kept.files.contains(name))
+        self.retained.iter().chain(self.pins.values()).any(|kept| kept.files.contains(name))
     }
 
     /// Whether a record names the file that is retained, or subsumed and not yet all deleted.
@@ -192,7 +192,7 @@ impl Log {
     /// Keeps the files of the newest checkpoint until [`Self::unpin`], even if it is subsumed meanwhile.
     pub(crate) fn pin(&mut self, request: RequestId) {
         if let Some(newest) = self.retention.retained.last() {
-            self.retention.pins.insert(request, newest.slot);
+            self.retention.pins.insert(request, newest.clone());
         }
     }
 
@@ -205,18 +205,17 @@ impl Log {
     /// Deletes what the newest durable record allows, whatever failed before included.
     pub(super) fn clean(&mut self) {
         let pins = &self.retention.pins;
-        let is_free = |slot: &u64| !pins.values().any(|pinned| pinned == slot);
+        let is_free = |slot: &u64| !pins.values().any(|pinned| pinned.slot == *slot);
         let slots: Vec<u64> = self.retention.subsumed.keys().copied().filter(is_free).take(MAX_AT_ONCE).collect();
         for slot in slots {
             let token = self.token();
             let retention = &mut self.retention;
-            let Some(Subsumed { files, out: out @ None }) = retention.subsumed.get_mut(&slot) else { continue };
-            let is_free = |name: &&String| !retention.retained.iter().any(|kept| kept.files.contains(*name));
-            let names: Vec<String> = files.iter().filter(is_free).cloned().collect();
+            let Some(Subsumed { files, out: None }) = retention.subsumed.get(&slot) else { continue };
+            let names: Vec<String> = files.iter().filter(|name| !retention.protects(name)).cloned().collect();
             if names.is_empty() {
                 retention.subsumed.remove(&slot);
-            } else {
-                *out = Some(token);
+            } else if let Some(subsumed) = retention.subsumed.get_mut(&slot) {
+                subsumed.out = Some(token);
                 self.actions.push_back(Action::Delete { token, names });
             }
         }

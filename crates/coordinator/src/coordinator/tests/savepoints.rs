@@ -10,7 +10,7 @@ fn stopped(drained: bool) -> Outcome {
 
 #[test]
 fn a_checkpoint_that_is_copied_keeps_its_files_until_it_has_been() {
-    let cases: [Case; 3] = [
+    let cases: [Case; 4] = [
         (
             "one that nobody copies lets go of them when it is subsumed",
             by_hand(),
@@ -46,6 +46,33 @@ fn a_checkpoint_that_is_copied_keeps_its_files_until_it_has_been() {
                 "-- copied",
                 DELETE_1,
                 "delete c2-a1-S0 c2-a1-S1 c2-a1-T0 c2-a1-T1",
+            ],
+        ),
+        (
+            "a later checkpoint that shares files with it, and is subsumed as well, leaves them to it",
+            by_hand(),
+            |rig| {
+                rig.request_for(Purpose::Copy);
+                rig.ack_all(1);
+                rig.request();
+                ALL.iter().for_each(|subtask| rig.ack_chain(1, &[1, 2], *subtask));
+                rig.request();
+                rig.ack_all(3);
+                rig.fail_over();
+                rig.ack_chain(1, &[1, 4], S0); // late, and of a checkpoint that never was
+                rig.copied(1);
+            },
+            &[
+                "trigger 1 at S0 S1",
+                "completed 1 for [1]",
+                "trigger 2 at S0 S1",
+                "completed 2 for [2]",
+                "trigger 3 at S0 S1",
+                "completed 3 for [3]",
+                "delete c2-a1-S0 c2-a1-S1 c2-a1-T0 c2-a1-T1",
+                "restore 3",
+                "delete c4-a1-S0",
+                DELETE_1,
             ],
         ),
         (
