@@ -1,4 +1,5 @@
 use std::collections::BTreeSet;
+use std::fmt;
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -231,6 +232,22 @@ pub enum JobOutcome {
     },
 }
 
+/// What became of the job, after its name.
+impl fmt::Display for JobOutcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Finished => f.write_str("finished"),
+            Self::AlreadyFinished => f.write_str(
+                "had finished before, and nothing was done: to run it again, give it other folders for checkpoints and \
+                 output",
+            ),
+            Self::Canceled => f.write_str("was cancelled"),
+            Self::Stopped { savepoint: Some(savepoint) } => write!(f, "stopped with savepoint {savepoint}"),
+            Self::Stopped { savepoint: None } => f.write_str("stopped behind a checkpoint"),
+        }
+    }
+}
+
 /// How a job stops behind a savepoint. Source: Flink's stop-with-savepoint, without and with `--drain`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StopMode {
@@ -243,7 +260,7 @@ pub enum StopMode {
 
 /// Runs the job to its end, or until the process gets SIGINT or SIGTERM: then the job stops behind a savepoint if
 /// [`Options::savepoints`] says where, else behind a checkpoint, and without checkpoints at once. A second signal cancels
-/// it. Where the savepoint lies is told on standard error and in [`JobOutcome::Stopped`].
+/// it. What became of the job is returned, and told on standard error in one line.
 ///
 /// # Errors
 ///
@@ -259,7 +276,9 @@ pub enum StopMode {
 ///     .key_by(|n| n % 10)
 ///     .fold("counts", 0u64, |count, _| *count += 1)
 ///     .sink("out", out.clone());
-/// assert_eq!(run(job.build()?, Options::new())?, JobOutcome::Finished);
+/// let outcome = run(job.build()?, Options::new())?;
+/// assert_eq!(outcome, JobOutcome::Finished);
+/// assert_eq!(outcome.to_string(), "finished"); // as it was told
 /// assert_eq!(out.take().len(), 1_000);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
@@ -267,14 +286,8 @@ pub fn run(graph: JobGraph, options: Options) -> Result<JobOutcome, JobError> {
     let handle = Arc::new(spawn(graph, options)?);
     stop_on_signals(&handle)?;
     let outcome = handle.wait();
-    match &outcome {
-        Ok(JobOutcome::Stopped { savepoint: Some(savepoint) }) => {
-            eprintln!("job {} stopped with savepoint {savepoint}", handle.job);
-        }
-        Ok(JobOutcome::Stopped { savepoint: None }) => {
-            eprintln!("job {} stopped behind a checkpoint: the same command resumes", handle.job);
-        }
-        Ok(_) | Err(_) => {}
+    if let Ok(outcome) = &outcome {
+        eprintln!("job {} {outcome}", handle.job);
     }
     outcome
 }
