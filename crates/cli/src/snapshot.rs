@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::io;
 
 use cutwater_coordinator::inspect::slot_name;
-use cutwater_coordinator::{CompletedCheckpoint, FileRef, SubtaskSnapshot, TaskSnapshot};
+use cutwater_coordinator::{CompletedCheckpoint, FileRef, SubtaskSnapshot, TaskSnapshot, checkpoint_of_snapshot};
 use cutwater_dataflow::exec::SnapshotKind;
-use cutwater_state::format::{ReadAt, SnapshotReader};
+use cutwater_state::format::{ReadAt, SnapshotHeader, SnapshotReader};
 use cutwater_state::{StateError, StateHeader};
 use cutwater_storage::{ObjectName, ObjectReader, Store, verify};
 use cutwater_task::TaskSnapshot as Inline;
@@ -160,13 +160,17 @@ impl Owner<'_> {
     }
 
     /// Reads every byte of the file: its length, its checksum, its format, each block.
-    pub(crate) fn verify(&self, file: &FileRef) -> Result<Checked, Problem> {
+    ///
+    /// `before` is the header of the file that it may build on, and becomes its own.
+    pub(crate) fn verify(&self, file: &FileRef, before: &mut Option<SnapshotHeader>) -> Result<Checked, Problem> {
         let name = self.name(file)?;
         verify(&self.folder.store, &name, file.bytes, file.crc32c)
             .map_err(|error| Problem::of_store(self.folder.path_of(&file.name), &error))?;
         let reader = self.open(file)?;
         let snapshot = SnapshotReader::open(&reader).map_err(|error| self.problem(file, &error))?;
         self.check_header(file, &snapshot)?;
+        snapshot.header().check_follows(before.as_ref()).map_err(|error| self.problem(file, &error))?;
+        *before = Some(snapshot.header().clone());
         let mut checked = Checked::default();
         for info in snapshot.blocks() {
             snapshot.read_block(info).map_err(|error| self.problem(file, &error))?;
@@ -178,9 +182,11 @@ impl Owner<'_> {
 
     fn check_header(&self, file: &FileRef, snapshot: &SnapshotReader<'_>) -> Result<(), Problem> {
         let header = snapshot.header();
-        let found = (header.job.as_str(), header.checkpoint, header.subtask, header.parallelism);
         let Self { checkpoint, task, subtask, .. } = self;
-        let expected = (checkpoint.job.as_str(), checkpoint.checkpoint, subtask.subtask.index, task.parallelism);
+        let found = (header.job.as_str(), header.checkpoint, header.subtask, header.parallelism);
+        // It may be of an earlier one, which this one builds on.
+        let of = checkpoint_of_snapshot(&file.name).unwrap_or(checkpoint.checkpoint);
+        let expected = (checkpoint.job.as_str(), of, subtask.subtask.index, task.parallelism);
         if found == expected {
             return Ok(());
         }

@@ -81,10 +81,11 @@ pub(crate) fn files(folder: &JobFolder, checkpoint: &CompletedCheckpoint, record
         for subtask in &task.subtasks {
             verified.problems.extend(inline.add(subtask).err().map(of_record));
             let owner = Owner { folder, checkpoint, task, subtask };
+            let mut before = None;
             for file in &subtask.files {
                 verified.files += 1;
                 verified.file_bytes = verified.file_bytes.saturating_add(file.bytes);
-                match owner.verify(file) {
+                match owner.verify(file, &mut before) {
                     Ok(checked) => {
                         verified.blocks += checked.blocks;
                         verified.entries += checked.entries;

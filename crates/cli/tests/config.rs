@@ -107,7 +107,7 @@ fn a_key_is_explained_under_each_of_its_names() {
     assert_eq!(explain("state.checkpoints.num-retained").out, today.out);
     assert_eq!(explain("CUTWATER_EXECUTION_CHECKPOINTING_NUM_RETAINED").out, today.out);
     let cases = [
-        ("execution.checkpointing.incremental", "refused", "any value but `false` is an error"),
+        ("execution.checkpointing.unaligned.enabled", "refused", "any value but `false` is an error"),
         ("execution.checkpointing.write-buffer-size", "warned", "passed over"),
         ("rest.port", "warned", "passed over"),
         ("execution.checkpointing.aligned-checkpoint-timeout", "refused", "any value but `0 ms`"),

@@ -127,6 +127,7 @@ impl Values {
             num_retained: self.positive("execution.checkpointing.num-retained")?,
             after_tasks_finish: self.boolean("execution.checkpointing.checkpoints-after-tasks-finish")?,
             compression: self.boolean("execution.checkpointing.snapshot-compression")?,
+            incremental: self.boolean("execution.checkpointing.incremental")?,
             storage: self.storage()?,
         })
     }

@@ -109,6 +109,8 @@ pub struct Checkpointing {
     pub after_tasks_finish: bool,
     /// Whether state files are compressed; false by default.
     pub compression: bool,
+    /// Whether they hold only what has changed since the one before, when that pays; false by default.
+    pub incremental: bool,
     /// Where they are written; memory by default.
     pub storage: CheckpointStorage,
 }
@@ -125,6 +127,7 @@ impl Default for Checkpointing {
             num_retained: NonZeroU32::MIN,
             after_tasks_finish: true,
             compression: false,
+            incremental: false,
             storage: CheckpointStorage::Memory,
         }
     }

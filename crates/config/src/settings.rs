@@ -88,6 +88,13 @@ impl Settings {
         self.set("execution.checkpointing.max-concurrent-checkpoints", checkpoints.to_string())
     }
 
+    /// Whether checkpoints hold only what has changed since the one before, when that pays. Sets
+    /// `execution.checkpointing.incremental`.
+    #[must_use]
+    pub fn incremental_checkpoints(self, incremental: bool) -> Self {
+        self.set("execution.checkpointing.incremental", incremental.to_string())
+    }
+
     /// How many completed checkpoints are kept; at least 1. Sets `execution.checkpointing.num-retained`.
     #[must_use]
     pub fn num_retained_checkpoints(self, checkpoints: u32) -> Self {

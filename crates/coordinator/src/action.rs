@@ -17,7 +17,8 @@ pub struct RequestId(pub u64);
 pub enum Purpose {
     /// For itself.
     Checkpoint,
-    /// To be copied: its files stay until [`crate::Coordinator::handle_copied`].
+    /// To be copied: its files stay until [`crate::Coordinator::handle_copied`]. Its barrier names no base, so that it
+    /// stands alone.
     Copy,
     /// To be copied, and to be the last: sources read nothing after its barrier, and no other checkpoint begins after it,
     /// or before it once this is asked for. If it is given up the job goes on. Source: Flink's stop-with-savepoint.

@@ -85,7 +85,7 @@
 //!
 //! # What is not offered
 //!
-//! Several checkpoints in flight and deltas: not yet. Savepoints are copies that the caller makes of checkpoints. A rewind ([`Settings::allow_rewind`]) is no event of its
+//! Several checkpoints in flight: not yet. Savepoints are copies that the caller makes of checkpoints. A rewind ([`Settings::allow_rewind`]) is no event of its
 //! own in the log: until its first checkpoint completes, [`RestoreFrom::Latest`] still means the one before it.
 
 mod action;
@@ -103,7 +103,7 @@ pub use action::{Action, CreateOutcome, Purpose, RequestId, Token};
 pub use checkpoint::{CompletedCheckpoint, FileRef, Last, Origin, Phases, SubtaskSnapshot, TaskSnapshot};
 pub use coordinator::{Coordinator, Counts, PendingView};
 pub use error::{AbortReason, CheckpointError, OpenError};
-pub use log::names::snapshot_name;
+pub use log::names::{checkpoint_of_snapshot, snapshot_name};
 pub use plan::{Plan, PlanInput, TaskPlan};
 pub use savepoint::{MAX_SAVEPOINT_BYTES, SAVEPOINT_NAME, Savepoint};
 pub use settings::{Job, Outcome, RestoreFrom, Settings};

@@ -71,6 +71,8 @@ impl Start {
             settings: &self.options.task,
             restore: self.point.as_ref(),
             ignored: &self.options.ignore_unclaimed,
+            foreign: self.foreign,
+            chains: &self.uploader.chains,
         };
         // The claim is ours: what writers of a killed process left half done is nobody's any more.
         if self.attempt == Attempt(1)

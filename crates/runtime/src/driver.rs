@@ -1,7 +1,7 @@
 //! Performs on threads and disks what the driver of a job decides, and tells it what becomes of it.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use cutwater_coordinator::{
@@ -401,8 +401,10 @@ impl Shell {
             tokio: self.tokio.clone(),
             clock: self.clock,
             compression: self.options.compression,
+            deltas: self.options.task.deltas.is_some(),
             tasks: tasks.collect(),
             handles: OnceLock::new(),
+            chains: Mutex::default(),
         });
         let start = Start {
             graph: Arc::clone(&self.graph),

@@ -84,9 +84,10 @@ impl Hosted {
                     out.push(Output::Send { output, element });
                 }
                 Action::Credit { channel, bytes } => out.push(Output::Credit { channel, bytes }),
-                Action::SnapshotBegun { barrier, states, cut_at, aligned_for } => {
+                Action::SnapshotBegun { barrier, base, states, cut_at, aligned_for } => {
                     let reports = self.reports.clone();
-                    let upload = Upload::new(&self.uploader, subtask, barrier, states, cut_at, aligned_for, reports);
+                    let uploader = &self.uploader;
+                    let upload = Upload::new(uploader, subtask, barrier, base, states, cut_at, aligned_for, reports);
                     self.upload = Some(upload);
                 }
                 Action::Block { block, .. } => {

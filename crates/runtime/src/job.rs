@@ -13,7 +13,7 @@ use cutwater_restart::{ExponentialDelay, Strategy};
 use cutwater_state::StateBackend;
 use cutwater_state::format::Compression;
 use cutwater_storage::{MemoryStore, Store};
-use cutwater_task::TaskSettings;
+use cutwater_task::{DeltaLimits, TaskSettings};
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
 
@@ -163,6 +163,7 @@ impl Options {
             CheckpointingMode::ExactlyOnce => cutwater_barrier::Mode::ExactlyOnce,
             CheckpointingMode::AtLeastOnce => cutwater_barrier::Mode::AtLeastOnce,
         };
+        options.task.deltas = checkpointing.incremental.then(DeltaLimits::default);
         options.task.checkpoints_after_tasks_finish = checkpointing.after_tasks_finish;
         options.restart = config.restart.as_ref().map(strategy);
         options.backend = match config.backend {

@@ -4,18 +4,20 @@ use std::collections::BTreeSet;
 use std::hint::black_box;
 use std::io;
 use std::sync::mpsc::{channel, sync_channel};
+use std::sync::{Mutex, PoisonError};
 
-use cutwater_coordinator::{CompletedCheckpoint, FileRef};
+use cutwater_coordinator::{CompletedCheckpoint, FileRef, checkpoint_of_snapshot};
 use cutwater_core::{Attempt, Epoch, MaxParallelism, OperatorUid, SubtaskId};
 use cutwater_dataflow::JobGraph;
-use cutwater_state::format::{ReadAt, SnapshotReader};
-use cutwater_state::{Block, StateError};
+use cutwater_state::format::{ReadAt, SnapshotHeader, SnapshotReader};
+use cutwater_state::{Block, BlockKind, StateError};
 use cutwater_storage::{ObjectName, ObjectReader, Store};
-use cutwater_task::{Cause, TaskCore, TaskError, TaskSettings, TaskSnapshot, TaskStart};
+use cutwater_task::{Cause, RestoredBase, TaskCore, TaskError, TaskSettings, TaskSnapshot, TaskStart};
 
 use crate::error::{Failure, RestoreError, UnclaimedState, check_parallelism};
 use crate::host::guarded;
 use crate::job::IgnoreUnclaimed;
+use crate::upload::Chains;
 
 /// A checkpoint with the store that its files are in.
 #[derive(Clone)]
@@ -33,6 +35,10 @@ pub(crate) struct Build<'a> {
     pub(crate) settings: &'a TaskSettings,
     pub(crate) restore: Option<&'a RestorePoint>,
     pub(crate) ignored: &'a IgnoreUnclaimed,
+    /// Whether the checkpoint is of another folder.
+    pub(crate) foreign: bool,
+    /// Where to note what snapshots may build on.
+    pub(crate) chains: &'a Mutex<Chains>,
 }
 
 /// Checks, before anything is published or restored, that the checkpoint is one of this job.
@@ -125,6 +131,7 @@ impl Build<'_> {
             attempt: self.attempt,
             from_nothing: self.restore.is_none(),
             restored: Vec::new(),
+            base: None,
         };
         let mut files = Vec::new();
         if let Some(point) = self.restore {
@@ -135,19 +142,41 @@ impl Build<'_> {
             for part in point.checkpoint.tasks.iter().filter(mine).flat_map(|task| &task.subtasks) {
                 let inline = TaskSnapshot::decode(&part.inline).map_err(|error| failed(error.into()))?;
                 start.restored.push(inline);
-                files.extend(&part.files);
+                files.push(&part.files);
+            }
+            if let Some(own) = self.own_part(point, subtask) {
+                let bytes = own.iter().map(|file| file.bytes).collect();
+                start.base = Some(RestoredBase { checkpoint: point.checkpoint.checkpoint, files: bytes });
+                let mut chains = self.chains.lock().unwrap_or_else(PoisonError::into_inner);
+                chains.entry(subtask).or_default().insert(point.checkpoint.checkpoint, own.clone());
             }
         }
         let mut core = TaskCore::new(self.graph, &start, self.settings.clone()).map_err(Failure::Task)?;
         if let Some(point) = self.restore {
             let range = self.max_parallelism.range_of(subtask.index, spec.parallelism(self.parallelism));
-            for file in files {
-                let mine = |operator: &OperatorUid| spec.uids().any(|uid| uid == operator);
-                let restored = restore_file(&mut core, point, file, range, mine, self.ignored);
-                restored.map_err(|source| Failure::Restore { checkpoint: point.checkpoint.checkpoint, source })?;
+            for part in files {
+                let mut before = None;
+                for file in part {
+                    let mine = |operator: &OperatorUid| spec.uids().any(|uid| uid == operator);
+                    let restored = restore_file(&mut core, point, file, &mut before, range, mine, self.ignored);
+                    restored.map_err(|source| Failure::Restore { checkpoint: point.checkpoint.checkpoint, source })?;
+                }
             }
         }
         Ok(core)
+    }
+
+    /// The files of the one part that becomes this subtask, if it is one of its own, with the same operators and key groups, and
+    /// nothing of it is left out: then later snapshots can build on it.
+    fn own_part<'p>(&self, point: &'p RestorePoint, subtask: SubtaskId) -> Option<&'p Vec<FileRef>> {
+        let spec = &self.graph.tasks()[subtask.task.0 as usize];
+        let known: BTreeSet<_> = spec.uids().collect();
+        let mut tasks = point.checkpoint.tasks.iter();
+        let task = tasks.find(|task| task.operators.iter().collect::<BTreeSet<_>>() == known)?;
+        let same = task.parallelism == spec.parallelism(self.parallelism);
+        let whole = same && !self.foreign && *self.ignored == IgnoreUnclaimed::No;
+        let mut parts = task.subtasks.iter().filter(|_| whole);
+        parts.find(|part| part.subtask.index == subtask.index).map(|part| &part.files)
     }
 }
 
@@ -181,11 +210,13 @@ const LEAST_ROOM: usize = 4 << 20;
 /// The most that the allocator keeps at all.
 const MOST_ROOM: usize = 16 << 20;
 
-/// Restores what the file holds of the range and of the operators that are `mine`: one thread reads ahead, this one fills the tables.
+/// Restores what the file holds of the range and of the operators that are `mine`: one thread reads ahead, this one fills the
+/// tables. `before` is the header of the file that it may build on, and becomes its own.
 fn restore_file(
     core: &mut TaskCore,
     point: &RestorePoint,
     file: &FileRef,
+    before: &mut Option<SnapshotHeader>,
     range: cutwater_core::KeyGroupRange,
     mine: impl Fn(&OperatorUid) -> bool,
     ignored: &IgnoreUnclaimed,
@@ -200,10 +231,14 @@ fn restore_file(
     }
     let snapshot = SnapshotReader::open(&reader).map_err(damaged)?;
     let header = snapshot.header();
-    if (header.checkpoint, &header.job) != (point.checkpoint.checkpoint, &point.checkpoint.job) {
+    // It may be of an earlier checkpoint, which this one builds on.
+    let of = checkpoint_of_snapshot(&file.name).unwrap_or(point.checkpoint.checkpoint);
+    if (header.checkpoint, &header.job) != (of, &point.checkpoint.job) || of > point.checkpoint.checkpoint {
         let reason = format!("the file is of checkpoint {} of job {}", header.checkpoint, header.job);
         return Err(damaged(StateError::Damaged { part: "header", offset: 0, reason: reason.into() }));
     }
+    header.check_follows(before.as_ref()).map_err(damaged)?;
+    *before = Some(header.clone());
     for (place, header) in (0u16..).zip(&snapshot.header().states) {
         if !mine(&header.operator) {
             continue; // it runs in another task now: an exchange has come between operators that were fused
@@ -224,8 +259,10 @@ fn restore_file(
             return Err(RestoreError::UnknownState { operator, state, kind: header.kind.name() });
         };
         state.header().check(header).map_err(damaged)?;
-        let blocks: Vec<_> = snapshot.blocks_for(place, range).cloned().collect();
-        state.reserve(blocks.iter().map(|block| u64::from(block.entries)).sum());
+        let mut blocks: Vec<_> = snapshot.blocks_for(place, range).copied().collect();
+        blocks.sort_by_key(|block| block.kind == BlockKind::Changed); // what was removed may have come back
+        let all = blocks.iter().filter(|block| block.kind == BlockKind::All);
+        state.reserve(all.map(|block| u64::from(block.entries)).sum());
         let snapshot = &snapshot;
         std::thread::scope(|scope| {
             let (sender, receiver) = sync_channel::<Result<Block, StateError>>(BLOCKS_AHEAD);

@@ -1,7 +1,8 @@
 //! The asynchronous part of a snapshot: blocks become a file, the file becomes durable, the subtask is acknowledged.
 
+use std::collections::BTreeMap;
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use cutwater_coordinator::{FileRef, Phases, SubtaskSnapshot, snapshot_name};
@@ -10,7 +11,7 @@ use cutwater_dataflow::{Finish, UserError};
 use cutwater_state::format::{Compression, SnapshotEncoder, SnapshotHeader};
 use cutwater_state::{Block, StateHeader};
 use cutwater_storage::{ObjectName, ObjectWriter, Store};
-use cutwater_task::{Cause, TaskError, TaskSnapshot};
+use cutwater_task::{Base, Cause, TaskError, TaskSnapshot};
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::clock::Clock;
@@ -25,11 +26,17 @@ pub(crate) struct Uploader {
     pub(crate) tokio: tokio::runtime::Handle,
     pub(crate) clock: Clock,
     pub(crate) compression: Compression,
+    /// Whether snapshots may build on others.
+    pub(crate) deltas: bool,
     /// Names and parallelism of the tasks, by id.
     pub(crate) tasks: Vec<(String, u32)>,
     /// Set once the attempt runs.
     pub(crate) handles: OnceLock<Handles<Command>>,
+    pub(crate) chains: Mutex<Chains>,
 }
+
+/// The files of snapshots that later ones of the same subtask may build on.
+pub(crate) type Chains = BTreeMap<SubtaskId, BTreeMap<CheckpointId, Vec<FileRef>>>;
 
 enum Part {
     Block(Block),
@@ -47,6 +54,8 @@ struct Work {
     uploader: Arc<Uploader>,
     subtask: SubtaskId,
     barrier: Barrier,
+    /// The files that the snapshot builds on; `None`: it holds everything.
+    base: Option<Vec<FileRef>>,
     states: Vec<StateHeader>,
     cut_at: Moment,
     phases: Phases,
@@ -58,6 +67,7 @@ impl Upload {
         uploader: &Arc<Uploader>,
         subtask: SubtaskId,
         barrier: Barrier,
+        base: Option<Base>,
         states: Vec<StateHeader>,
         cut_at: Moment,
         alignment: Duration,
@@ -66,9 +76,14 @@ impl Upload {
         // The barrier is handled and the state cut in one call, so what it took is known now.
         let sync = uploader.clock.now().since(cut_at);
         let phases = Phases { start_delay: Duration::ZERO, alignment, sync, asynchronous: Duration::ZERO };
+        let base = base.map(|base| uploader.chain(subtask, base));
         let uploader = Arc::clone(uploader);
         let tokio = uploader.tokio.clone();
-        Self { work: Some(Work { uploader, subtask, barrier, states, cut_at, phases, reports }), parts: None, tokio }
+        Self {
+            work: Some(Work { uploader, subtask, barrier, base, states, cut_at, phases, reports }),
+            parts: None,
+            tokio,
+        }
     }
 
     pub(crate) fn block(&mut self, block: Block) {
@@ -84,11 +99,11 @@ impl Upload {
 
     pub(crate) fn complete(mut self, inline: TaskSnapshot, finish: Vec<Finish>) {
         match (self.work.take(), self.parts.take()) {
-            (Some(work), _) if finish.is_empty() => work.acknowledge(Vec::new(), &inline),
+            (Some(work), _) if finish.is_empty() => work.acknowledge(None, &inline),
             (Some(work), _) => {
                 self.tokio.spawn_blocking(move || {
                     match run_all(finish) {
-                        Ok(()) => work.acknowledge(Vec::new(), &inline),
+                        Ok(()) => work.acknowledge(None, &inline),
                         Err(error) => work.fail(error),
                     };
                 });
@@ -96,6 +111,29 @@ impl Upload {
             (None, Some(parts)) => drop(parts.send(Part::Complete(inline, finish))),
             (None, None) => {}
         }
+    }
+}
+
+impl Uploader {
+    /// The files of the snapshot that another builds on. Its checkpoint is complete, so that they are known.
+    fn chain(&self, subtask: SubtaskId, base: Base) -> Vec<FileRef> {
+        let chains = self.chains.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = chains.get(&subtask).and_then(|known| known.get(&base.checkpoint));
+        let files = known.expect("a subtask builds on what it was restored from or has acknowledged");
+        files[..if base.only_full { 1.min(files.len()) } else { files.len() }].to_vec()
+    }
+
+    /// Later snapshots of the subtask may build on this one, and on none before the base of its barrier.
+    fn remember(&self, subtask: SubtaskId, barrier: Barrier, files: &[FileRef]) {
+        if !self.deltas {
+            return;
+        }
+        let mut chains = self.chains.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = chains.entry(subtask).or_default();
+        if let Some(base) = barrier.base {
+            known.retain(|checkpoint, _| *checkpoint >= base);
+        }
+        known.insert(barrier.checkpoint, files.to_vec());
     }
 }
 
@@ -132,7 +170,7 @@ impl<E: Into<UserError>> From<E> for NotWritten {
 impl Work {
     fn run(self, parts: &Receiver<Part>) {
         match self.write(parts) {
-            Ok(Some((file, inline))) => self.acknowledge(vec![file], &inline),
+            Ok(Some((file, inline))) => self.acknowledge(Some(file), &inline),
             Ok(None) => {} // given up: the writer is dropped, and with it what was written
             Err(NotWritten::Snapshot(error)) => self.decline(&chain(&*error)),
             Err(NotWritten::Output(error)) => self.fail(error),
@@ -175,6 +213,7 @@ impl Work {
             subtask: self.subtask.index,
             parallelism,
             checkpoint: self.barrier.checkpoint,
+            base: self.base.as_ref().and(self.barrier.base),
             states: self.states.clone(),
         }
     }
@@ -186,7 +225,11 @@ impl Work {
         }
     }
 
-    fn acknowledge(mut self, files: Vec<FileRef>, inline: &TaskSnapshot) {
+    /// Without a file of its own the snapshot is what it builds on.
+    fn acknowledge(mut self, file: Option<FileRef>, inline: &TaskSnapshot) {
+        let mut files = self.base.take().unwrap_or_default();
+        files.extend(file);
+        self.uploader.remember(self.subtask, self.barrier, &files);
         self.phases.asynchronous = self.uploader.clock.now().since(self.cut_at).saturating_sub(self.phases.sync);
         let inline = inline.encode();
         let state_bytes = files.iter().map(|file| file.bytes).sum::<u64>() + inline.len() as u64;

@@ -15,6 +15,7 @@ use cutwater_dataflow::{
 };
 use cutwater_restart::Strategy;
 use cutwater_runtime::{Failure, JobError, JobOutcome, Options, RestoreError, run, spawn, store_at};
+use cutwater_task::DeltaLimits;
 
 const RECORDS: u64 = 20_000;
 const KEYS: u64 = 50;
@@ -151,7 +152,12 @@ fn all_kinds_of_state_survive_failures_and_other_parallelisms() {
     let expected = sorted(undisturbed.take());
     assert_eq!(expected.len() as u64, RECORDS);
 
-    for (first, second) in [(1, 4), (3, 2)] {
+    for (first, second, deltas) in [(1, 4, false), (3, 2, false), (2, 2, true), (3, 2, true)] {
+        let checkpointed = |folder: &std::path::Path, parallelism| {
+            let mut options = checkpointed(folder, parallelism);
+            options.task.deltas = deltas.then_some(DeltaLimits { longest: 4, percent: 300 });
+            options
+        };
         let folder = tempfile::tempdir().unwrap();
         let out = Collect::default();
         let (panics, open) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicBool::new(false)));
@@ -179,7 +185,7 @@ fn all_kinds_of_state_survive_failures_and_other_parallelisms() {
         let handle = spawn(graph(), checkpointed(folder.path(), second)).unwrap();
         assert_eq!(handle.wait().unwrap(), JobOutcome::Finished);
         assert!(handle.status().restored.is_some(), "it went on from a checkpoint");
-        assert!(sorted(out.take()) == expected, "the output differs, {first} to {second}");
+        assert!(sorted(out.take()) == expected, "the output differs, {first} to {second}, deltas: {deltas}");
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use cutwater_barrier::Mode;
 use cutwater_coordinator::Settings;
 use cutwater_restart::{ExponentialDelay, Strategy};
-use cutwater_task::TaskSettings;
+use cutwater_task::{DeltaLimits, TaskSettings};
 use serde::{Deserialize, Serialize};
 
 use crate::random::Random;
@@ -33,8 +33,7 @@ pub struct WorldConfig {
     pub exactly_once: bool,
     /// Whether checkpoints are in a modelled object store; else in a local folder over a modelled disk.
     pub object_store: bool,
-    /// Whether snapshots hold only what has changed since the checkpoint that the barrier names (a model of what is to
-    /// come: the table itself writes full ones).
+    /// Whether snapshots hold only what has changed since the checkpoint that the barrier names.
     pub deltas: bool,
     /// What may be under way on a channel: so many bytes, some 1 to 4 batches.
     pub window_bytes: u64,
@@ -353,6 +352,7 @@ impl WorldConfig {
             sweep_step_bytes: self.sweep_step_bytes,
             unwritten_limit_bytes: self.unwritten_limit_bytes,
             undo_limit_bytes: self.undo_limit_bytes,
+            deltas: self.deltas.then_some(DeltaLimits { longest: 3, percent: 500 }),
             ..TaskSettings::default()
         }
     }

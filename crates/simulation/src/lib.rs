@@ -59,14 +59,14 @@
 //! Processes are killed, sleep and wake as zombies, are started twice; machines lose power, and with it unsynced bytes,
 //! entries of folders and removals; disks and stores fail, answer late or not at all, and bring back damaged bytes; the
 //! messages between driver and subtasks come in any order, twice, or not at all. What must arrive there (the end of data,
-//! a failure) does arrive, in any order. Channels keep their order. Deltas are a model: the files of a checkpoint build on
-//! each other as the barrier says, while the table still writes full snapshots.
+//! a failure) does arrive, in any order. Channels keep their order. What a snapshot
+//! holds together with those that it builds on is read by the format's description, and compared with what must be there.
 //!
 //! Not modelled: threads (a core runs whole quanta), the time that user code takes, several processes for one attempt.
 
 mod choices;
 mod config;
-mod delta;
+mod contents;
 mod disk;
 pub mod exhaustive;
 mod generated;

@@ -70,6 +70,8 @@ marks! {
     EmptyState = "a checkpoint without any file completes",
     DeltaWritten = "a delta is written",
     DeltaRestored = "a chain of deltas is restored",
+    DeltaEmpty = "a delta has nothing to write",
+    ChainCompacted = "a chain of deltas is compacted",
     SavepointMade = "a savepoint is made",
     SavepointFailed = "a savepoint comes to nothing",
     SavepointOutlives = "a checkpoint is subsumed while it is copied",

@@ -102,4 +102,10 @@ mutants! {
     BarrierLateOnBranch = "barrier-late-on-branch",
     /// The last subtask behind a broadcast does not get its batches.
     BroadcastMisses = "broadcast-misses",
+    /// A checkpoint does not name the file before the last of those that its newest builds on.
+    ChainCutShort = "chain-cut-short",
+    /// Of a file of changes, what was removed is restored after what has changed.
+    RemovedLast = "removed-last",
+    /// A subtask builds on what another of the same number had stored for other key groups.
+    BaseOfAnotherShare = "base-of-another-share",
 }

@@ -13,9 +13,9 @@ use cutwater_driver::{Driver, End};
 use cutwater_restart::FailureClass;
 use cutwater_state::{Block, StateHeader};
 use cutwater_storage::LocalFolder;
-use cutwater_task::{TaskCore, TaskSnapshot};
+use cutwater_task::{Base, TaskCore, TaskSnapshot};
 
-use crate::delta::Entries;
+use crate::contents::Entries;
 use crate::shared::ProcessId;
 
 /// See the module.
@@ -48,8 +48,10 @@ pub(crate) struct Process {
     /// Bytes that were written, to be told to their subtasks.
     pub(crate) written: VecDeque<(Attempt, SubtaskId, CheckpointId, u64)>,
     pub(crate) uploads: Vec<Upload>,
-    /// What deltas may be built on: the snapshots that each subtask has taken, with the files that hold them.
-    pub(crate) bases: BTreeMap<(Attempt, SubtaskId), BTreeMap<CheckpointId, Base>>,
+    /// What snapshots may build on: those that each subtask has taken or was restored from, with the files that hold them.
+    pub(crate) chains: BTreeMap<(Attempt, SubtaskId), BTreeMap<CheckpointId, Vec<FileRef>>>,
+    /// What they hold, for the oracle.
+    pub(crate) contents: BTreeMap<(Attempt, SubtaskId), BTreeMap<CheckpointId, Contents>>,
     /// The newest checkpoint that each subtask has heard of as published.
     pub(crate) noticed: BTreeMap<SubtaskId, CheckpointId>,
     /// Whether it was started from a savepoint.
@@ -73,11 +75,11 @@ pub(crate) struct Copying {
     pub(crate) to_copy: VecDeque<FileRef>,
 }
 
-/// A snapshot that a delta may be built on.
-#[derive(Clone)]
-pub(crate) struct Base {
-    pub(crate) entries: Entries,
-    pub(crate) chain: Vec<FileRef>,
+/// What a snapshot holds, and what the full one does that it builds on.
+#[derive(Clone, Default)]
+pub(crate) struct Contents {
+    pub(crate) whole: Entries,
+    pub(crate) full: Entries,
 }
 
 /// A question to the store that is out.
@@ -176,6 +178,7 @@ pub(crate) struct Node {
 
 pub(crate) struct Snapshot {
     pub(crate) barrier: Barrier,
+    pub(crate) base: Option<Base>,
     pub(crate) states: Vec<StateHeader>,
     pub(crate) blocks: Vec<Block>,
 }
@@ -356,6 +359,9 @@ pub(crate) struct Upload {
     pub(crate) attempt: Attempt,
     pub(crate) subtask: SubtaskId,
     pub(crate) barrier: Barrier,
+    pub(crate) base: Option<Base>,
+    /// The files that it builds on.
+    pub(crate) chain: Vec<FileRef>,
     pub(crate) states: Vec<StateHeader>,
     pub(crate) blocks: Vec<Block>,
     pub(crate) inline: TaskSnapshot,

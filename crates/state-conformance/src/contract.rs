@@ -1,5 +1,6 @@
 //! One function for each sentence of the contract. Each panics if a backend breaks it.
 
+pub use crate::changes::*;
 pub use crate::kinds::*;
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};

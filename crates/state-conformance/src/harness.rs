@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use cutwater_core::{KeyGroup, KeyHash, MaxParallelism, OperatorUid, Timestamp};
 use cutwater_state::{
-    Block, Data, Key, Snapshotable, StateBackend, StateBackendExt, SweepProgress, Table, TableSpec, Timers, hash_key,
+    Block, BlockKind, Data, Key, Snapshotable, StateBackend, StateBackendExt, SweepProgress, Table, TableSpec, Timers,
+    hash_key,
 };
 
 pub(crate) const MAX: u32 = 12;
@@ -56,6 +57,12 @@ pub(crate) fn sweep(state: &mut dyn Snapshotable, budget: usize) -> Vec<Block> {
 
 pub(crate) fn step(state: &mut dyn Snapshotable, budget: usize, blocks: &mut Vec<Block>) -> SweepProgress {
     state.sweep(budget, &mut |block| blocks.push(block)).expect("every entry can be encoded")
+}
+
+/// As they are to be restored: what was removed before what has changed.
+pub(crate) fn in_order(mut blocks: Vec<Block>) -> Vec<Block> {
+    blocks.sort_by_key(|block| block.kind == BlockKind::Changed);
+    blocks
 }
 
 pub(crate) fn snapshot(state: &mut dyn Snapshotable) -> Vec<Block> {

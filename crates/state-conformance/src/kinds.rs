@@ -122,19 +122,19 @@ pub fn an_accumulator_is_one_value_for_each_key<B: StateBackend>(make: impl Fn()
 }
 
 /// One state of each kind over the keys `0..40`, with something to tell apart in each.
-struct All {
-    maps: Maps,
-    lists: ListTable<u64, u64>,
-    named: Accumulator<u64, u64>,
+pub(crate) struct All {
+    pub(crate) maps: Maps,
+    pub(crate) lists: ListTable<u64, u64>,
+    pub(crate) named: Accumulator<u64, u64>,
     reduced: Accumulator<u64, u64>,
     aggregated: Accumulator<u64, (u64, u64)>,
-    timers: Timers<u64>,
+    pub(crate) timers: Timers<u64>,
 }
 
-type Found = BTreeMap<u64, (Vec<(String, u64)>, Vec<u64>, u64, u64, (u64, u64))>;
+pub(crate) type Found = BTreeMap<u64, (Vec<(String, u64)>, Vec<u64>, u64, u64, (u64, u64))>;
 
 impl All {
-    fn empty<B: StateBackend>(backend: &B, subtask: u32, parallelism: u32) -> Self {
+    pub(crate) fn empty<B: StateBackend>(backend: &B, subtask: u32, parallelism: u32) -> Self {
         let spec = || spec(subtask, parallelism);
         Self {
             maps: backend.maps(spec()),
@@ -146,7 +146,7 @@ impl All {
         }
     }
 
-    fn fill(&mut self, round: u64) {
+    pub(crate) fn fill(&mut self, round: u64) {
         for key in 0..40_u64 {
             let hashed = hash(&key);
             for user in 0..=key % 5 {
@@ -160,11 +160,11 @@ impl All {
         }
     }
 
-    fn states(&mut self) -> [&mut dyn Snapshotable; 6] {
+    pub(crate) fn states(&mut self) -> [&mut dyn Snapshotable; 6] {
         [&mut self.maps, &mut self.lists, &mut self.named, &mut self.reduced, &mut self.aggregated, &mut self.timers]
     }
 
-    fn found(&mut self) -> Found {
+    pub(crate) fn found(&mut self) -> Found {
         let mut found = Found::new();
         for key in 0..40_u64 {
             let hashed = hash(&key);
@@ -183,7 +183,9 @@ pub fn snapshots_of_every_kind_are_the_state_at_the_cut<B: StateBackend>(make: i
     let mut all = All::empty(&backend, 0, 1);
     all.fill(0);
     let expected = all.found();
-    all.states().into_iter().for_each(Snapshotable::cut);
+    for state in all.states() {
+        state.cut();
+    }
     let mut blocks: [Vec<Block>; 6] = Default::default();
     let mut round = 1;
     let mut more = [true; 6];

@@ -17,6 +17,7 @@
 //!
 //! A new sentence enters the suite first, and then holds for all backends.
 
+mod changes;
 pub mod contract;
 mod harness;
 mod kinds;
@@ -65,6 +66,13 @@ macro_rules! suite {
             a_damaged_block_of_any_kind_is_no_panic
             what_has_expired_is_left_out_of_snapshots
             cleaning_removes_what_has_expired_in_steps
+            a_cut_since_another_makes_it_the_later_one
+            blocks_of_changes_come_in_key_group_order
+            a_cut_may_be_since_any_that_is_not_forgotten
+            a_cut_of_changes_takes_no_time_that_grows
+            every_kind_can_be_cut_since_another
+            what_has_expired_is_gone_in_a_cut_since_another
+            what_is_kept_of_removed_entries_is_bounded
             the_header_tells_types_apart
             undeclared_capabilities_are_absent
         }

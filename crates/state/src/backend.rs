@@ -33,6 +33,12 @@ pub struct Capabilities {
 /// - Lists keep the order in which was appended, and an append does not copy the list.
 /// - A snapshot of maps, lists and accumulators is the state at the cut, and restores into any parallelism.
 /// - What has expired is left out of snapshots and removed in bounded steps; what was never stamped is not.
+/// - A cut may be since another: what it holds makes the snapshot of that one its own, for states of every kind, in any
+///   parallelism, whatever changes while it is swept. It takes no time that grows, and holds no more than what has changed
+///   and the names of what has gone; its blocks come in key-group order, kind by kind.
+/// - It may be since any cut that is not forgotten, swept or aborted, and since what was restored.
+/// - What has expired is gone in it, also if the other has it without a stamp.
+/// - What is kept of removed entries is bounded: if it grows too large, what changed before is no longer known.
 /// - What is declared in [`Self::capabilities`] works, what is not fails cleanly.
 pub trait StateBackend: Send + Sync + fmt::Debug {
     /// The name by which the configuration asks for this backend, such as `hashmap`.

@@ -3,12 +3,26 @@ use cutwater_core::{KeyGroup, KeyGroupRange};
 use crate::codec::split_framed;
 use crate::{CodecId, StateError};
 
+/// What the entries of a block are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum BlockKind {
+    /// Entries of a snapshot of everything: each key is there once.
+    #[default]
+    All,
+    /// Entries of a snapshot since another: they replace what that one has of them.
+    Changed,
+    /// Names of entries that another snapshot has and that are gone. What is both removed and changed is there: it came back.
+    Removed,
+}
+
 /// About a mebibyte of encoded entries, in key-group order. The worker only copies bytes into it; to compress,
 /// checksum and store it is for others.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Block {
     /// Which of the file's state headers the entries belong to. The table writes 0; whoever writes the file sets it.
     pub state: u16,
+    /// What the entries are.
+    pub kind: BlockKind,
     /// The key groups of the entries: from that of the first to that of the last.
     pub groups: KeyGroupRange,
     /// How many entries.
@@ -32,6 +46,7 @@ pub(crate) struct BlockBuilder {
     first: u16,
     last: u16,
     expected: u64,
+    kind: BlockKind,
 }
 
 struct Run {
@@ -41,12 +56,13 @@ struct Run {
 }
 
 impl BlockBuilder {
-    /// What follows belongs to `group`, which is not before the last one.
-    /// About so many bytes will come before the end of the sweep: makes no more room than they need.
-    pub(crate) fn expect(&mut self, bytes: u64) {
-        self.expected = bytes;
+    /// Blocks of this kind follow. About so many bytes will come before the end of the sweep: makes no more room than they
+    /// need.
+    pub(crate) fn begin(&mut self, kind: BlockKind, expected: u64) {
+        (self.kind, self.expected) = (kind, expected);
     }
 
+    /// What follows belongs to `group`, which is not before the last one.
     pub(crate) fn open(&mut self, group: KeyGroup) {
         if self.run.as_ref().is_some_and(|run| run.group == group.0) {
             return;
@@ -96,10 +112,10 @@ impl BlockBuilder {
     /// Ends the block, if it has any entry.
     pub(crate) fn take(&mut self) -> Option<Block> {
         self.close_run();
-        let rest = Self { expected: self.expected, ..Self::default() };
-        let Self { payload, entries, first, last, .. } = std::mem::replace(self, rest);
+        let rest = Self { expected: self.expected, kind: self.kind, ..Self::default() };
+        let Self { payload, entries, first, last, kind, .. } = std::mem::replace(self, rest);
         let groups = KeyGroupRange { first: KeyGroup(first), last: KeyGroup(last) };
-        if entries == 0 { None } else { Some(Block { state: 0, groups, entries, payload }) }
+        if entries == 0 { None } else { Some(Block { state: 0, kind, groups, entries, payload }) }
     }
 }
 

@@ -1,8 +1,8 @@
-//! The snapshot file of one subtask, format version 1: `docs/format.md` has it byte by byte.
+//! The snapshot file of one subtask, format versions 1 and 2: `docs/format.md` has it byte by byte.
 //!
 //! [`SnapshotEncoder`] turns a header and blocks into bytes, [`SnapshotReader`] reads any [`ReadAt`] back. Neither
 //! touches a disk. Every byte is under a checksum, and the reader checks each length before it makes room for it: a file
-//! that was truncated or changed is a [`StateError`](crate::StateError), whatever was done to it.
+//! that was truncated or changed is a [`StateError`], whatever was done to it.
 
 mod encoder;
 mod layout;
@@ -14,9 +14,9 @@ use cutwater_core::{CheckpointId, KeyGroupRange};
 use serde::{Deserialize, Serialize};
 
 pub use self::encoder::{FramedBlock, SnapshotEncoder};
-pub use self::layout::VERSION;
+pub use self::layout::{FULL_VERSION, VERSION};
 pub use self::reader::SnapshotReader;
-use crate::StateHeader;
+use crate::{BlockKind, StateError, StateHeader};
 
 /// How keys become hashes and so key groups in every file of version 1.
 pub const KEY_HASH: &str = "xxh3-64/v1";
@@ -65,8 +65,40 @@ pub struct SnapshotHeader {
     pub parallelism: u32,
     /// The checkpoint that the snapshot is a part of.
     pub checkpoint: CheckpointId,
+    /// The checkpoint whose snapshot of this subtask it builds on: it holds what has changed since that one, or since an
+    /// earlier one whose file comes before this one. `None`: everything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base: Option<CheckpointId>,
     /// The states, at most 65,536; a block names its own by its place here.
     pub states: Vec<StateHeader>,
+}
+
+impl SnapshotHeader {
+    /// Whether the file of this header may come after that of `before` (`None`: be the first) among the files that a checkpoint
+    /// names for one subtask: the first holds everything, each other one builds on those before it.
+    ///
+    /// # Errors
+    ///
+    /// [`StateError::Damaged`] if not.
+    pub fn check_follows(&self, before: Option<&Self>) -> Result<(), StateError> {
+        let wrong = |reason: String| Err(layout::damaged("header", 0, &reason));
+        match (before, self.base) {
+            (None, None) => Ok(()),
+            (None, Some(base)) => wrong(format!("it builds on checkpoint {base}, of which there is no file before it")),
+            (Some(before), None) => {
+                wrong(format!("it holds everything, and is to build on checkpoint {}", before.checkpoint))
+            }
+            (Some(before), Some(base)) => {
+                let same =
+                    (&before.job, before.subtask, before.parallelism) == (&self.job, self.subtask, self.parallelism);
+                if same && before.checkpoint <= base && base < self.checkpoint {
+                    return Ok(());
+                }
+                let (before, own) = (before.checkpoint, self.checkpoint);
+                wrong(format!("it is of checkpoint {own} and builds on {base}, the file before it is of {before}"))
+            }
+        }
+    }
 }
 
 /// Whether and how blocks are compressed.
@@ -85,6 +117,8 @@ pub enum Compression {
 pub struct BlockInfo {
     /// The place of its state in [`SnapshotHeader::states`].
     pub state: u16,
+    /// What its entries are.
+    pub kind: BlockKind,
     /// The key groups in it.
     pub groups: KeyGroupRange,
     /// How many entries.

@@ -118,4 +118,19 @@ impl<K: Key, U: Key> Entry for Users<K, U> {
     fn decode(_: &[u8], _: &[u8]) -> Result<Self, StateError> {
         Err(StateError::Decode { type_name: "index", reason: "an index is in no snapshot".into() })
     }
+
+    type Name = ();
+
+    /// Never called, as are the others.
+    fn encode_name(&self, _: &mut Vec<u8>) -> Result<(), StateError> {
+        Ok(())
+    }
+
+    fn decode_name(_: KeyHash, key: &[u8], rest: &[u8]) -> Result<((), u64), StateError> {
+        Self::decode(key, rest).map(|_| ((), 0))
+    }
+
+    fn has_name(&self, (): &()) -> bool {
+        false
+    }
 }

@@ -25,6 +25,7 @@
 //!     subtask: 0,
 //!     parallelism: 1,
 //!     checkpoint: CheckpointId(1),
+//!     base: None,
 //!     states: vec![flights.header()],
 //! };
 //! let (mut file, mut blocks) = (Vec::new(), Vec::new());
@@ -67,12 +68,12 @@
 //! - A cut is O(1), and no later step takes time that grows with the number of entries: the worst is the split of a
 //!   shard of some 2,800. (One key with many thousands of timers is the exception.)
 //! - What changes between cut and sweep is kept as it was at the cut, encoded, entry by entry: values need no `Clone`.
+//! - With [`Snapshotable::track_changes`] a snapshot can hold what has changed since another cut, and nothing else.
 //! - A damaged file is a [`StateError`]: it neither panics, nor passes, nor takes memory that it only claims to need.
 //!
 //! # What is not here
 //!
-//! Files, threads and clocks: the crate computes, its callers do. Changed types are told, not migrated. Snapshots are
-//! full ones.
+//! Files, threads and clocks: the crate computes, its callers do. Changed types are told, not migrated.
 
 mod backend;
 mod block;
@@ -90,12 +91,12 @@ mod table;
 mod timers;
 
 pub use backend::{Capabilities, StateBackend, StateBackendExt};
-pub use block::Block;
+pub use block::{Block, BlockKind};
 pub use codec::{CodecId, Data, Key, codec_of, decode, encode, hash_key};
 pub use error::StateError;
 pub use list::ListTable;
 pub use map::{Accumulator, MapTable};
 pub use schema::{Field, Schema, SchemaMismatch, Variant};
-pub use snapshot::{Snapshotable, StateHeader, StateKind, SweepProgress, TableSpec};
+pub use snapshot::{Cut, Snapshotable, StateHeader, StateKind, SweepProgress, TableSpec};
 pub use table::Table;
 pub use timers::Timers;

@@ -1,7 +1,9 @@
 use cutwater_core::{KeyGroupRange, KeyHash};
 
 use crate::map::Last;
-use crate::{Block, Data, Key, MapTable, Snapshotable, StateError, StateHeader, StateKind, SweepProgress, TableSpec};
+use crate::{
+    Block, Cut, Data, Key, MapTable, Snapshotable, StateError, StateHeader, StateKind, SweepProgress, TableSpec,
+};
 
 /// A list for each key, in chunks of at most [`ListTable::CHUNK`] elements: an append touches the last chunk only, and
 /// during a sweep no more than that one is copied.
@@ -90,8 +92,20 @@ impl<K: Key, T: Data> Snapshotable for ListTable<K, T> {
         self.chunks.header()
     }
 
-    fn cut(&mut self) {
-        self.chunks.cut();
+    fn cut_since(&mut self, base: Option<Cut>) -> Cut {
+        self.chunks.cut_since(base)
+    }
+
+    fn track_changes(&mut self) {
+        self.chunks.track_changes();
+    }
+
+    fn changed_since(&self, base: Cut) -> Option<u64> {
+        self.chunks.changed_since(base)
+    }
+
+    fn forget(&mut self, base: Cut) {
+        self.chunks.forget(base);
     }
 
     fn sweep(&mut self, budget_bytes: usize, out: &mut dyn FnMut(Block)) -> Result<SweepProgress, StateError> {

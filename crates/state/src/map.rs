@@ -1,4 +1,5 @@
 use std::any::TypeId;
+use std::cell::{Cell, RefCell};
 
 use cutwater_core::{KeyGroupRange, KeyHash};
 
@@ -7,7 +8,7 @@ use crate::index::Index;
 use crate::key_bytes::KeyBytes;
 use crate::store::{Entry, Place, Store};
 use crate::{
-    Block, Data, Key, Snapshotable, StateError, StateHeader, StateKind, SweepProgress, TableSpec, decode, encode,
+    Block, Cut, Data, Key, Snapshotable, StateError, StateHeader, StateKind, SweepProgress, TableSpec, decode, encode,
     hash_key,
 };
 
@@ -279,8 +280,20 @@ impl<K: Key, U: Key, V: Data> Snapshotable for MapTable<K, U, V> {
         self.store.header()
     }
 
-    fn cut(&mut self) {
-        self.store.cut();
+    fn cut_since(&mut self, base: Option<Cut>) -> Cut {
+        self.store.cut_since(base)
+    }
+
+    fn track_changes(&mut self) {
+        self.store.track_changes();
+    }
+
+    fn changed_since(&self, base: Cut) -> Option<u64> {
+        self.store.changed_since(base)
+    }
+
+    fn forget(&mut self, base: Cut) {
+        self.store.forget(base);
     }
 
     fn sweep(&mut self, budget_bytes: usize, out: &mut dyn FnMut(Block)) -> Result<SweepProgress, StateError> {
@@ -305,15 +318,24 @@ impl<K: Key, U: Key, V: Data> Snapshotable for MapTable<K, U, V> {
 
     fn restore(&mut self, block: &Block, groups: KeyGroupRange) -> Result<u64, StateError> {
         let Self { store, index, .. } = self;
-        let mut failed = None;
-        let restored = store.restore(block, groups, |part, hash| {
-            let Some(index) = index else { return };
+        let index = RefCell::new(index.as_mut());
+        let failed = Cell::new(None);
+        let note = |part: &Part<K, U, V>, hash, came| {
+            let mut index = index.borrow_mut();
+            let Some(index) = index.as_mut() else { return };
             let mut bytes = Vec::new();
-            let noted = encode(&part.user, &mut bytes)
-                .and_then(|()| index.insert(hash, &part.key, KeyBytes::from(bytes.as_slice()), part.user.clone()));
-            failed = failed.take().or(noted.err());
-        })?;
-        failed.map_or(Ok(restored), Err)
+            let noted = encode(&part.user, &mut bytes).and_then(|()| {
+                let bytes = KeyBytes::from(bytes.as_slice());
+                match came {
+                    true => index.insert(hash, &part.key, bytes, part.user.clone()),
+                    false => index.remove(hash, &part.key, &bytes),
+                }
+            });
+            failed.set(failed.take().or(noted.err()));
+        };
+        let (added, removed) = (|part: &_, hash| note(part, hash, true), |part: &_, hash| note(part, hash, false));
+        let restored = store.restore(block, groups, added, removed)?;
+        failed.take().map_or(Ok(restored), Err)
     }
 
     fn len(&self) -> u64 {
@@ -408,6 +430,28 @@ impl<K: Key, U: Key, V: Data> Entry for Part<K, U, V> {
     fn decode(key: &[u8], value: &[u8]) -> Result<Self, StateError> {
         let (user, written, value) = decode::<(U, Option<i64>, V)>(value)?;
         Ok(Self { key: decode(key)?, user, stamp: written.unwrap_or(UNSTAMPED), value })
+    }
+
+    type Name = (K, U);
+
+    fn encode_name(&self, out: &mut Vec<u8>) -> Result<(), StateError> {
+        let start = out.len();
+        let result = encode_framed(&self.key, out).and_then(|()| encode_framed_parts(&self.user, out));
+        if result.is_err() {
+            out.truncate(start);
+        }
+        result
+    }
+
+    fn decode_name(hash: KeyHash, key: &[u8], rest: &[u8]) -> Result<((K, U), u64), StateError> {
+        // As the user key stands in a value, within a tuple: by the codec of all types.
+        let (user,) = decode::<(U,)>(rest)?;
+        let spread = spread(hash, &user, &mut Vec::new());
+        Ok(((decode(key)?, user), spread))
+    }
+
+    fn has_name(&self, (key, user): &(K, U)) -> bool {
+        self.key == *key && self.user == *user
     }
 }
 

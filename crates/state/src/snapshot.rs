@@ -1,6 +1,8 @@
 use cutwater_core::{KeyGroupRange, MaxParallelism, OperatorUid};
 use serde::{Deserialize, Serialize};
 
+#[cfg(doc)]
+use crate::BlockKind;
 use crate::{Block, CodecId, Schema, SchemaMismatch, StateError};
 
 /// What a table or a set of timers is made from.
@@ -113,6 +115,15 @@ impl StateHeader {
     }
 }
 
+/// A cut of a state, counted from 1 on: later ones are greater. The states of one task are cut together, so that they agree.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Cut(pub u64);
+
+impl Cut {
+    /// What was there before the first cut: what was restored, or nothing.
+    pub const RESTORED: Self = Self(0);
+}
+
 /// Whether a sweep has more to emit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SweepProgress {
@@ -131,7 +142,26 @@ pub trait Snapshotable: Send {
     /// # Panics
     ///
     /// If the sweep of the cut before has neither ended nor been aborted.
-    fn cut(&mut self);
+    fn cut(&mut self) -> Cut {
+        self.cut_since(None)
+    }
+    /// [`Self::cut`], but if there is a `base` the snapshot holds only what has changed since that cut, and the names of what
+    /// has gone: blocks of the kinds [`BlockKind::Changed`] and [`BlockKind::Removed`]. It may hold some of what had changed
+    /// before, as it is now.
+    ///
+    /// # Panics
+    ///
+    /// As [`Self::cut`]; if [`Self::changed_since`] knows nothing of the base.
+    fn cut_since(&mut self, base: Option<Cut>) -> Cut;
+    /// Notes from now on what changes, for [`Self::cut_since`]. To be called after what is restored was, and before the first
+    /// change: then [`Cut::RESTORED`] can be a base. Costs a bit for each entry and cut that is not forgotten, the names of
+    /// what was removed, and some time with each change.
+    fn track_changes(&mut self);
+    /// How many entries and names a cut since `base` would hold at the most, if made now. `None` if nothing is known of the
+    /// changes since then: none are tracked, it was forgotten, or so many entries have gone since that it would not pay.
+    fn changed_since(&self, base: Cut) -> Option<u64>;
+    /// No later cut will be since one before `base`: what is kept for those can go.
+    fn forget(&mut self, base: Cut);
     /// Emits about `budget_bytes` of the snapshot, at least one entry, as blocks in key-group order.
     ///
     /// Without a cut to sweep it emits nothing and returns [`SweepProgress::Done`].
@@ -150,8 +180,9 @@ pub trait Snapshotable: Send {
     fn undo_bytes(&self) -> u64;
     /// Makes room for about so many entries before they are restored, which makes the restore faster.
     fn reserve(&mut self, entries: u64);
-    /// Puts the entries of the block whose key groups are in `groups` and in this subtask's own range into the state.
-    /// Returns how many.
+    /// Puts the entries of the block whose key groups are in `groups` and in this subtask's own range into the state, or removes
+    /// them, as its kind says. Returns how many. Of a snapshot that builds on another, after all of that one's: first the
+    /// blocks of removed entries, then those of changed ones.
     ///
     /// # Errors
     ///

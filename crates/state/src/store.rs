@@ -4,21 +4,24 @@
 //! the directory is the order of the key groups, and a sweep that follows it emits blocks in that order. A shard that is
 //! full splits in two, so no pause grows with the state; few keys are one shard, which stays in the first cache.
 
+mod bits;
+mod changes;
 mod pending;
 mod restore;
 mod shard;
 mod sweep;
 
+use std::collections::VecDeque;
 use std::hint::black_box;
 
 use cutwater_core::{KeyGroup, KeyHash};
 
-use self::pending::Pending;
+use self::pending::{Parts, Pending};
 pub(crate) use self::shard::Entry;
 use self::shard::{FULL_SLOTS, MAX_ENTRIES, Shard, has_expired};
 use self::sweep::Sweep;
 use crate::codec::split_framed;
-use crate::{StateError, StateHeader, StateKind, TableSpec, codec_of};
+use crate::{CodecId, Cut, StateError, StateHeader, StateKind, TableSpec, codec_of};
 
 /// The directory has at most `2^24` places: 64 MiB of them serve 6e10 entries.
 const MAX_DEPTH: u32 = 24;
@@ -44,6 +47,9 @@ pub(crate) struct Store<E: Entry> {
     cuts: u64,
     /// The cut that is being swept, or 0. A shard settled before it has something to do.
     active: u64,
+    /// What is being swept is what has changed since this cut; `None`: everything.
+    since: Option<u64>,
+    tracked: Option<Tracked>,
     sweep: Sweep,
     undo_bytes: u64,
     /// Entries last written at or before it are not put into snapshots.
@@ -54,6 +60,25 @@ pub(crate) struct Store<E: Entry> {
     reserved: bool,
     scratch: Vec<u8>,
 }
+
+/// What is known of changes in the whole store.
+#[derive(Default)]
+struct Tracked {
+    /// What changed before this cut is forgotten.
+    floor: u64,
+    /// How many entries changed in the periods before, each with the cut at its end, and in the present one.
+    before: VecDeque<(u64, u64)>,
+    now: u64,
+    /// How many names of removed entries are kept at the most, all in all.
+    names: u64,
+}
+
+/// So many names of removed entries are kept however few entries there are. With more than this and more than one for each
+/// two entries they are all forgotten: a snapshot of everything costs less by then.
+const LEAST_NAMES: u64 = 1 << 16;
+
+/// How the rest of a name is framed.
+pub(crate) const NAME_REST: CodecId = CodecId::Bytes;
 
 /// Where an entry is. Good until the next change of the store.
 #[derive(Clone, Copy)]
@@ -83,6 +108,8 @@ impl<E: Entry> Store<E> {
             entries: 0,
             cuts: 0,
             active: 0,
+            since: None,
+            tracked: None,
             sweep: Sweep::default(),
             undo_bytes: 0,
             horizon: i64::MIN,
@@ -133,6 +160,9 @@ impl<E: Entry> Store<E> {
         if self.shards[place.shard].settled < self.active {
             self.capture(hash, place)?;
         }
+        if self.tracked.is_some() {
+            self.mark(place, false);
+        }
         Ok(self.shards[place.shard].get_mut(place.entry).expect("the place of an entry"))
     }
 
@@ -149,6 +179,9 @@ impl<E: Entry> Store<E> {
         }
         let entry = self.shards[shard].push(spread, entry);
         self.entries += 1;
+        if self.tracked.is_some() {
+            self.mark(Place { shard, entry }, true);
+        }
         Ok(Place { shard, entry })
     }
 
@@ -156,6 +189,9 @@ impl<E: Entry> Store<E> {
     pub(crate) fn remove(&mut self, hash: KeyHash, place: Place) -> Result<E, StateError> {
         if self.shards[place.shard].settled < self.active {
             self.capture(hash, place)?;
+        }
+        if self.tracked.is_some() {
+            self.mark_gone(hash, place)?;
         }
         self.entries -= 1;
         Ok(self.shards[place.shard].remove(place.entry).expect("the place of an entry"))
@@ -224,6 +260,72 @@ impl<E: Entry> Store<E> {
         None
     }
 
+    /// From now on it is known what changes. What is there now is what there was at the last cut, or, before the first,
+    /// at [`Cut::RESTORED`].
+    pub(crate) fn track_changes(&mut self) {
+        if self.tracked.is_none() {
+            self.tracked = Some(Tracked { floor: self.cuts, ..Tracked::default() });
+        }
+    }
+
+    /// How many entries at the most a cut made now would hold that is since `base`; `None` if that is not known.
+    pub(crate) fn changed_since(&self, base: Cut) -> Option<u64> {
+        let tracked = self.tracked.as_ref().filter(|tracked| base.0 >= tracked.floor && base.0 <= self.cuts)?;
+        let since = tracked.before.iter().filter(|(until, _)| *until > base.0);
+        Some(since.map(|(_, changes)| changes).sum::<u64>() + tracked.now)
+    }
+
+    /// No later cut will be since one before `base`.
+    pub(crate) fn forget(&mut self, base: Cut) {
+        if let Some(tracked) = &mut self.tracked {
+            tracked.floor = tracked.floor.max(base.0.min(self.cuts));
+            tracked.before.retain(|(until, _)| *until > tracked.floor);
+        }
+    }
+
+    /// The entry is about to change, or has come.
+    #[inline]
+    fn mark(&mut self, place: Place, came: bool) {
+        let Some(tracked) = &mut self.tracked else { return };
+        let changes = self.shards[place.shard].changes.get_or_insert_default();
+        let until = self.cuts + 1;
+        let first = match came {
+            true => changes.came(until, tracked.floor, place.entry),
+            false => changes.mark(until, tracked.floor, place.entry),
+        };
+        tracked.now += u64::from(first);
+    }
+
+    /// The entry is about to go.
+    fn mark_gone(&mut self, hash: KeyHash, place: Place) -> Result<(), StateError> {
+        let Some(tracked) = &mut self.tracked else { return Ok(()) };
+        let shard = &mut self.shards[place.shard];
+        self.scratch.clear();
+        shard.get(place.entry).map_or(Ok(()), |entry| entry.encode_name(&mut self.scratch))?;
+        let group = hash.group(self.spec.max_parallelism);
+        let changes = shard.changes.get_or_insert_default();
+        if changes.gone(self.cuts + 1, tracked.floor, place.entry, group, &self.scratch) {
+            tracked.now += 1;
+            tracked.names += 1;
+            if tracked.names > LEAST_NAMES && tracked.names > self.entries / 2 {
+                self.forget_names();
+            }
+        }
+        Ok(())
+    }
+
+    /// Forgets all changes if there really are too many names, some of which may have been forgotten one by one.
+    #[cold]
+    fn forget_names(&mut self) {
+        let Some(tracked) = &mut self.tracked.as_mut().filter(|_| self.active == 0) else { return };
+        let shards = self.shards.iter().filter_map(|shard| shard.changes.as_ref());
+        tracked.names = shards.map(|changes| changes.names(tracked.floor)).sum();
+        if tracked.names > LEAST_NAMES && tracked.names > self.entries / 2 {
+            **tracked = Tracked { floor: self.cuts + 1, ..Tracked::default() };
+            self.shards.iter_mut().for_each(|shard| shard.changes = None);
+        }
+    }
+
     /// Keeps the entry as it was at the running cut, unless that was done or it came later.
     #[cold]
     #[inline(never)]
@@ -236,9 +338,17 @@ impl<E: Entry> Store<E> {
 
     /// What the shard keeps for the running cut; at the first call after the cut that is all its entries.
     fn pending(&mut self, shard: usize) -> &mut Pending {
+        let (since, active) = (self.since, self.active);
         let shard = &mut self.shards[shard];
         let slots = shard.slots();
-        shard.pending.get_or_insert_with(|| Box::new(Pending::all(slots)))
+        let Shard { pending, changes, .. } = shard;
+        pending.get_or_insert_with(|| match since {
+            None => Box::new(Pending::all(slots)),
+            Some(since) => {
+                let (changed, removed) = changes.as_ref().map(|it| it.union(since, active)).unwrap_or_default();
+                Box::new(Pending::changed(changed, removed))
+            }
+        })
     }
 
     /// Makes room for an entry in the shard of this hash.
@@ -283,10 +393,10 @@ impl<E: Entry> Store<E> {
         let mut whole = std::mem::replace(&mut self.shards[old], Shard::small(0));
         let pending = whole.pending.take();
         let mut halves = [(); 2].map(|()| Shard::large(whole.settled));
-        if pending.is_some() {
-            for half in &mut halves {
-                half.pending = Some(Box::new(Pending::none()));
-            }
+        let mut changes = whole.changes.take();
+        for half in &mut halves {
+            half.pending = pending.as_ref().map(|pending| Box::new(pending.half()));
+            half.changes = changes.as_ref().map(|changes| Box::new(changes.emptied()));
         }
         for (place, entry) in whole.into_entries() {
             let hash = entry.hash(&mut self.scratch);
@@ -300,9 +410,20 @@ impl<E: Entry> Store<E> {
             {
                 pending.freeze(to);
             }
+            if let (Some(changes), Some(moved)) = (&changes, &mut half.changes) {
+                changes.move_to(place, moved, to);
+            }
         }
         if let Some(pending) = pending {
-            self.split_undo(*pending, bit, &mut halves);
+            self.split_pending(*pending, bit, &mut halves);
+        }
+        for (period, removed) in changes.iter_mut().flat_map(|changes| changes.take_removed()).enumerate() {
+            let high = |hash| self.normalized(hash) & bit != 0;
+            each_encoded::<E>(removed, NAME_REST, |group, hash, name| {
+                let half =
+                    halves[usize::from(high(hash))].changes.as_mut().expect("both halves have what the whole had");
+                half.put_removed(period, group, name);
+            });
         }
         let new = u32::try_from(self.shards.len()).expect("no more shards than places in the directory");
         let [low, high] = halves;
@@ -317,20 +438,16 @@ impl<E: Entry> Store<E> {
         true
     }
 
-    fn split_undo(&self, pending: Pending, bit: u64, halves: &mut [Shard<E>; 2]) {
-        for (group, parts) in pending.into_undo() {
-            for part in parts {
-                let mut rest = part.bytes.as_slice();
-                while !rest.is_empty() {
-                    let whole = rest;
-                    let key = split_framed(codec_of::<E::Key>(), &mut rest).expect("written by `keep`");
-                    split_framed(codec_of::<E::Value>(), &mut rest).expect("written by `keep`");
-                    let high = self.normalized(KeyHash::of(key)) & bit != 0;
-                    let half = halves[usize::from(high)].pending.as_mut().expect("both halves keep what the whole did");
-                    half.keep_encoded(group, &whole[..whole.len() - rest.len()]);
-                }
-            }
-        }
+    fn split_pending(&self, pending: Pending, bit: u64, halves: &mut [Shard<E>; 2]) {
+        let (undo, removed) = pending.into_kept();
+        let high = |hash| usize::from(self.normalized(hash) & bit != 0);
+        let both = "both halves keep what the whole did";
+        each_encoded::<E>(undo, codec_of::<E::Value>(), |group, hash, entry| {
+            halves[high(hash)].pending.as_mut().expect(both).keep_encoded(group, entry);
+        });
+        each_encoded::<E>(removed, NAME_REST, |group, hash, name| {
+            halves[high(hash)].pending.as_mut().expect(both).keep_name(group, name);
+        });
     }
 
     fn double_directory(&mut self) -> bool {
@@ -348,6 +465,22 @@ impl<E: Entry> Store<E> {
             operator: self.spec.operator.as_str().into(),
             state: self.spec.name.as_str().into(),
             entries: MAX_ENTRIES as u64,
+        }
+    }
+}
+
+/// Calls `each` with the group, the hash of the key and the bytes of each encoded entry, or name of one, whose second part has
+/// this codec.
+fn each_encoded<E: Entry>(parts: Parts, second: CodecId, mut each: impl FnMut(KeyGroup, KeyHash, &[u8])) {
+    for (group, parts) in parts.into_groups() {
+        for part in parts {
+            let mut rest = part.bytes.as_slice();
+            while !rest.is_empty() {
+                let whole = rest;
+                let key = split_framed(codec_of::<E::Key>(), &mut rest).expect("written by `encode`");
+                split_framed(second, &mut rest).expect("written by `encode`");
+                each(group, KeyHash::of(key), &whole[..whole.len() - rest.len()]);
+            }
         }
     }
 }

@@ -5,7 +5,7 @@ use cutwater_core::{KeyGroupRange, KeyHash};
 use crate::codec::encode_framed;
 use crate::store::{Entry, Store};
 use crate::{
-    Block, Data, Key, Snapshotable, StateError, StateHeader, StateKind, SweepProgress, TableSpec, decode, hash_key,
+    Block, Cut, Data, Key, Snapshotable, StateError, StateHeader, StateKind, SweepProgress, TableSpec, decode, hash_key,
 };
 
 /// Value state by key: the memory of one operator in one subtask.
@@ -134,8 +134,20 @@ impl<K: Key, V: Data> Snapshotable for Table<K, V> {
         self.store.header()
     }
 
-    fn cut(&mut self) {
-        self.store.cut();
+    fn cut_since(&mut self, base: Option<Cut>) -> Cut {
+        self.store.cut_since(base)
+    }
+
+    fn track_changes(&mut self) {
+        self.store.track_changes();
+    }
+
+    fn changed_since(&self, base: Cut) -> Option<u64> {
+        self.store.changed_since(base)
+    }
+
+    fn forget(&mut self, base: Cut) {
+        self.store.forget(base);
     }
 
     fn sweep(&mut self, budget_bytes: usize, out: &mut dyn FnMut(Block)) -> Result<SweepProgress, StateError> {
@@ -159,7 +171,7 @@ impl<K: Key, V: Data> Snapshotable for Table<K, V> {
     }
 
     fn restore(&mut self, block: &Block, groups: KeyGroupRange) -> Result<u64, StateError> {
-        self.store.restore(block, groups, |_, _| {})
+        self.store.restore(block, groups, |_, _| {}, |_, _| {})
     }
 
     fn len(&self) -> u64 {
@@ -212,6 +224,26 @@ impl<K: Key, V: Data> Entry for Pair<K, V> {
     #[inline]
     fn decode(key: &[u8], value: &[u8]) -> Result<Self, StateError> {
         Ok(Self { key: decode(key)?, value: decode(value)? })
+    }
+
+    type Name = K;
+
+    fn encode_name(&self, out: &mut Vec<u8>) -> Result<(), StateError> {
+        let start = out.len();
+        let result = encode_framed(&self.key, out);
+        match result {
+            Ok(()) => out.extend_from_slice(&0_u32.to_le_bytes()),
+            Err(_) => out.truncate(start),
+        }
+        result
+    }
+
+    fn decode_name(hash: KeyHash, key: &[u8], _: &[u8]) -> Result<(K, u64), StateError> {
+        Ok((decode(key)?, hash.0))
+    }
+
+    fn has_name(&self, name: &K) -> bool {
+        self.key == *name
     }
 }
 

@@ -1,3 +1,4 @@
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 
 use cutwater_core::{KeyGroupRange, KeyHash, Timestamp};
@@ -5,7 +6,9 @@ use cutwater_core::{KeyGroupRange, KeyHash, Timestamp};
 use crate::codec::{append_framed, checked_length, encode_framed};
 use crate::key_bytes::KeyBytes;
 use crate::store::{Entry, Store};
-use crate::{Block, Key, Snapshotable, StateError, StateHeader, StateKind, SweepProgress, TableSpec, decode, encode};
+use crate::{
+    Block, Cut, Key, Snapshotable, StateError, StateHeader, StateKind, SweepProgress, TableSpec, decode, encode,
+};
 
 /// Timers by key, of event time or of processing time. They fire in the order of time, at one time in the order of the encoded keys, so that every
 /// run fires them in the same order.
@@ -100,8 +103,20 @@ impl<K: Key> Snapshotable for Timers<K> {
         self.store.header()
     }
 
-    fn cut(&mut self) {
-        self.store.cut();
+    fn cut_since(&mut self, base: Option<Cut>) -> Cut {
+        self.store.cut_since(base)
+    }
+
+    fn track_changes(&mut self) {
+        self.store.track_changes();
+    }
+
+    fn changed_since(&self, base: Cut) -> Option<u64> {
+        self.store.changed_since(base)
+    }
+
+    fn forget(&mut self, base: Cut) {
+        self.store.forget(base);
     }
 
     fn sweep(&mut self, budget_bytes: usize, out: &mut dyn FnMut(Block)) -> Result<SweepProgress, StateError> {
@@ -126,8 +141,12 @@ impl<K: Key> Snapshotable for Timers<K> {
 
     fn restore(&mut self, block: &Block, groups: KeyGroupRange) -> Result<u64, StateError> {
         let Self { store, order, .. } = self;
-        store.restore(block, groups, |timer, hash| {
-            order.insert((timer.time, timer.bytes.clone()), hash);
+        let order = RefCell::new(order);
+        let added = |timer: &Timer<K>, hash| {
+            order.borrow_mut().insert((timer.time, timer.bytes.clone()), hash);
+        };
+        store.restore(block, groups, added, |timer, _| {
+            order.borrow_mut().remove(&(timer.time, timer.bytes.clone()));
         })
     }
 
@@ -189,5 +208,22 @@ impl<K: Key> Entry for Timer<K> {
 
     fn decode(key: &[u8], value: &[u8]) -> Result<Self, StateError> {
         Ok(Self { key: decode(key)?, bytes: KeyBytes::from(key), time: decode(value)? })
+    }
+
+    type Name = (KeyBytes, i64);
+
+    fn encode_name(&self, out: &mut Vec<u8>) -> Result<(), StateError> {
+        append_framed::<K>(self.bytes.as_slice(), out);
+        out.extend_from_slice(&8_u32.to_le_bytes());
+        encode(&self.time, out)
+    }
+
+    fn decode_name(hash: KeyHash, key: &[u8], rest: &[u8]) -> Result<((KeyBytes, i64), u64), StateError> {
+        let time = decode(rest)?;
+        Ok(((KeyBytes::from(key), time), spread(hash, time)))
+    }
+
+    fn has_name(&self, (bytes, time): &(KeyBytes, i64)) -> bool {
+        self.is(bytes, *time)
     }
 }

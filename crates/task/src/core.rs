@@ -10,8 +10,9 @@ use cutwater_dataflow::exec::{
     SnapshotKind, SourcePoll,
 };
 use cutwater_dataflow::{Finish, JobGraph};
-use cutwater_state::{Block, StateHeader, SweepProgress};
+use cutwater_state::{Block, Cut, StateHeader, SweepProgress};
 
+use crate::chain::{Base, Chains, DeltaLimits, Planned, RestoredBase};
 use crate::finish::OnceFinish;
 use crate::{Cause, TaskError, TaskSnapshot};
 
@@ -38,6 +39,9 @@ pub struct TaskSettings {
     /// How much may be kept because entries changed before they were swept; 256 MiB. Above it the snapshot is
     /// declined.
     pub undo_limit_bytes: u64,
+    /// Whether, and how far, snapshots may hold only what has changed since another, which costs some time with each change of
+    /// state. Default: they hold everything. A barrier names the checkpoint that they may build on.
+    pub deltas: Option<DeltaLimits>,
 }
 
 impl Default for TaskSettings {
@@ -51,6 +55,7 @@ impl Default for TaskSettings {
             sweep_step_bytes: 128 << 10,
             unwritten_limit_bytes: 16 << 20,
             undo_limit_bytes: 256 << 20,
+            deltas: None,
         }
     }
 }
@@ -72,6 +77,9 @@ pub struct TaskStart {
     pub from_nothing: bool,
     /// What the task's subtasks had in the restored checkpoint, all of them.
     pub restored: Vec<TaskSnapshot>,
+    /// The snapshot that is restored into this subtask, if it is one that this very subtask took: with the same operators and
+    /// key groups. Then later ones may build on it.
+    pub base: Option<RestoredBase>,
 }
 
 impl TaskStart {
@@ -86,6 +94,7 @@ impl TaskStart {
             attempt: Attempt(1),
             from_nothing: true,
             restored: Vec::new(),
+            base: None,
         }
     }
 }
@@ -110,6 +119,8 @@ pub enum Action {
     SnapshotBegun {
         /// The barrier it belongs to.
         barrier: Barrier,
+        /// What it builds on; `None`: it holds everything. Without blocks it is what it builds on, or empty.
+        base: Option<Base>,
         /// The states, in the order that blocks count them.
         states: Vec<StateHeader>,
         /// When the barriers were all in.
@@ -183,6 +194,9 @@ struct Running {
     /// Which state is being swept.
     state: usize,
     unwritten: u64,
+    cut: Cut,
+    planned: Planned,
+    bytes: u64,
     inline: TaskSnapshot,
     finish: Vec<Finish>,
 }
@@ -213,6 +227,10 @@ pub struct TaskCore {
     /// The watermark whose timers are being fired.
     advancing: Option<Timestamp>,
     running: Option<Running>,
+    /// What snapshots may build on, if they may.
+    chains: Option<Chains>,
+    /// Whether the states note what changes.
+    tracking: bool,
     unpublished: Vec<Unpublished>,
     source_wait: Moment,
     /// After the barrier of this checkpoint the source reads nothing, and whether it has passed.
@@ -280,14 +298,16 @@ impl TaskCore {
             inputs,
             turn: 0,
             aligner: Aligner::new(settings.mode, channels, settings.checkpoints_after_tasks_finish),
-            settings,
             watermark,
             wall: (Moment::ZERO, 0),
             advancing: None,
             running: None,
+            chains: settings.deltas.map(|limits| Chains::new(limits, start.base.as_ref())),
+            tracking: false,
             unpublished: Vec::new(),
             source_wait: Moment::ZERO,
             hold: None,
+            settings,
             newest_trigger: CheckpointId(0),
             drain: false,
             flush_at: None,
@@ -407,6 +427,9 @@ impl TaskCore {
     pub fn run(&mut self, now: Moment) -> Result<Progress, TaskError> {
         self.exec.now = now;
         self.exec.wall = self.exec.wall.max(self.wall_at(now));
+        if self.chains.is_some() && !std::mem::replace(&mut self.tracking, true) {
+            self.chain.states().into_iter().for_each(|state| state.track_changes());
+        }
         self.settle(now)?;
         self.sweep()?;
         if self.flush_at.is_some_and(|at| at <= now) {
@@ -656,17 +679,18 @@ impl TaskCore {
         self.chain.flush(&mut self.exec);
         self.exec.enter(None, false, 0); // an error from here on is of no record
         let (operators, finish) = self.cut_operators(checkpoint)?;
-        let mut states = Vec::new();
-        for state in self.chain.states() {
-            state.cut();
-            states.push(state.header());
-        }
+        let mut states = self.chain.states();
+        let planned = self.chains.as_mut().map_or(Planned::FULL, |chains| chains.plan(barrier.base, &mut states));
+        let cut = states.iter_mut().map(|state| state.cut_since(planned.since)).last();
+        let states = states.iter().map(|state| state.header()).collect();
         if let Some((_, passed)) = self.hold.as_mut().filter(|(held, _)| *held == checkpoint) {
             *passed = true;
         }
         let inline = TaskSnapshot { watermark: self.watermark.0, records: self.exec.records, operators };
-        self.running = Some(Running { checkpoint, state: 0, unwritten: 0, inline, finish });
-        self.actions.push_back(Action::SnapshotBegun { barrier, states, cut_at: now, aligned_for });
+        let cut = cut.unwrap_or(Cut::RESTORED); // without a state there is nothing to build on
+        self.running = Some(Running { checkpoint, state: 0, unwritten: 0, cut, planned, bytes: 0, inline, finish });
+        let base = planned.base;
+        self.actions.push_back(Action::SnapshotBegun { barrier, base, states, cut_at: now, aligned_for });
         if !self.ended {
             self.exec.outbox.broadcast(|| Element::Barrier(barrier));
         }
@@ -706,11 +730,12 @@ impl TaskCore {
         let mut budget = self.settings.sweep_step_bytes;
         while let Some(state) = states.get_mut(running.state) {
             let index = u16::try_from(running.state).expect("an operator has few states");
-            let (actions, unwritten) = (&mut self.actions, &mut running.unwritten);
+            let (actions, unwritten, all) = (&mut self.actions, &mut running.unwritten, &mut running.bytes);
             let swept = state.sweep(budget, &mut |mut block| {
                 block.state = index;
                 let bytes = block.payload.len();
                 *unwritten += bytes as u64;
+                *all += bytes as u64;
                 budget = budget.saturating_sub(bytes);
                 actions.push_back(Action::Block { checkpoint, block });
             });
@@ -728,7 +753,10 @@ impl TaskCore {
                 return self.check_undo();
             }
         }
-        if let Some(Running { checkpoint, inline, finish, .. }) = self.running.take() {
+        if let Some(Running { checkpoint, cut, planned, bytes, inline, finish, .. }) = self.running.take() {
+            if let Some(chains) = &mut self.chains {
+                chains.taken(checkpoint, cut, &planned, bytes);
+            }
             self.actions.push_back(Action::SnapshotComplete { checkpoint, inline, finish });
         }
         Ok(())

@@ -24,17 +24,21 @@
 //! - Input is processed only while no output waits for credit; control elements stay behind waiting output.
 //! - The synchronous part of a snapshot takes the same time at any size of keyed state: cut, note, go on. The rest is
 //!   swept in [`TaskSettings::sweep_step_bytes`] a quantum, beside the processing.
+//! - A snapshot holds everything, or with [`TaskSettings::deltas`] what has changed since the checkpoint that the barrier names,
+//!   if this subtask took part in that one and it pays.
 //! - What a sink prepared is in each snapshot until [`TaskCore::handle_published`] says that it is published: no output is
 //!   lost with a checkpoint that comes to nothing.
 //! - Timers of processing time fire by the wall clock that [`TaskCore::set_wall_clock`] tells; the first one that may fire is
 //!   part of [`TaskCore::next_deadline`].
 //! - User code runs only inside [`TaskCore::new`] and [`TaskCore::run`].
 
+mod chain;
 mod core;
 mod error;
 mod finish;
 mod snapshot;
 
+pub use crate::chain::{Base, DeltaLimits, RestoredBase};
 pub use crate::core::{Action, Progress, TaskCore, TaskSettings, TaskStart};
 pub use crate::error::{Cause, TaskError};
 pub use crate::snapshot::{SnapshotError, TaskSnapshot};

@@ -88,7 +88,7 @@ fn values<V: Data + Clone>(world: &World, checkpoint: &Checkpoint, uid: &str) ->
     let spec = TableSpec { operator: operator.clone(), name: "value".to_owned(), max_parallelism, key_groups };
     let mut table = Table::<u64, V>::new(spec);
     for part in checkpoint.parts.values() {
-        for block in &part.blocks {
+        for block in part.blocks() {
             let header = &part.states[usize::from(block.state)];
             if header.operator == operator && header.kind == StateKind::Value {
                 table.restore(block, key_groups).unwrap();

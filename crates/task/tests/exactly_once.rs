@@ -67,7 +67,7 @@ fn counts(world: &World, checkpoint: &Checkpoint) -> BTreeMap<u64, u64> {
     let mut table =
         Table::<u64, u64>::new(TableSpec { operator, name: "value".to_owned(), max_parallelism, key_groups });
     for (_, part) in checkpoint.parts.iter().filter(|(subtask, _)| subtask.task.0 == 1) {
-        for block in part.blocks.iter().filter(|block| block.state == 0) {
+        for block in part.blocks().filter(|block| block.state == 0) {
             table.restore(block, max_parallelism.all()).unwrap();
         }
     }
@@ -102,7 +102,10 @@ fn each_record_counts_once_and_each_cut_is_consistent() {
         seen.dropped += world.seen.dropped;
         seen.crashes += world.seen.crashes;
         seen.blocked += world.seen.blocked;
+        seen.deltas += world.seen.deltas;
+        seen.deltas_restored += world.seen.deltas_restored;
     }
+    assert!(seen.deltas > 1000 && seen.deltas_restored > 30, "no snapshots that build on others: {seen:?}");
     assert!(seen.crashes > 100, "the seeds did not crash: {seen:?}");
     assert!(seen.half_ended > 100, "no checkpoint while sources end: {seen:?}");
     assert!(seen.dropped > 100, "no snapshot was dropped half swept: {seen:?}");

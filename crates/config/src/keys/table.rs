@@ -120,8 +120,9 @@ pub(crate) static KEYS: &[Key] = &[
         kind: Kind::Boolean,
         default: Some("false"),
         old: &["state.backend.incremental"],
-        support: Support::NotBuilt { inert: Some("false") },
-        description: "Checkpoints that hold only what changed. Every checkpoint is a full one, at the speed of the disk.",
+        support: Support::Built,
+        description: "Whether checkpoints hold only what has changed since the one before, when that pays. (In Flink for RocksDB alone; \
+            here for every backend.)",
     },
     Key {
         name: "execution.checkpointing.interval",

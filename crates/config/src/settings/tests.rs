@@ -11,7 +11,7 @@ fn every_method_sets_its_keys_and_they_take_effect() {
     type Keys = &'static [(&'static str, &'static str)];
     type Effect = fn(&Resolved) -> bool;
     let new = Settings::new;
-    let cases: [(&str, Settings, Keys, Effect); 24] = [
+    let cases: [(&str, Settings, Keys, Effect); 25] = [
         ("new", new(), &[], |resolved| *resolved == Config::new().resolve().unwrap()),
         (
             "enable_checkpointing(1000 ms)",
@@ -72,6 +72,12 @@ fn every_method_sets_its_keys_and_they_take_effect() {
             new().max_concurrent_checkpoints(1),
             &[("execution.checkpointing.max-concurrent-checkpoints", "1")],
             |resolved| resolved.checkpointing.max_concurrent.get() == 1,
+        ),
+        (
+            "incremental_checkpoints",
+            new().incremental_checkpoints(true),
+            &[("execution.checkpointing.incremental", "true")],
+            |resolved| resolved.checkpointing.incremental,
         ),
         (
             "num_retained_checkpoints",

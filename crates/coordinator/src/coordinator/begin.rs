@@ -39,12 +39,16 @@ impl Coordinator {
 
     pub(super) fn begin(&mut self, now: Moment) {
         let (Some(run), Some(epoch)) = (&self.run, self.log.epoch()) else { return };
-        let barrier = Barrier { epoch, attempt: run.attempt, checkpoint: self.next_id, base: self.base };
-        self.next_id = self.next_id.next();
         self.counts.triggered += 1;
         // A drain is about the last one.
         let last = run.all_ended();
-        let requests = self.requests.extract_if(.., |(_, purpose)| last || *purpose != Purpose::Drain).collect();
+        let requests = self.requests.extract_if(.., |(_, purpose)| last || *purpose != Purpose::Drain);
+        let requests: Vec<_> = requests.collect();
+        // A savepoint stands alone: what it is made of holds everything.
+        let whole = requests.iter().any(|(_, purpose)| *purpose != Purpose::Checkpoint);
+        let base = self.base.filter(|_| !whole);
+        let barrier = Barrier { epoch, attempt: run.attempt, checkpoint: self.next_id, base };
+        self.next_id = self.next_id.next();
         let pending = Pending::new(barrier, run, now, now + self.settings.timeout, requests);
         self.pending = Some(pending);
         self.trigger();

@@ -42,6 +42,13 @@ pub fn snapshot_name(barrier: Barrier, subtask: SubtaskId) -> String {
     format!("{SNAPSHOTS}{epoch:010}-{checkpoint:010}-{task:04}-{index:05}-{attempt:06}.snap")
 }
 
+/// The checkpoint in a name made by [`snapshot_name`]; `None` for any other name.
+#[must_use]
+pub fn checkpoint_of_snapshot(name: &str) -> Option<CheckpointId> {
+    epoch_of_snapshot(name)?;
+    name.split('-').nth(1)?.parse().ok().map(CheckpointId)
+}
+
 /// The epoch in a name made by [`snapshot_name`]; `None` for any other name.
 pub(crate) fn epoch_of_snapshot(name: &str) -> Option<Epoch> {
     let mut numbers = name.strip_prefix(SNAPSHOTS)?.strip_suffix(".snap")?.split('-');

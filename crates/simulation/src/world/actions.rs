@@ -190,7 +190,8 @@ impl World<'_> {
         let Some(process) = self.processes.get_mut(&id) else { return };
         let Some(attempt) = process.stopping.take() else { return };
         process.running = None;
-        process.bases.retain(|(of, _), _| *of != attempt);
+        process.chains.retain(|(of, _), _| *of != attempt);
+        process.contents.retain(|(of, _), _| *of != attempt);
         self.tell(Entity::Driver(id), || format!("attempt {attempt} has stopped"));
         self.with_driver(id, |driver| driver.handle_stopped(now, attempt));
     }

@@ -9,7 +9,6 @@ use super::World;
 use super::events::Entity;
 use crate::marks::Mark;
 use crate::mutant::Mutant;
-use crate::oracle::Part;
 use crate::process::{Channel, Message, Node, Process, Running, Snapshot, Upload, UploadStep};
 use crate::shared::{ProcessId, Rule};
 
@@ -173,8 +172,8 @@ impl World<'_> {
         let who = Entity::Node(id, at as u32);
         match action {
             Action::Send { .. } | Action::Credit { .. } => {}
-            Action::SnapshotBegun { barrier, states, .. } => {
-                let before = node.snapshot.replace(Snapshot { barrier, states, blocks: Vec::new() });
+            Action::SnapshotBegun { barrier, base, states, .. } => {
+                let before = node.snapshot.replace(Snapshot { barrier, base, states, blocks: Vec::new() });
                 node.newest = node.newest.max(barrier.checkpoint);
                 if before.is_some() {
                     self.violated(Rule::Contract, || format!("{subtask} begins a snapshot within another"));
@@ -190,7 +189,7 @@ impl World<'_> {
             }
             Action::SnapshotComplete { checkpoint, inline, finish } => {
                 let taken = node.snapshot.take().filter(|snapshot| snapshot.barrier.checkpoint == checkpoint);
-                let Some(Snapshot { barrier, states, blocks }) = taken else {
+                let Some(Snapshot { barrier, base, states, blocks }) = taken else {
                     return self.violated(Rule::Contract, || format!("{subtask} completes no snapshot"));
                 };
                 self.check_channels(id, subtask, checkpoint, inline.records);
@@ -198,10 +197,10 @@ impl World<'_> {
                 if self.is(Mutant::PositionAhead) {
                     move_positions(&mut inline);
                 }
-                let part = Part { states: states.clone(), blocks: blocks.clone(), inline: inline.clone() };
-                self.oracle.snapshot_taken((barrier.epoch, checkpoint, subtask), part);
                 let step = UploadStep::Finish;
-                let upload = Upload { attempt, subtask, barrier, states, blocks, inline, finish, step };
+                let chain = self.chain_of(id, attempt, subtask, base);
+                let upload = Upload { attempt, subtask, barrier, base, chain, states, blocks, inline, finish, step };
+                self.note_taken(id, &upload);
                 if let Some(process) = self.processes.get_mut(&id) {
                     process.uploads.push(upload);
                 }
@@ -281,6 +280,13 @@ impl World<'_> {
             node.newest = node.newest.max(barrier.checkpoint);
         }
         let for_all = super::planted::for_all_inputs(mutant, &element, pauses);
+        let subtask = node.subtask;
+        let element = match element {
+            Element::Barrier(barrier) => Element::Barrier(self.planted_base(id, subtask, barrier)),
+            other @ (Element::Batch(_) | Element::Watermark(_) | Element::CancelBarrier(_) | Element::End) => other,
+        };
+        let Some(running) = self.processes.get_mut(&id).and_then(|process| process.running.as_mut()) else { return };
+        let node = &mut running.nodes[receiver];
         node.core.handle_element(now, cutwater_core::ChannelId(number), element);
         node.busy = true;
         if let Some(make) = for_all {
@@ -361,6 +367,7 @@ impl World<'_> {
         match message {
             Message::Trigger { to, attempt, barrier, hold } => {
                 let holds = self.is(Mutant::HeldForEver);
+                let barrier = self.planted_base(id, to, barrier);
                 self.command(id, attempt, to, |node| {
                     let late = barrier.checkpoint < node.newest;
                     node.newest = node.newest.max(barrier.checkpoint);

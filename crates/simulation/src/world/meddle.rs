@@ -183,7 +183,8 @@ impl World<'_> {
             from_savepoint: from != RestoreFrom::Latest,
             copies: Vec::new(),
             stop_behind: None,
-            bases: BTreeMap::new(),
+            chains: BTreeMap::new(),
+            contents: BTreeMap::new(),
             noticed: BTreeMap::new(),
             end: None,
             unknown: None,
@@ -266,7 +267,7 @@ impl World<'_> {
         }
         for upload in process.uploads {
             if let UploadStep::Write = upload.step
-                && let Ok((name, bytes)) = super::upload::full_file(&upload)
+                && let Ok((name, bytes)) = super::upload::file_of(&upload)
             {
                 self.late.push(LateOp::Create { name, bytes });
             }

@@ -2,6 +2,7 @@
 
 use cutwater_coordinator::CompletedCheckpoint;
 use cutwater_coordinator::inspect::{LogEntryKind, read_slot};
+use cutwater_core::{Barrier, SubtaskId};
 use cutwater_dataflow::exec::{Element, OperatorSnapshot};
 use cutwater_state::format::SnapshotReader;
 use cutwater_storage::Store;
@@ -31,6 +32,20 @@ impl World<'_> {
             }
         }
         let _ = id;
+    }
+
+    /// The barrier as it comes to a subtask.
+    pub(super) fn planted_base(&self, id: ProcessId, subtask: SubtaskId, barrier: Barrier) -> Barrier {
+        let Some(process) = self.processes.get(&id) else { return barrier };
+        let base = if self.is(Mutant::DeltaOnUnconfirmed) {
+            let taken = process.contents.get(&(barrier.attempt, subtask));
+            taken.and_then(|taken| taken.last_key_value()).map(|(checkpoint, _)| *checkpoint)
+        } else if self.is(Mutant::BaseFromNotice) {
+            process.noticed.get(&subtask).copied()
+        } else {
+            return barrier;
+        };
+        Barrier { base, ..barrier }
     }
 
     /// Publishes what a record names that is only on its way.

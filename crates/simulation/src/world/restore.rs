@@ -1,64 +1,62 @@
 //! State that comes back from the files of a checkpoint.
 
+use cutwater_coordinator::FileRef;
+use cutwater_core::KeyGroupRange;
 use cutwater_state::format::SnapshotReader;
+use cutwater_state::{BlockKind, Snapshotable, StateKind};
 use cutwater_task::TaskCore;
 
 use super::World;
-use crate::delta::{Delta, Entries};
 use crate::marks::Mark;
 use crate::mutant::Mutant;
+use crate::process::Contents;
 use crate::shared::{ProcessId, Rule};
 
 impl World<'_> {
-    /// Restores what a snapshot, or a full one and its deltas, hold of the range.
+    /// Restores what a snapshot, or a full one and those that build on it, hold of the range, and returns it.
     pub(super) fn restore_chain(
         &mut self,
         id: ProcessId,
         core: &mut TaskCore,
-        chain: &[cutwater_coordinator::FileRef],
-        range: cutwater_core::KeyGroupRange,
-    ) -> Result<(), String> {
-        let mut full: Option<(Vec<cutwater_state::StateHeader>, Vec<cutwater_state::Block>)> = None;
-        let mut deltas = Vec::new();
-        for file in chain {
+        chain: &[FileRef],
+        range: KeyGroupRange,
+    ) -> Result<Contents, String> {
+        let mut contents = Contents::default();
+        let (drop_timers, late) = (self.is(Mutant::TimersLost), self.is(Mutant::RemovedLast));
+        for (place, file) in chain.iter().enumerate() {
             let bytes = self.read_file(id, file)?;
-            if Delta::is_one(&bytes) {
-                deltas.push(Delta::decode(&bytes).ok_or_else(|| format!("{} is damaged", file.name))?);
-                continue;
-            }
             let reader = SnapshotReader::open(&bytes).map_err(|error| error.to_string())?;
-            let headers = reader.header().states.clone();
-            let mut blocks = Vec::new();
-            for info in reader.blocks() {
-                blocks.push(reader.read_block(info).map_err(|error| error.to_string())?);
+            let headers = &reader.header().states;
+            if reader.header().base.is_some() {
+                self.hit(Mark::DeltaRestored);
             }
-            full = Some((headers, blocks));
-        }
-        let Some((headers, mut blocks)) = full else { return Err("a chain without a full snapshot".to_owned()) };
-        if !deltas.is_empty() {
-            self.hit(Mark::DeltaRestored);
-            let mut entries = Entries::of(&headers, &blocks).ok_or("blocks that can't be read")?;
-            deltas.into_iter().for_each(|delta| entries.apply(delta));
-            blocks = entries.blocks(&headers);
-        }
-        let drop_timers = self.is(Mutant::TimersLost);
-        let mut states = core.states();
-        for block in blocks {
-            let Some(header) = headers.get(usize::from(block.state)) else { continue };
-            if drop_timers && header.kind == cutwater_state::StateKind::Timers {
-                continue;
+            let read = |info| reader.read_block(info).map_err(|error| error.to_string());
+            let mut blocks: Vec<_> = reader.blocks().iter().map(read).collect::<Result<_, _>>()?;
+            blocks.sort_by_key(|block| (block.kind == BlockKind::Changed) != late);
+            if self.config.deltas {
+                contents.whole.add(headers, &blocks).ok_or("blocks that can't be read")?;
             }
-            let same = |state: &&mut &mut dyn cutwater_state::Snapshotable| {
-                let own = state.header();
-                own.operator == header.operator && own.name == header.name && own.kind == header.kind
-            };
-            let state = states.iter_mut().find(|state| same(state)).ok_or("a state that nobody has")?;
-            state.restore(&block, range).map_err(|error| error.to_string())?;
+            if place == 0 {
+                contents.full = contents.whole.clone();
+            }
+            let mut states = core.states();
+            for block in blocks {
+                let Some(header) = headers.get(usize::from(block.state)) else { continue };
+                if drop_timers && header.kind == StateKind::Timers {
+                    continue;
+                }
+                let same = |state: &&mut &mut dyn Snapshotable| {
+                    let own = state.header();
+                    own.operator == header.operator && own.name == header.name && own.kind == header.kind
+                };
+                let state = states.iter_mut().find(|state| same(state)).ok_or("a state that nobody has")?;
+                state.restore(&block, range).map_err(|error| error.to_string())?;
+            }
         }
-        Ok(())
+        Ok(contents)
     }
 
-    pub(super) fn read_file(&mut self, id: ProcessId, file: &cutwater_coordinator::FileRef) -> Result<Vec<u8>, String> {
+    pub(super) fn read_file(&mut self, id: ProcessId, file: &FileRef) -> Result<Vec<u8>, String> {
         let fault = {
             let mut shared = self.shared.lock();
             let r = shared.rates;

@@ -8,7 +8,7 @@ use cutwater_dataflow::CommitContext;
 use cutwater_dataflow::exec::OperatorSnapshot;
 use cutwater_restart::FailureClass;
 use cutwater_storage::Store;
-use cutwater_task::{TaskCore, TaskSnapshot, TaskStart};
+use cutwater_task::{RestoredBase, TaskCore, TaskSnapshot, TaskStart};
 
 use super::World;
 use super::events::Entity;
@@ -172,11 +172,21 @@ impl World<'_> {
             attempt: starting.attempt,
             from_nothing: starting.restore.is_none(),
             restored: Vec::new(),
+            base: None,
         };
         let mut files = Vec::new();
+        let mut own = None;
         if let Some(checkpoint) = &starting.restore {
             let mine = checkpoint.tasks.iter().filter(|task| task.task == subtask.task).flat_map(|task| &task.subtasks);
+            let task = checkpoint.tasks.iter().find(|task| task.task == subtask.task);
+            let anyhow = self.is(Mutant::BaseOfAnotherShare);
+            let same = task.is_some_and(|task| task.parallelism == spec.parallelism(parallelism) || anyhow);
             for part in mine {
+                if same && part.subtask == subtask {
+                    let bytes = part.files.iter().map(|file| file.bytes).collect();
+                    start.base = Some(RestoredBase { checkpoint: checkpoint.checkpoint, files: bytes });
+                    own = Some(part.files.clone());
+                }
                 start.restored.push(TaskSnapshot::decode(&part.inline).map_err(|error| failed(error.to_string()))?);
                 if !part.files.is_empty() {
                     files.push(part.files.clone());
@@ -205,7 +215,13 @@ impl World<'_> {
             range.last.0 -= 1;
         }
         for chain in files {
-            self.restore_chain(id, &mut core, &chain, range).map_err(failed)?;
+            let contents = self.restore_chain(id, &mut core, &chain, range).map_err(failed)?;
+            let Some((process, base)) = self.processes.get_mut(&id).zip(start.base.as_ref()) else { continue };
+            if own.as_ref() == Some(&chain) {
+                let key = (starting.attempt, subtask);
+                process.chains.entry(key).or_default().insert(base.checkpoint, chain);
+                process.contents.entry(key).or_default().insert(base.checkpoint, contents);
+            }
         }
         Ok(core)
     }

@@ -1,23 +1,19 @@
 //! Snapshots on their way into the store.
 
-use std::collections::BTreeMap;
-
 use cutwater_coordinator::{FileRef, Phases, SubtaskSnapshot, snapshot_name};
-use cutwater_core::{Attempt, CheckpointId};
+use cutwater_core::{Attempt, CheckpointId, SubtaskId};
 use cutwater_restart::FailureClass;
 use cutwater_state::format::{Compression, SnapshotEncoder, SnapshotHeader};
 use cutwater_storage::{ObjectName, Store};
+use cutwater_task::Base;
 
 use super::World;
 use super::events::Entity;
-use crate::delta::Entries;
 use crate::marks::Mark;
 use crate::mutant::Mutant;
-use crate::process::{Base, LateOp, Message, Upload, UploadStep};
-use crate::shared::ProcessId;
-
-/// After so many deltas the next snapshot is a full one.
-const LONGEST_CHAIN: usize = 3;
+use crate::oracle::Part;
+use crate::process::{LateOp, Message, Upload, UploadStep};
+use crate::shared::{ProcessId, Rule};
 
 impl World<'_> {
     /// The next step of one of the uploads.
@@ -90,51 +86,86 @@ impl World<'_> {
         }
     }
 
+    /// A snapshot has been swept: the oracle is told what it holds together with what it builds on.
+    pub(super) fn note_taken(&mut self, id: ProcessId, upload: &Upload) {
+        let Some(process) = self.processes.get_mut(&id) else { return };
+        let checkpoint = upload.barrier.checkpoint;
+        let taken = process.contents.entry((upload.attempt, upload.subtask)).or_default();
+        let mut blocks = upload.blocks.clone();
+        if self.config.deltas {
+            let before = upload.base.map(|base| (base, taken.get(&base.checkpoint).cloned().unwrap_or_default()));
+            let mut contents = before.clone().map(|(_, contents)| contents).unwrap_or_default();
+            if before.is_none_or(|(base, _)| base.only_full) {
+                contents.whole = std::mem::take(&mut contents.full);
+                contents.full = contents.whole.clone();
+            }
+            if contents.whole.add(&upload.states, &upload.blocks).is_none() {
+                return self.violated(Rule::Contract, || format!("{} emits blocks that can't be read", upload.subtask));
+            }
+            if upload.base.is_none() {
+                contents.full = contents.whole.clone();
+            }
+            if let Some(base) = upload.barrier.base {
+                taken.retain(|of, _| *of >= base);
+            }
+            blocks = contents.whole.blocks(&upload.states);
+            taken.insert(checkpoint, contents);
+        }
+        let part = Part { states: upload.states.clone(), blocks, inline: upload.inline.clone() };
+        self.oracle.snapshot_taken((upload.barrier.epoch, checkpoint, upload.subtask), part);
+    }
+
     /// Writes what has to be written and returns the files that hold the snapshot.
     fn write(&mut self, id: ProcessId, upload: &Upload) -> Result<Vec<FileRef>, String> {
-        if upload.blocks.is_empty() {
-            return Ok(Vec::new());
-        }
-        let name = snapshot_name(upload.barrier, upload.subtask);
-        let entries = match self.config.deltas {
-            true => Some(Entries::of(&upload.states, &upload.blocks).ok_or("blocks that can't be read")?),
-            false => None,
-        };
-        let base = self.base_of(id, upload);
-        let (bytes, mut chain) = match (&entries, base) {
-            (Some(entries), Some(base)) if base.chain.len() <= LONGEST_CHAIN && !base.chain.is_empty() => {
+        let mut chain = upload.chain.clone();
+        if !upload.blocks.is_empty() {
+            let (name, bytes) = file_of(upload)?;
+            let file = FileRef { name, bytes: bytes.len() as u64, crc32c: crc32c::crc32c(&bytes) };
+            self.put(id, &file.name, bytes)?;
+            if upload.base.is_some() {
                 self.hit(Mark::DeltaWritten);
-                (base.entries.delta_to(entries).encode(), base.chain)
             }
-            _ => (full_file(upload)?.1, Vec::new()),
-        };
-        let file = FileRef { name, bytes: bytes.len() as u64, crc32c: crc32c::crc32c(&bytes) };
-        self.put(id, &file.name, bytes)?;
-        chain.push(file);
-        if let Some(entries) = entries
+            if self.is(Mutant::ChainCutShort) && chain.len() > 1 {
+                chain.pop();
+            }
+            chain.push(file);
+        } else if upload.base.is_some() {
+            self.hit(Mark::DeltaEmpty);
+        }
+        if self.config.deltas
             && let Some(process) = self.processes.get_mut(&id)
         {
-            let bases = process.bases.entry((upload.attempt, upload.subtask)).or_default();
+            let chains = process.chains.entry((upload.attempt, upload.subtask)).or_default();
             if let Some(base) = upload.barrier.base {
-                bases.retain(|checkpoint, _| *checkpoint >= base);
+                chains.retain(|checkpoint, _| *checkpoint >= base);
             }
-            bases.insert(upload.barrier.checkpoint, Base { entries, chain: chain.clone() });
+            chains.insert(upload.barrier.checkpoint, chain.clone());
         }
         Ok(chain)
     }
 
-    /// What a delta may be built on.
-    fn base_of(&self, id: ProcessId, upload: &Upload) -> Option<Base> {
-        let process = self.processes.get(&id)?;
-        let bases: &BTreeMap<CheckpointId, Base> = process.bases.get(&(upload.attempt, upload.subtask))?;
-        let base = if self.is(Mutant::DeltaOnUnconfirmed) {
-            *bases.last_key_value()?.0
-        } else if self.is(Mutant::BaseFromNotice) {
-            *process.noticed.get(&upload.subtask)?
-        } else {
-            upload.barrier.base?
+    /// The files that a snapshot builds on. It is over, so that they are known.
+    pub(super) fn chain_of(
+        &mut self,
+        id: ProcessId,
+        attempt: Attempt,
+        subtask: SubtaskId,
+        base: Option<Base>,
+    ) -> Vec<FileRef> {
+        let (Some(base), Some(process)) = (base, self.processes.get(&id)) else { return Vec::new() };
+        let chains = process.chains.get(&(attempt, subtask));
+        let Some(mut chain) = chains.and_then(|chains| chains.get(&base.checkpoint)).cloned() else {
+            let base = base.checkpoint;
+            self.violated(Rule::Contract, || {
+                format!("{subtask} builds on its snapshot {base}, of which nothing is known")
+            });
+            return Vec::new();
         };
-        bases.get(&base).cloned()
+        if base.only_full {
+            self.hit(Mark::ChainCompacted);
+            chain.truncate(1);
+        }
+        chain
     }
 
     fn put(&mut self, id: ProcessId, name: &str, bytes: Vec<u8>) -> Result<(), String> {
@@ -230,14 +261,15 @@ fn finish(upload: &mut Upload) -> Result<(), String> {
     std::mem::take(&mut upload.finish).into_iter().try_for_each(|finish| finish()).map_err(|error| error.to_string())
 }
 
-/// The snapshot as a file of its own.
-pub(super) fn full_file(upload: &Upload) -> Result<(String, Vec<u8>), String> {
+/// The snapshot as a file.
+pub(super) fn file_of(upload: &Upload) -> Result<(String, Vec<u8>), String> {
     let header = SnapshotHeader {
         job: "simulated".to_owned(),
         task: upload.subtask.task.to_string(),
         subtask: upload.subtask.index,
         parallelism: 0,
         checkpoint: upload.barrier.checkpoint,
+        base: upload.base.map(|base| base.checkpoint),
         states: upload.states.clone(),
     };
     let mut bytes = Vec::new();

@@ -3,9 +3,9 @@ use std::borrow::Cow;
 use cutwater_core::KeyGroup;
 use serde::Serialize;
 
-use super::layout::{CHECKSUM, FRAME, Footer, Frame, MAGIC, MAX_BLOCK, STORED, VERSION, ZSTD, checksum};
+use super::layout::{CHECKSUM, FRAME, FULL_VERSION, Footer, Frame, MAGIC, MAX_BLOCK, STORED, VERSION, ZSTD, checksum};
 use super::{BlockInfo, Compression, KEY_HASH, SnapshotHeader};
-use crate::{Block, StateError};
+use crate::{Block, BlockKind, StateError};
 
 /// Turns blocks into the bytes of a snapshot file. It writes nothing itself: every call appends to `out`, whose bytes
 /// the caller writes in order.
@@ -27,6 +27,7 @@ use crate::{Block, StateError};
 ///     subtask: 0,
 ///     parallelism: 1,
 ///     checkpoint: CheckpointId(1),
+///     base: None,
 ///     states: vec![table.header()],
 /// };
 /// let mut file = Vec::new();
@@ -48,10 +49,12 @@ use crate::{Block, StateError};
 #[derive(Debug)]
 pub struct SnapshotEncoder {
     compression: Compression,
+    /// Whether the snapshot builds on another.
+    delta: bool,
     written: u64,
     index: Vec<BlockInfo>,
-    /// The last key group of each state, since a state's blocks come in order.
-    last: Vec<Option<KeyGroup>>,
+    /// The last key group of the entries of each state, and of its removed ones, since both come in order.
+    last: Vec<[Option<KeyGroup>; 2]>,
 }
 
 /// A block as it stands in the file, made by [`SnapshotEncoder::frame`].
@@ -97,12 +100,14 @@ impl SnapshotEncoder {
         let length = block_length("a snapshot header", json.len())?;
         let start = out.len();
         out.extend_from_slice(&MAGIC);
-        out.extend_from_slice(&VERSION.to_le_bytes());
+        let version = if header.base.is_some() { VERSION } else { FULL_VERSION };
+        out.extend_from_slice(&version.to_le_bytes());
         out.extend_from_slice(&length.to_le_bytes());
         out.extend_from_slice(&json);
         append_checksum(start, out);
-        let last = vec![None; header.states.len()];
-        Ok(Self { compression, written: (out.len() - start) as u64, index: Vec::new(), last })
+        let last = vec![[None; 2]; header.states.len()];
+        let written = (out.len() - start) as u64;
+        Ok(Self { compression, delta: header.base.is_some(), written, index: Vec::new(), last })
     }
 
     /// Appends a block: [`Self::frame`] for callers that have the whole file in memory.
@@ -123,7 +128,8 @@ impl SnapshotEncoder {
     /// # Errors
     ///
     /// [`StateError::TooLarge`] if the payload is larger than a frame can say; [`StateError::Damaged`] if the block is
-    /// out of order or of a state that is not in the header. The file then has no such block.
+    /// out of order, of a state that is not in the header, or of a kind that does not go with the header's base. The file
+    /// then has no such block.
     pub fn frame<'a>(&mut self, block: &'a Block) -> Result<FramedBlock<'a>, StateError> {
         let raw = block_length("a block", block.payload.len())?;
         self.check_order(block)?;
@@ -134,6 +140,7 @@ impl SnapshotEncoder {
             entries: block.entries,
             raw,
             stored: raw,
+            kind: block.kind,
         };
         let packed = match self.compression {
             Compression::None => None,
@@ -149,8 +156,8 @@ impl SnapshotEncoder {
         let body = packed.map_or(Cow::Borrowed(block.payload.as_slice()), Cow::Owned);
         let checksum = checksum(&[&head, &body]).to_le_bytes();
         let length = frame.stored + (FRAME + CHECKSUM) as u32;
-        let Block { state, groups, entries, .. } = *block;
-        self.index.push(BlockInfo { state, groups, entries, offset: self.written, length });
+        let Block { state, kind, groups, entries, .. } = *block;
+        self.index.push(BlockInfo { state, kind, groups, entries, offset: self.written, length });
         self.written += u64::from(length);
         Ok(FramedBlock { head, body, checksum })
     }
@@ -177,13 +184,17 @@ impl SnapshotEncoder {
         let wrong =
             |reason: &str| StateError::Damaged { part: "block to write", offset: self.written, reason: reason.into() };
         let groups = block.groups;
-        match self.last.get(usize::from(block.state)) {
+        if self.delta == (block.kind == BlockKind::All) {
+            return Err(wrong("a snapshot of everything has no changes, one that builds on another has nothing else"));
+        }
+        let kind = usize::from(block.kind == BlockKind::Removed);
+        match self.last.get(usize::from(block.state)).map(|last| last[kind]) {
             None => Err(wrong("its state is not in the header")),
-            Some(&last) if last > Some(groups.first) || groups.first > groups.last => {
+            Some(last) if last > Some(groups.first) || groups.first > groups.last => {
                 Err(wrong("its key groups are out of order"))
             }
             Some(_) => {
-                self.last[usize::from(block.state)] = Some(groups.last);
+                self.last[usize::from(block.state)][kind] = Some(groups.last);
                 Ok(())
             }
         }

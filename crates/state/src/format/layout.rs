@@ -3,10 +3,12 @@
 use cutwater_core::{KeyGroup, KeyGroupRange};
 
 use super::BlockInfo;
-use crate::StateError;
+use crate::{BlockKind, StateError};
 
-/// The version of the snapshot format that this release writes, and the newest that it reads.
-pub const VERSION: u32 = 1;
+/// The newest version of the snapshot format that this release knows: that of snapshots that build on others.
+pub const VERSION: u32 = 2;
+/// The version of snapshots of everything, which older releases can read.
+pub const FULL_VERSION: u32 = 1;
 
 /// The line break shows a transfer in text mode, the byte above 127 one that is not 8-bit clean.
 pub(super) const MAGIC: [u8; 8] = *b"\x89CUTW\r\n\x1a";
@@ -37,6 +39,7 @@ pub(super) struct Frame {
     /// Bytes of the payload as it is in memory, and as it is stored.
     pub(super) raw: u32,
     pub(super) stored: u32,
+    pub(super) kind: BlockKind,
 }
 
 impl Frame {
@@ -49,19 +52,34 @@ impl Frame {
         for (at, word) in [self.entries, self.raw, self.stored].into_iter().enumerate() {
             bytes[8 + at * 4..12 + at * 4].copy_from_slice(&word.to_le_bytes());
         }
+        bytes[20..22].copy_from_slice(&code_of(self.kind).to_le_bytes());
         bytes
     }
 
-    pub(super) fn from_bytes(bytes: &[u8; FRAME]) -> Self {
-        Self {
+    /// `None` if there is no such kind of block.
+    pub(super) fn from_bytes(bytes: &[u8; FRAME]) -> Option<Self> {
+        Some(Self {
             state: u16_at(bytes, 0),
             groups: KeyGroupRange { first: KeyGroup(u16_at(bytes, 2)), last: KeyGroup(u16_at(bytes, 4)) },
             compression: u16_at(bytes, 6),
             entries: u32_at(bytes, 8),
             raw: u32_at(bytes, 12),
             stored: u32_at(bytes, 16),
-        }
+            kind: kind_of(u16_at(bytes, 20))?,
+        })
     }
+}
+
+fn code_of(kind: BlockKind) -> u16 {
+    match kind {
+        BlockKind::All => 0,
+        BlockKind::Changed => 1,
+        BlockKind::Removed => 2,
+    }
+}
+
+fn kind_of(code: u16) -> Option<BlockKind> {
+    [BlockKind::All, BlockKind::Changed, BlockKind::Removed].into_iter().find(|kind| code_of(*kind) == code)
 }
 
 impl BlockInfo {
@@ -73,17 +91,20 @@ impl BlockInfo {
         for (at, short) in [self.state, self.groups.first.0, self.groups.last.0].into_iter().enumerate() {
             bytes[16 + at * 2..18 + at * 2].copy_from_slice(&short.to_le_bytes());
         }
+        bytes[22..].copy_from_slice(&code_of(self.kind).to_le_bytes());
         bytes
     }
 
-    pub(super) fn from_bytes(bytes: &[u8; INDEX_ENTRY]) -> Self {
-        Self {
+    /// `None` if there is no such kind of block.
+    pub(super) fn from_bytes(bytes: &[u8; INDEX_ENTRY]) -> Option<Self> {
+        Some(Self {
             offset: u64_at(bytes, 0),
             length: u32_at(bytes, 8),
             entries: u32_at(bytes, 12),
             state: u16_at(bytes, 16),
             groups: KeyGroupRange { first: KeyGroup(u16_at(bytes, 18)), last: KeyGroup(u16_at(bytes, 20)) },
-        }
+            kind: kind_of(u16_at(bytes, 22))?,
+        })
     }
 }
 

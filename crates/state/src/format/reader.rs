@@ -4,11 +4,11 @@ use cutwater_core::KeyGroupRange;
 use serde::Deserialize;
 
 use super::layout::{
-    CHECKSUM, FOOTER, FRAME, Footer, Frame, INDEX_ENTRY, MAGIC, PREFIX, STORED, TRUSTED_BYTES, VERSION, ZSTD, checksum,
-    damaged, u32_at,
+    CHECKSUM, FOOTER, FRAME, FULL_VERSION, Footer, Frame, INDEX_ENTRY, MAGIC, PREFIX, STORED, TRUSTED_BYTES, VERSION,
+    ZSTD, checksum, damaged, u32_at,
 };
 use super::{BlockInfo, KEY_HASH, ReadAt, SnapshotHeader};
-use crate::{Block, StateError};
+use crate::{Block, BlockKind, StateError};
 
 /// Reads a snapshot file: header and index when it is opened, blocks when asked for.
 pub struct SnapshotReader<'a> {
@@ -39,14 +39,19 @@ impl<'a> SnapshotReader<'a> {
         if prefix[..8] != MAGIC {
             return Err(StateError::NotASnapshot);
         }
-        match u32_at(&prefix, 8) {
-            VERSION => {}
+        let version = u32_at(&prefix, 8);
+        match version {
+            FULL_VERSION | VERSION => {}
             0 => return Err(damaged("file prefix", 0, "there is no version 0")),
             found => return Err(StateError::NewerVersion { found, known: VERSION }),
         }
         let footer = read_footer(file)?;
         let (header, header_end) = read_header(file, &prefix, footer.index)?;
         let blocks = read_index(file, footer, header_end, header.states.len())?;
+        let delta = header.base.is_some();
+        if delta != (version == VERSION) || blocks.iter().any(|block| (block.kind == BlockKind::All) == delta) {
+            return Err(damaged("header", 0, "it and the blocks differ in whether they build on another snapshot"));
+        }
         Ok(Self { file, header, blocks })
     }
 
@@ -98,12 +103,11 @@ impl<'a> SnapshotReader<'a> {
         if checksum(&[&head, stored]) != u32::from_le_bytes(*sum) {
             return Err(wrong("its checksum does not match"));
         }
-        let frame = Frame::from_bytes(&head);
-        if frame.to_bytes() != head {
-            return Err(wrong("its frame has bytes that version 1 leaves at zero"));
-        }
-        let said = (frame.state, frame.groups, frame.entries, frame.stored as usize);
-        if said != (info.state, info.groups, info.entries, stored.len()) {
+        let Some(frame) = Frame::from_bytes(&head).filter(|frame| frame.to_bytes() == head) else {
+            return Err(wrong("its frame has bytes that are unknown to this version"));
+        };
+        let said = (frame.state, frame.kind, frame.groups, frame.entries, frame.stored as usize);
+        if said != (info.state, info.kind, info.groups, info.entries, stored.len()) {
             return Err(wrong("it is not the block that the index says"));
         }
         let raw = frame.raw as usize;
@@ -115,7 +119,7 @@ impl<'a> SnapshotReader<'a> {
             ZSTD => unpack(stored, frame.raw).ok_or_else(|| wrong("it can't be decompressed to the size it says"))?,
             _ => return Err(wrong("its length or compression is unknown")),
         };
-        Ok(Block { state: info.state, groups: info.groups, entries: info.entries, payload })
+        Ok(Block { state: info.state, kind: info.kind, groups: info.groups, entries: info.entries, payload })
     }
 }
 
@@ -158,13 +162,15 @@ fn read_index(file: &dyn ReadAt, footer: Footer, start: u64, states: usize) -> R
     read(file, footer.index, &mut bytes)?;
     let Some(sealed) = unseal(&bytes) else { return Err(wrong("its checksum does not match")) };
     let (entries, _) = sealed.as_chunks::<INDEX_ENTRY>();
-    let blocks: Vec<BlockInfo> = entries.iter().map(BlockInfo::from_bytes).collect();
+    let blocks: Option<Vec<BlockInfo>> = entries.iter().map(BlockInfo::from_bytes).collect();
+    let blocks = blocks.ok_or_else(|| wrong("it has a kind of block that is unknown to this version"))?;
     let mut next = start;
-    let mut last = vec![None; states];
+    let mut last = vec![[None; 2]; states];
     for (entry, block) in entries.iter().zip(&blocks) {
         let Some(last) = last.get_mut(usize::from(block.state)) else {
             return Err(wrong("a block is of a state that the header has not"));
         };
+        let last = &mut last[usize::from(block.kind == BlockKind::Removed)];
         if *last > Some(block.groups.first) || block.groups.first > block.groups.last {
             return Err(wrong("key groups are out of order"));
         }

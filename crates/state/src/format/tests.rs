@@ -2,7 +2,7 @@ use cutwater_core::{KeyGroup, KeyHash, MaxParallelism, OperatorUid, Timestamp};
 use proptest::prelude::*;
 
 use super::*;
-use crate::{Block, Snapshotable, StateError, Table, TableSpec, Timers, hash_key};
+use crate::{Block, Cut, Snapshotable, StateError, Table, TableSpec, Timers, hash_key};
 
 fn spec(name: &str) -> TableSpec {
     let max_parallelism = MaxParallelism::new(16).unwrap();
@@ -21,6 +21,7 @@ fn header(states: Vec<StateHeader>) -> SnapshotHeader {
         subtask: 1,
         parallelism: 2,
         checkpoint: CheckpointId(7),
+        base: None,
         states,
     }
 }
@@ -102,16 +103,62 @@ fn every_truncation_and_every_longer_file_is_an_error() {
 fn other_files_and_newer_versions_are_told_apart() {
     assert!(matches!(read_all(&b"id,name\n1,a\n2,b\n3,c\n".to_vec()), Err(StateError::NotASnapshot)));
     let (.., mut bytes) = file(Compression::None);
-    bytes[8] = 2;
+    bytes[8] = 3;
     let error = read_all(&bytes).unwrap_err();
-    assert!(matches!(error, StateError::NewerVersion { found: 2, known: 1 }), "{error}");
-    assert!(error.to_string().contains('2') && error.to_string().contains("up to 1"), "{error}");
+    assert!(matches!(error, StateError::NewerVersion { found: 3, known: 2 }), "{error}");
+    assert!(error.to_string().contains('3') && error.to_string().contains("up to 2"), "{error}");
+}
+
+/// The file of what has changed since another.
+fn delta_file() -> (SnapshotHeader, Vec<Block>, Vec<u8>) {
+    let mut table: Table<u64, String> = Table::new(spec("table"));
+    (0..12).for_each(|key| drop(table.insert(hash(key), key, "value".to_owned()).unwrap()));
+    table.track_changes();
+    table.insert(hash(3), 3, "another".to_owned()).unwrap();
+    table.remove(hash(4), &4).unwrap();
+    let mut blocks = Vec::new();
+    table.cut_since(Some(Cut::RESTORED));
+    table.sweep(usize::MAX, &mut |block| blocks.push(block)).unwrap();
+    let header = SnapshotHeader { base: Some(CheckpointId(6)), ..header(vec![table.header()]) };
+    let mut bytes = Vec::new();
+    let mut encoder = SnapshotEncoder::new(&header, Compression::None, &mut bytes).unwrap();
+    blocks.iter().for_each(|block| encoder.push(block, &mut bytes).unwrap());
+    encoder.finish(&mut bytes);
+    (header, blocks, bytes)
+}
+
+#[test]
+fn a_snapshot_since_another_is_a_file_of_version_2() {
+    let (header, blocks, bytes) = delta_file();
+    assert_eq!(bytes[8..12], [2, 0, 0, 0]);
+    assert_eq!(blocks.iter().map(|block| block.kind).collect::<Vec<_>>(), [BlockKind::Removed, BlockKind::Changed]);
+    assert_eq!(read_all(&bytes).unwrap(), (header, blocks));
+    for at in 0..bytes.len() {
+        for flip in [0x01, 0x03, 0x80] {
+            let mut damaged = bytes.clone();
+            damaged[at] ^= flip;
+            assert!(read_all(&damaged).is_err(), "byte {at}");
+        }
+        assert!(read_all(&bytes[..at].to_vec()).is_err(), "cut at {at}");
+    }
+}
+
+#[test]
+fn a_file_is_of_everything_or_of_changes() {
+    let (full, all, _) = file(Compression::None);
+    let (delta, changes, _) = delta_file();
+    for (header, block) in [(full, &changes[0]), (delta, &all[0])] {
+        let mut bytes = Vec::new();
+        let mut encoder = SnapshotEncoder::new(&header, Compression::None, &mut bytes).unwrap();
+        assert!(matches!(encoder.push(block, &mut bytes), Err(StateError::Damaged { .. })));
+    }
 }
 
 #[test]
 fn only_blocks_with_the_key_groups_asked_for_are_named() {
     let block = |first, last| Block {
         state: 0,
+        kind: BlockKind::All,
         groups: KeyGroupRange { first: KeyGroup(first), last: KeyGroup(last) },
         entries: 1,
         payload: vec![first as u8],

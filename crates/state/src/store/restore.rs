@@ -1,9 +1,9 @@
 use cutwater_core::{KeyGroup, KeyGroupRange, KeyHash};
 
 use super::shard::{Entry, Shard};
-use super::{FULL_SLOTS, Store};
+use super::{FULL_SLOTS, NAME_REST, Store};
 use crate::block::read_entries;
-use crate::{Block, StateError, codec_of};
+use crate::{Block, BlockKind, StateError, codec_of};
 
 /// A shard made beforehand gets at most so many entries on average, so that hardly one has to split.
 const RESERVED_ENTRIES: u64 = FULL_SLOTS as u64 * 5 / 8;
@@ -30,11 +30,13 @@ impl<E: Entry> Store<E> {
         self.depths = vec![depth; 1 << depth];
     }
 
+    /// Puts the entries of a block into the store; `added` hears of each that was not there, `removed` of each that goes.
     pub(crate) fn restore(
         &mut self,
         block: &Block,
         groups: KeyGroupRange,
         mut added: impl FnMut(&E, KeyHash),
+        mut removed: impl FnMut(&E, KeyHash),
     ) -> Result<u64, StateError> {
         if self.sweeping() {
             return Err(StateError::Sweeping {
@@ -44,14 +46,37 @@ impl<E: Entry> Store<E> {
         }
         let own = self.spec.key_groups;
         let range = KeyGroupRange { first: groups.first.max(own.first), last: groups.last.min(own.last) };
-        read_entries(block, (codec_of::<E::Key>(), codec_of::<E::Value>()), range, |group, key, value| {
+        let second = if block.kind == BlockKind::Removed { NAME_REST } else { codec_of::<E::Value>() };
+        read_entries(block, (codec_of::<E::Key>(), second), range, |group, key, value| {
             let hash = KeyHash::of(key);
             if hash.group(self.spec.max_parallelism) != group {
                 return Err(damaged(group, "the key belongs to another group"));
             }
-            let entry = E::decode(key, value)?;
-            added(&entry, hash);
-            self.adopt(group, hash, entry)
+            match block.kind {
+                BlockKind::All => {
+                    let entry = E::decode(key, value)?;
+                    added(&entry, hash);
+                    return self.adopt(group, hash, entry);
+                }
+                BlockKind::Changed => {
+                    let entry = E::decode(key, value)?;
+                    match self.find(hash, entry.spread(hash), |there| there.same(&entry)) {
+                        Some(place) => *self.at_mut(hash, place)? = entry,
+                        None => {
+                            added(&entry, hash);
+                            self.adopt(group, hash, entry)?;
+                        }
+                    }
+                }
+                BlockKind::Removed => {
+                    let (name, spread) = E::decode_name(hash, key, value)?;
+                    // It may have come and gone since what this builds on.
+                    if let Some(place) = self.find(hash, spread, |there| there.has_name(&name)) {
+                        removed(&self.remove(hash, place)?, hash);
+                    }
+                }
+            }
+            Ok(())
         })
     }
 

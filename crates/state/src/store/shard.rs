@@ -2,6 +2,8 @@ use std::hint::black_box;
 
 use cutwater_core::{KeyGroup, KeyHash};
 
+use super::bits::Bits;
+use super::changes::Changes;
 use super::pending::Pending;
 use crate::{Data, Key, StateError};
 
@@ -27,6 +29,16 @@ pub(crate) trait Entry: Send + Sized {
     }
     /// The entry with this encoded key and value.
     fn decode(key: &[u8], value: &[u8]) -> Result<Self, StateError>;
+
+    /// What tells an entry from all others.
+    type Name;
+    /// Appends the name as it stands in a block of removed entries: the key as [`Self::encode`] has it, and what else it takes,
+    /// after its length; on an error nothing.
+    fn encode_name(&self, out: &mut Vec<u8>) -> Result<(), StateError>;
+    /// The name of this encoded key and rest, and its spread.
+    fn decode_name(hash: KeyHash, key: &[u8], rest: &[u8]) -> Result<(Self::Name, u64), StateError>;
+    /// Whether the entry has this name.
+    fn has_name(&self, name: &Self::Name) -> bool;
 }
 
 /// The most entries that a shard can hold. Only entries of one and the same hash ever come near it.
@@ -58,6 +70,8 @@ pub(crate) struct Shard<E> {
     pub(crate) settled: u64,
     /// What is kept for the running cut, from the first change after it until the sweep has passed.
     pub(crate) pending: Option<Box<Pending>>,
+    /// What has changed since when, if that is asked for.
+    pub(crate) changes: Option<Box<Changes>>,
 }
 
 enum Slot<E> {
@@ -70,7 +84,7 @@ enum Slot<E> {
 impl<E: Entry> Shard<E> {
     /// An empty shard, to grow from small.
     pub(crate) fn small(settled: u64) -> Self {
-        Self { slots: empty(LEAST_SLOTS), full: 0, removed: 0, settled, pending: None }
+        Self { slots: empty(LEAST_SLOTS), full: 0, removed: 0, settled, pending: None, changes: None }
     }
 
     /// An empty shard of full size.
@@ -161,15 +175,27 @@ impl<E: Entry> Shard<E> {
         let old = std::mem::replace(&mut self.slots, empty(slots));
         (self.full, self.removed) = (0, 0);
         let pending = self.pending.take();
-        let mut moved = pending.as_ref().map(|_| Pending::none());
+        let mut moved = pending.as_ref().map(|_| Bits::default());
+        let changes = self.changes.take();
+        let mut moved_changes = changes.as_ref().map(|changes| changes.emptied());
         for (from, slot) in old.into_iter().enumerate() {
             let Slot::Full(fragment, entry) = slot else { continue };
             let to = self.place(fragment, entry);
             if let (Some(pending), Some(moved)) = (&pending, &mut moved)
                 && pending.is_frozen(from)
             {
-                moved.freeze(to);
+                moved.set(to);
             }
+            if let (Some(changes), Some(moved)) = (&changes, &mut moved_changes) {
+                changes.move_to(from, moved, to);
+            }
+        }
+        if let (Some(mut changes), Some(mut moved)) = (changes, moved_changes) {
+            for (period, removed) in changes.take_removed().into_iter().enumerate() {
+                moved.set_removed(period, removed);
+            }
+            *changes = moved;
+            self.changes = Some(changes);
         }
         if let (Some(mut pending), Some(moved)) = (pending, moved) {
             pending.freeze_as(moved);
@@ -235,7 +261,12 @@ impl<E: Entry> Shard<E> {
         if !pending.is_frozen(place) {
             return Ok(0);
         }
-        let bytes = if has_expired(entry, horizon) { 0 } else { pending.keep(group, entry)? };
+        let bytes = if has_expired(entry, horizon) {
+            pending.leave_out(group, entry)?;
+            0
+        } else {
+            pending.keep(group, entry)?
+        };
         pending.thaw(place);
         Ok(bytes)
     }
@@ -269,7 +300,8 @@ impl<E: Entry> Shard<E> {
     /// Memory in bytes, without what entries own.
     pub(crate) fn memory_bytes(&self) -> u64 {
         let own = self.slots.capacity() * size_of::<Slot<E>>() + size_of::<Self>();
-        own as u64 + self.pending.as_ref().map_or(0, |pending| pending.memory_bytes())
+        let changes = self.changes.as_ref().map_or(0, |changes| changes.memory_bytes());
+        own as u64 + self.pending.as_ref().map_or(0, |pending| pending.memory_bytes()) + changes
     }
 }
 

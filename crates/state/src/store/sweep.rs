@@ -4,7 +4,7 @@ use super::Store;
 use super::pending::Pending;
 use super::shard::{Entry, Shard, has_expired};
 use crate::block::{BLOCK_BYTES, BlockBuilder};
-use crate::{Block, StateError, SweepProgress};
+use crate::{Block, BlockKind, Cut, StateError, SweepProgress};
 
 /// How far the sweep of the running cut has come.
 #[derive(Default)]
@@ -14,11 +14,17 @@ pub(crate) struct Sweep {
     cursor: Option<u64>,
     plan: Option<Plan>,
     block: BlockBuilder,
+    /// Names of entries that were removed.
+    removed: BlockBuilder,
 }
 
 impl Sweep {
     pub(super) fn forget_plan(&mut self) {
         self.plan = None;
+    }
+
+    fn bytes(&self) -> usize {
+        self.block.bytes() + self.removed.bytes()
     }
 }
 
@@ -34,14 +40,22 @@ struct Plan {
 }
 
 impl<E: Entry> Store<E> {
-    pub(crate) fn cut(&mut self) {
+    pub(crate) fn cut_since(&mut self, base: Option<Cut>) -> Cut {
         assert!(!self.sweeping(), "a cut before the sweep of the last one has ended or been aborted");
+        let changed = base.map(|base| self.changed_since(base).expect("a cut since one of which nothing is known"));
         self.cuts += 1;
         self.active = self.cuts;
+        self.since = base.map(|base| base.0);
+        if let Some(tracked) = &mut self.tracked {
+            tracked.before.push_back((self.cuts, std::mem::take(&mut tracked.now)));
+        }
         self.sweep.cursor = Some(0);
         // The encoding of an entry is about as large as the entry, with some for what it owns.
         let each = size_of::<E>() as u64 + 64;
-        self.sweep.block.expect(self.entries.saturating_mul(each));
+        let kind = if base.is_some() { BlockKind::Changed } else { BlockKind::All };
+        self.sweep.block.begin(kind, changed.unwrap_or(self.entries).saturating_mul(each));
+        self.sweep.removed.begin(BlockKind::Removed, 0);
+        Cut(self.cuts)
     }
 
     pub(crate) fn sweeping(&self) -> bool {
@@ -49,7 +63,7 @@ impl<E: Entry> Store<E> {
     }
 
     pub(crate) fn abort(&mut self) {
-        self.active = 0;
+        (self.active, self.since) = (0, None);
         self.sweep = Sweep::default();
         self.undo_bytes = 0;
         for shard in &mut self.shards {
@@ -66,23 +80,27 @@ impl<E: Entry> Store<E> {
             if left == 0 {
                 return Ok(SweepProgress::More);
             }
-            let before = self.sweep.block.bytes();
-            let room = BLOCK_BYTES.saturating_sub(before);
+            let before = self.sweep.bytes();
+            let room = BLOCK_BYTES.saturating_sub(self.sweep.block.bytes());
             let done = self.sweep_shard(cursor, before + room.min(left))?;
-            left = left.saturating_sub(self.sweep.block.bytes().saturating_sub(before));
-            if self.sweep.block.bytes() >= BLOCK_BYTES
-                && let Some(block) = self.sweep.block.take()
-            {
-                out(block);
+            left = left.saturating_sub(self.sweep.bytes().saturating_sub(before));
+            for block in [&mut self.sweep.removed, &mut self.sweep.block] {
+                if block.bytes() >= BLOCK_BYTES
+                    && let Some(block) = block.take()
+                {
+                    out(block);
+                }
             }
             if done {
                 self.settle(cursor);
             }
         }
-        if let Some(block) = self.sweep.block.take() {
-            out(block);
+        for block in [&mut self.sweep.removed, &mut self.sweep.block] {
+            if let Some(block) = block.take() {
+                out(block);
+            }
         }
-        self.active = 0;
+        (self.active, self.since) = (0, None);
         Ok(SweepProgress::Done)
     }
 
@@ -105,12 +123,19 @@ impl<E: Entry> Store<E> {
         let shard = self.shard_at(cursor);
         let mut plan = match self.sweep.plan.take() {
             Some(plan) => plan,
-            None if self.shards[shard].len() == 0 && self.shards[shard].pending.is_none() => return Ok(true),
+            None if self.has_nothing(shard) => return Ok(true),
             None => self.make_plan(cursor),
         };
         let done = self.follow(&mut plan, shard, stop);
         self.sweep.plan = Some(plan);
         done
+    }
+
+    /// Whether the running snapshot has nothing of the shard.
+    fn has_nothing(&self, shard: usize) -> bool {
+        let shard = &self.shards[shard];
+        let changes = |since| shard.changes.as_ref().is_some_and(|changes| changes.any(since, self.active));
+        shard.pending.is_none() && self.since.map_or(shard.len() == 0, |since| !changes(since))
     }
 
     fn make_plan(&mut self, cursor: u64) -> Plan {
@@ -144,7 +169,8 @@ impl<E: Entry> Store<E> {
         // Out of the shard for a while, so that both can be borrowed.
         let mut kept = shard.pending.take();
         let pending = kept.as_mut().expect("made with the plan");
-        let done = Self::emit(plan, shard, pending, &mut self.sweep.block, &mut self.undo_bytes, stop);
+        let Sweep { block, removed, .. } = &mut self.sweep;
+        let done = Self::emit(plan, shard, pending, block, removed, &mut self.undo_bytes, stop);
         shard.pending = kept;
         done
     }
@@ -154,25 +180,34 @@ impl<E: Entry> Store<E> {
         shard: &Shard<E>,
         pending: &mut Pending,
         block: &mut BlockBuilder,
+        removed: &mut BlockBuilder,
         undo_bytes: &mut u64,
         stop: usize,
     ) -> Result<bool, StateError> {
         loop {
             // Frozen entries of the current group first, since a change of one adds to what is kept of the group.
-            if !Self::emit_frozen(plan, shard, pending, block, stop)? {
+            if !Self::emit_frozen(plan, shard, pending, block, stop.saturating_sub(removed.bytes()))? {
                 return Ok(false);
+            }
+            while let Some(names) = pending.take_removed(plan.current) {
+                removed.open(plan.current);
+                removed.payload().extend_from_slice(&names.bytes);
+                removed.added(names.entries);
+                if block.bytes() + removed.bytes() >= stop {
+                    return Ok(false);
+                }
             }
             while let Some(undo) = pending.take_undo(plan.current) {
                 block.open(plan.current);
                 block.payload().extend_from_slice(&undo.bytes);
                 block.added(undo.entries);
                 *undo_bytes = undo_bytes.saturating_sub(undo.bytes.len() as u64);
-                if block.bytes() >= stop {
+                if block.bytes() + removed.bytes() >= stop {
                     return Ok(false);
                 }
             }
             let next = plan.order.as_ref().and_then(|order| order.get(plan.at)).map(|&(group, _)| group);
-            match [next, pending.first_undo()].into_iter().flatten().min() {
+            match [next, pending.first_kept()].into_iter().flatten().min() {
                 Some(group) => plan.current = group,
                 None => return Ok(true),
             }
@@ -223,7 +258,9 @@ impl<E: Entry> Store<E> {
         stop: usize,
     ) -> Result<bool, StateError> {
         if let Some(entry) = shard.get(place) {
-            if !has_expired(entry, plan.horizon) {
+            if has_expired(entry, plan.horizon) {
+                pending.leave_out(plan.current, entry)?;
+            } else {
                 block.open(plan.current);
                 entry.encode(block.payload())?;
                 block.added(1);

@@ -4,7 +4,9 @@ use cutwater_core::{KeyGroupRange, MaxParallelism, OperatorUid};
 use proptest::prelude::*;
 
 use crate::block::read_entries;
-use crate::{Block, Snapshotable, StateError, SweepProgress, Table, TableSpec, codec_of, decode, hash_key};
+use crate::{
+    Block, BlockKind, Cut, Snapshotable, StateError, SweepProgress, Table, TableSpec, codec_of, decode, hash_key,
+};
 
 use super::FULL_SLOTS;
 
@@ -180,6 +182,211 @@ proptest! {
         max in prop_oneof![Just(1_u32), Just(7), Just(128), Just(32768)],
     ) {
         check(max, 0, 1, &steps);
+    }
+
+    #[test]
+    fn a_snapshot_since_another_makes_it_the_later_one(
+        steps in proptest::collection::vec(any_since(3 * FULL_SLOTS as u32), 1..40),
+        max in prop_oneof![Just(1_u32), Just(128), Just(1000)],
+        parallelism in 1_u32..4,
+        subtask in 0_u32..4,
+    ) {
+        let parallelism = parallelism.min(max);
+        check_since(max, subtask % parallelism, parallelism, &steps);
+    }
+
+    #[test]
+    fn a_small_snapshot_since_another_makes_it_the_later_one(
+        steps in proptest::collection::vec(any_since(60), 1..200),
+        max in prop_oneof![Just(1_u32), Just(7), Just(128), Just(32768)],
+    ) {
+        check_since(max, 0, 1, &steps);
+    }
+}
+
+#[test]
+fn a_snapshot_since_another_holds_what_has_changed() {
+    let mut table = Strings::new(spec(128, 0, 1));
+    (0..50_000).for_each(|key| drop(put(&mut table, key, "value")));
+    table.track_changes();
+    let first = table.cut();
+    assert_eq!((table.changed_since(Cut::RESTORED), table.changed_since(first)), (Some(0), Some(0)));
+    sweep_all(&mut table);
+    (0..500).for_each(|key| drop(put(&mut table, key * 100, "new")));
+    remove(&mut table, 7);
+    put(&mut table, 1_000_000, "came and went");
+    remove(&mut table, 1_000_000);
+    assert_eq!(table.changed_since(first), Some(502));
+    let second = table.cut_since(Some(first));
+    let blocks = sweep_all(&mut table);
+    let entries = |kind| blocks.iter().filter(|it| it.kind == kind).map(|it| it.entries).sum::<u32>();
+    assert_eq!((entries(BlockKind::Changed), entries(BlockKind::Removed)), (500, 1));
+
+    remove(&mut table, 100);
+    table.cut_since(Some(second));
+    let blocks = sweep_all(&mut table);
+    assert_eq!((blocks.len(), blocks[0].kind, blocks[0].entries), (1, BlockKind::Removed, 1));
+    // Both periods together, and nothing of the first after it was forgotten.
+    table.cut_since(Some(first));
+    assert_eq!(sweep_all(&mut table).iter().map(|it| it.entries).sum::<u32>(), 499 + 2);
+    table.forget(second);
+    assert_eq!(table.changed_since(first), None);
+    assert_eq!(table.changed_since(second), Some(1));
+}
+
+#[test]
+fn a_snapshot_since_one_long_ago_knows_what_went_then() {
+    let mut table = Strings::new(spec(128, 0, 1));
+    (0..100).for_each(|key| drop(put(&mut table, key, "value")));
+    table.track_changes();
+    for key in 0..20 {
+        remove(&mut table, key);
+        put(&mut table, 50 + key, "new");
+        table.cut();
+        sweep_all(&mut table);
+    }
+    table.cut_since(Some(Cut::RESTORED));
+    let mut restored = Strings::new(spec(128, 0, 1));
+    (0..100).for_each(|key| drop(put(&mut restored, key, "value")));
+    apply(&sweep_all(&mut table), &mut restored);
+    assert_eq!(restored.len(), 80);
+    assert!((50..70).all(|key| remove(&mut restored, key).as_deref() == Some("new")));
+}
+
+#[test]
+fn a_table_that_is_emptied_over_and_over_forgets_what_went() {
+    let mut table = Strings::new(spec(128, 0, 1));
+    table.track_changes();
+    let mut most = 0;
+    for round in 0..10_u32 {
+        (0..20_000).for_each(|key| drop(put(&mut table, round * 20_000 + key, "")));
+        table.cut_since(table.changed_since(Cut::RESTORED).map(|_| Cut::RESTORED));
+        sweep_all(&mut table);
+        (0..20_000).for_each(|key| drop(remove(&mut table, round * 20_000 + key)));
+        most = most.max(table.memory_bytes());
+    }
+    assert_eq!(table.changed_since(Cut::RESTORED), None, "it would hold too many names");
+    assert!(most < 6 << 20, "{most} bytes");
+    let cut = table.cut();
+    sweep_all(&mut table);
+    assert_eq!(table.changed_since(cut), Some(0));
+}
+
+/// What blocks of changes make of a table.
+fn apply(blocks: &[Block], table: &mut Strings) {
+    for kind in [BlockKind::Removed, BlockKind::Changed] {
+        for block in blocks.iter().filter(|block| block.kind == kind) {
+            assert_eq!(table.restore(block, block.groups).unwrap(), u64::from(block.entries));
+        }
+    }
+    assert!(blocks.iter().all(|block| block.kind != BlockKind::All));
+}
+
+#[derive(Clone, Debug)]
+enum Since {
+    Change(Step),
+    /// Begins a snapshot since one of those before, or of everything.
+    Cut(Option<prop::sample::Index>),
+    /// No later one is since one before this.
+    Forget(prop::sample::Index),
+    /// All of it is thrown away, and comes back from what was taken.
+    Restore,
+}
+
+fn any_since(keys: u32) -> impl Strategy<Value = Since> {
+    prop_oneof![
+        14 => any_step(keys).prop_map(Since::Change),
+        4 => any::<prop::sample::Index>().prop_map(|base| Since::Cut(Some(base))),
+        1 => Just(Since::Cut(None)),
+        1 => any::<prop::sample::Index>().prop_map(Since::Forget),
+        1 => Just(Since::Restore),
+    ]
+}
+
+/// Whatever is done to the table, what was taken since a cut makes its snapshot that of the later one.
+fn check_since(max: u32, subtask: u32, parallelism: u32, steps: &[Since]) {
+    let spec = spec(max, subtask, parallelism);
+    let groups = spec.key_groups;
+    let mut table = Strings::new(spec.clone());
+    table.track_changes();
+    let mut model = Model::new();
+    // Each snapshot with its cut, as it should be; `None` before its sweep has ended.
+    let mut taken = vec![(Cut::RESTORED, Model::new())];
+    let mut running: Option<(Cut, Option<Cut>, Model, Vec<Block>)> = None;
+    let restored = |model: &Model| {
+        let mut table = Strings::new(spec.clone());
+        model.iter().for_each(|(&key, value)| drop(put(&mut table, key, value)));
+        table
+    };
+    let finish = |(cut, base, expected, blocks): (Cut, Option<Cut>, Model, Vec<Block>),
+                  taken: &mut Vec<(Cut, Model)>| {
+        let mut base = match base {
+            Some(base) => restored(&taken.iter().find(|(cut, _)| *cut == base).unwrap().1),
+            None => {
+                assert_eq!(contents(&blocks), expected);
+                return taken.push((cut, expected));
+            }
+        };
+        apply(&blocks, &mut base);
+        base.cut();
+        assert_eq!(contents(&sweep_all(&mut base)), expected);
+        taken.push((cut, expected));
+    };
+    for (at, step) in steps.iter().enumerate() {
+        let value = at.to_string();
+        match step {
+            Since::Change(Step::Put(key)) if owned(*key, groups, max) => {
+                assert_eq!(put(&mut table, *key, &value), model.insert(*key, value));
+            }
+            Since::Change(Step::Fill(from, count)) => {
+                for key in (*from..from + count).filter(|&key| owned(key, groups, max)) {
+                    assert_eq!(put(&mut table, key, &value), model.insert(key, value.clone()));
+                }
+            }
+            Since::Change(Step::Remove(key)) => assert_eq!(remove(&mut table, *key), model.remove(key)),
+            Since::Change(Step::Clear(from, count)) => {
+                for key in *from..from + count {
+                    assert_eq!(remove(&mut table, key), model.remove(&key));
+                }
+            }
+            Since::Change(Step::Change(key)) => {
+                if let Some(there) = table.get_mut(hash_key(key, &mut Vec::new()), key).unwrap() {
+                    there.push('!');
+                    model.get_mut(key).unwrap().push('!');
+                }
+            }
+            Since::Change(Step::Abort) => {
+                table.abort();
+                running = None;
+            }
+            Since::Change(Step::Sweep(budget)) => {
+                if let Some((cut, base, expected, mut blocks)) = running.take() {
+                    match table.sweep(*budget, &mut |block| blocks.push(block)).unwrap() {
+                        SweepProgress::More => running = Some((cut, base, expected, blocks)),
+                        SweepProgress::Done => finish((cut, base, expected, blocks), &mut taken),
+                    }
+                }
+            }
+            Since::Cut(base) if running.is_none() => {
+                let base = base.map(|index| index.get(&taken).0).filter(|base| table.changed_since(*base).is_some());
+                let cut = table.cut_since(base);
+                running = Some((cut, base, model.clone(), Vec::new()));
+            }
+            Since::Forget(index) if running.is_none() => table.forget(index.get(&taken).0),
+            Since::Restore if running.is_none() => {
+                let (_, last) = taken.last().unwrap().clone();
+                table = restored(&last);
+                table.track_changes();
+                model = last.clone();
+                taken = vec![(Cut::RESTORED, last)];
+            }
+            Since::Change(_) | Since::Cut(_) | Since::Forget(_) | Since::Restore => {}
+        }
+        assert_eq!(table.len(), model.len() as u64);
+    }
+    if let Some((cut, base, expected, mut blocks)) = running {
+        blocks.extend(sweep_all(&mut table));
+        finish((cut, base, expected, blocks), &mut taken);
     }
 }
 

@@ -14,8 +14,10 @@ use cutwater_core::{
 };
 use cutwater_dataflow::exec::{Element, OperatorSnapshot, OutputChannel, SnapshotKind};
 use cutwater_dataflow::{CommitContext, CommitOutcome, Finish, JobGraph};
-use cutwater_state::{Block, StateHeader};
-use cutwater_task::{Action, Progress, TaskCore, TaskError, TaskSettings, TaskSnapshot, TaskStart};
+use cutwater_state::{Block, BlockKind, StateHeader};
+use cutwater_task::{
+    Action, Base, DeltaLimits, Progress, RestoredBase, TaskCore, TaskError, TaskSettings, TaskSnapshot, TaskStart,
+};
 
 /// splitmix64.
 pub(crate) struct Random(pub(crate) u64);
@@ -72,8 +74,19 @@ impl Chaos {
 #[derive(Clone)]
 pub(crate) struct Part {
     pub(crate) states: Vec<StateHeader>,
-    pub(crate) blocks: Vec<Block>,
+    /// Its file, after those that it builds on.
+    pub(crate) files: Vec<Vec<Block>>,
     pub(crate) inline: TaskSnapshot,
+}
+
+impl Part {
+    /// In the order in which they are restored.
+    pub(crate) fn blocks(&self) -> impl Iterator<Item = &Block> {
+        self.files.iter().flat_map(|file| {
+            let changed = |block: &&Block| block.kind == BlockKind::Changed;
+            file.iter().filter(move |block| !changed(block)).chain(file.iter().filter(changed))
+        })
+    }
 }
 
 /// A complete checkpoint.
@@ -119,9 +132,15 @@ struct Node {
     core: TaskCore,
     busy: bool,
     commands: VecDeque<Command>,
-    /// The snapshot that is being taken.
-    snapshot: Option<(CheckpointId, Vec<StateHeader>, Vec<Block>)>,
+    /// The snapshot that is being taken, and what it builds on.
+    snapshot: Option<Taking>,
+    /// The files of those taken, since one may build on them.
+    taken: Taken,
 }
+
+type Taking = (CheckpointId, Option<Base>, Vec<StateHeader>, Vec<Block>);
+
+type Taken = BTreeMap<CheckpointId, Vec<Vec<Block>>>;
 
 #[derive(Default)]
 struct Channel {
@@ -156,6 +175,9 @@ pub(crate) struct Seen {
     pub(crate) dropped: u64,
     pub(crate) crashes: u32,
     pub(crate) blocked: u64,
+    /// Snapshots that build on others, and how often one was restored.
+    pub(crate) deltas: u64,
+    pub(crate) deltas_restored: u64,
 }
 
 pub(crate) struct World {
@@ -184,7 +206,9 @@ pub(crate) struct World {
 }
 
 impl World {
-    pub(crate) fn new(graph: JobGraph, settings: TaskSettings, chaos: Chaos, seed: u64) -> Self {
+    /// Every other seed has snapshots that build on others.
+    pub(crate) fn new(graph: JobGraph, mut settings: TaskSettings, chaos: Chaos, seed: u64) -> Self {
+        settings.deltas = seed.is_multiple_of(2).then_some(DeltaLimits { longest: 3, percent: 1000 });
         Self {
             graph,
             settings,
@@ -246,6 +270,7 @@ impl World {
             for handle in checkpoint.handles() {
                 self.commit(handle);
             }
+            self.seen.deltas_restored += checkpoint.parts.values().filter(|part| part.files.len() > 1).count() as u64;
         }
         for (operator, make) in self.graph.tasks().iter().flat_map(|task| task.committers.clone()) {
             make(&self.commit_context(&operator)).unwrap().sweep().unwrap();
@@ -253,8 +278,9 @@ impl World {
         for spec in self.graph.tasks() {
             for index in 0..spec.parallelism(parallelism) {
                 let subtask = SubtaskId { task: spec.task, index };
-                let core = self.build(subtask, parallelism)?;
-                self.nodes.insert(subtask, Node { core, busy: true, commands: VecDeque::new(), snapshot: None });
+                let (core, taken) = self.build(subtask, parallelism)?;
+                let node = Node { core, busy: true, commands: VecDeque::new(), snapshot: None, taken };
+                self.nodes.insert(subtask, node);
                 for output in &spec.outputs {
                     for to in 0..self.graph.reader(output.edge).parallelism(parallelism) {
                         self.channels.insert((output.edge, index, to), Channel::default());
@@ -265,13 +291,22 @@ impl World {
         Ok(())
     }
 
-    fn build(&self, subtask: SubtaskId, parallelism: u32) -> Result<TaskCore, TaskError> {
+    fn build(&self, subtask: SubtaskId, parallelism: u32) -> Result<(TaskCore, Taken), TaskError> {
         let restored: Vec<Part> = self.completed.last().map_or_else(Vec::new, |checkpoint| {
             let mine = checkpoint.parts.iter().filter(|(of, _)| of.task == subtask.task);
             mine.map(|(_, part)| part.clone()).collect()
         });
         let encoded = |part: &Part| TaskSnapshot::decode(&part.inline.encode()).expect("what was encoded");
+        let count = self.graph.tasks()[subtask.task.0 as usize].parallelism(parallelism);
+        let own = self.completed.last().filter(|_| restored.len() == count as usize);
+        let own = own.and_then(|checkpoint| Some((checkpoint.id, checkpoint.parts.get(&subtask)?.files.clone())));
+        let bytes = |file: &Vec<Block>| file.iter().map(|block| block.payload.len() as u64).sum();
+        let base = own.as_ref().map(|(checkpoint, files)| RestoredBase {
+            checkpoint: *checkpoint,
+            files: files.iter().map(bytes).collect(),
+        });
         let start = TaskStart {
+            base,
             subtask,
             parallelism,
             max_parallelism: self.max_parallelism,
@@ -281,12 +316,11 @@ impl World {
             restored: restored.iter().map(encoded).collect(),
         };
         let mut core = TaskCore::new(&self.graph, &start, self.settings.clone())?;
-        let count = self.graph.tasks()[subtask.task.0 as usize].parallelism(parallelism);
         let groups = self.max_parallelism.range_of(subtask.index, count);
-        for block in restored.iter().flat_map(|part| &part.blocks) {
+        for block in restored.iter().flat_map(Part::blocks) {
             core.states()[usize::from(block.state)].restore(block, groups).unwrap();
         }
-        Ok(core)
+        Ok((core, own.into_iter().collect()))
     }
 
     /// One thing that can happen happens. Panics if nothing can and the job is not at its end.
@@ -461,23 +495,33 @@ impl World {
                 let coming: u64 = channel.credits.iter().sum();
                 assert!(coming <= channel.in_flight, "more was given back than is under way");
             }
-            Action::SnapshotBegun { barrier, states, .. } => {
+            Action::SnapshotBegun { barrier, base, states, .. } => {
                 (3, barrier).hash(&mut self.hasher);
                 assert!(node.snapshot.is_none(), "{subtask}: a snapshot before the one under way ended");
-                node.snapshot = Some((barrier.checkpoint, states, Vec::new()));
+                self.seen.deltas += u64::from(base.is_some());
+                node.snapshot = Some((barrier.checkpoint, base, states, Vec::new()));
             }
             Action::Block { checkpoint, block } => {
                 (4, &block.payload).hash(&mut self.hasher);
-                let (of, _, blocks) = node.snapshot.as_mut().expect("a block belongs to a snapshot");
+                let (of, _, _, blocks) = node.snapshot.as_mut().expect("a block belongs to a snapshot");
                 assert_eq!(*of, checkpoint);
                 self.writes.push((subtask, checkpoint, block.payload.len() as u64));
                 blocks.push(block);
             }
             Action::SnapshotComplete { checkpoint, inline, finish } => {
                 (5, inline.encode()).hash(&mut self.hasher);
-                let (of, states, blocks) = node.snapshot.take().expect("begun before it is complete");
+                let (of, base, states, blocks) = node.snapshot.take().expect("begun before it is complete");
                 assert_eq!(of, checkpoint);
-                self.uploads.push(Upload { subtask, checkpoint, part: Part { states, blocks, inline }, finish });
+                let mut files = base.map_or_else(Vec::new, |base| {
+                    let mut files = node.taken[&base.checkpoint].clone();
+                    files.truncate(if base.only_full { 1 } else { files.len() });
+                    files
+                });
+                if !blocks.is_empty() {
+                    files.push(blocks);
+                }
+                node.taken.insert(checkpoint, files.clone());
+                self.uploads.push(Upload { subtask, checkpoint, part: Part { states, files, inline }, finish });
             }
             Action::SnapshotDropped { checkpoint } => {
                 (6, checkpoint).hash(&mut self.hasher);

@@ -52,7 +52,7 @@ static REFERENCE: &[Row] = &[
     row("execution.checkpointing.file-merging.max-space-amplification", Warned, "7.5", Some("2.0"), &[]),
     row("execution.checkpointing.file-merging.max-subtasks-per-file", Warned, "7", Some("4"), &[]),
     row("execution.checkpointing.file-merging.pool-blocking", Warned, "true", Some("false"), &[]),
-    row("execution.checkpointing.incremental", Refused, "true", Some("false"), &["state.backend.incremental"]),
+    row("execution.checkpointing.incremental", Honoured, "true", Some("false"), &["state.backend.incremental"]),
     row("execution.checkpointing.interval-during-backlog", Refused, "7 s", None, &[]),
     row("execution.checkpointing.interval", Honoured, "10 s", None, &[]),
     row("execution.checkpointing.local-backup.dirs", Warned, "/seven", None, &["taskmanager.state.local.root-dirs"]),
