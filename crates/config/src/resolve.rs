@@ -122,7 +122,7 @@ impl Values {
             mode: self.mode()?,
             timeout,
             min_pause,
-            max_concurrent: self.max_concurrent()?,
+            max_concurrent: self.positive("execution.checkpointing.max-concurrent-checkpoints")?,
             tolerable_failures: self.number("execution.checkpointing.tolerable-failed-checkpoints", 0)?,
             num_retained: self.positive("execution.checkpointing.num-retained")?,
             after_tasks_finish: self.boolean("execution.checkpointing.checkpoints-after-tasks-finish")?,
@@ -139,15 +139,6 @@ impl Values {
         } else {
             CheckpointingMode::ExactlyOnce
         })
-    }
-
-    fn max_concurrent(&self) -> Result<NonZeroU32, ConfigError> {
-        const KEY: &str = "execution.checkpointing.max-concurrent-checkpoints";
-        let number = self.positive(KEY)?;
-        match self.found.get(KEY) {
-            Some(found) if number.get() > 1 => Err(found.not_built("only 1 is".to_owned())),
-            Some(_) | None => Ok(number),
-        }
     }
 
     fn storage(&mut self) -> Result<CheckpointStorage, ConfigError> {

@@ -99,7 +99,7 @@ pub struct Checkpointing {
     pub timeout: Duration,
     /// From the end of one to the start of the next, at most 365 days; 0 by default.
     pub min_pause: Duration,
-    /// How many at once: 1.
+    /// How many may be in flight at once; 1 by default.
     pub max_concurrent: NonZeroU32,
     /// How many failures in a row the job bears; 0 by default, 2147483647 is as good as unlimited.
     pub tolerable_failures: u32,

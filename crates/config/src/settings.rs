@@ -81,7 +81,7 @@ impl Settings {
         self.set("execution.checkpointing.tolerable-failed-checkpoints", failures.to_string())
     }
 
-    /// How many checkpoints may be under way at once; only 1 is built. Sets
+    /// How many checkpoints may be under way at once; at least 1. Sets
     /// `execution.checkpointing.max-concurrent-checkpoints`.
     #[must_use]
     pub fn max_concurrent_checkpoints(self, checkpoints: u32) -> Self {

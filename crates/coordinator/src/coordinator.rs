@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use cutwater_core::{Attempt, CheckpointId, Moment, SubtaskId};
 
-use crate::log::Log;
+use crate::log::{Log, Pin};
 use crate::{
     AbortReason, Action, CompletedCheckpoint, CreateOutcome, Job, Origin, Outcome, Plan, Purpose, RequestId,
     RestoreFrom, Settings, SubtaskSnapshot, Token,
@@ -38,7 +38,7 @@ const MIN_INTERVAL: Duration = Duration::from_millis(1);
 /// `Read` and `Delete` needs its answer: checkpoints wait for them. So does `List`, for which only the end of the job
 /// waits.
 ///
-/// - One checkpoint is in flight at a time.
+/// - [`Settings::max_concurrent`] checkpoints are in flight at the most. When a newer one completes first, older ones are given up.
 /// - A checkpoint exists if and only if its record is in the log, and [`Action::NotifyCompleted`] comes only then.
 /// - Numbers of checkpoints rise within a process; a new process goes on above the newest *completed* one, since only
 ///   those are in the log. So it is epoch and number together that are never used twice: name files by both, as the
@@ -57,7 +57,7 @@ pub struct Coordinator {
     next_id: CheckpointId,
     run: Option<Run>,
     has_run: bool,
-    pending: Option<Pending>,
+    pending: Vec<Pending>, // in the order in which they began
     requests: Vec<(RequestId, Purpose)>,
     next_request: u64,
     failures: FailureCounter,
@@ -108,7 +108,7 @@ impl Coordinator {
             next_id: CheckpointId(1),
             run: None,
             has_run: false,
-            pending: None,
+            pending: Vec::new(),
             requests: Vec::new(),
             next_request: 1,
             counts: Counts::default(),
@@ -210,11 +210,14 @@ impl Coordinator {
             let reason = format!("{:?} can't be the name of a file of a checkpoint", file.name);
             return self.handle_decline(now, attempt, checkpoint, snapshot.subtask, reason, true);
         }
-        match self.pending.as_mut().filter(|pending| pending.is(attempt, checkpoint)) {
+        match self.pending.iter_mut().find(|pending| pending.is(attempt, checkpoint)) {
             Some(pending) => {
                 let files: Vec<String> = snapshot.files.iter().map(|file| file.name.clone()).collect();
                 match pending.ack(snapshot) {
-                    Ack::Taken => self.finalize_if_acked(now),
+                    Ack::Taken => {
+                        self.finalize_if_acked(now);
+                        self.try_begin(now);
+                    }
                     Ack::Duplicate => {}
                     Ack::Unknown => self.discard(files),
                 }
@@ -222,6 +225,16 @@ impl Coordinator {
             None => self.discard(snapshot.files.into_iter().map(|file| file.name)),
         }
         self.settle(now);
+    }
+
+    /// A subtask has swept its snapshot for this checkpoint and is writing it: the next barrier would disturb nothing. Need not
+    /// be told, since an acknowledgement says it too; without it checkpoints overlap less. One of another attempt or
+    /// checkpoint changes nothing.
+    pub fn handle_swept(&mut self, now: Moment, attempt: Attempt, checkpoint: CheckpointId, subtask: SubtaskId) {
+        if let Some(pending) = self.pending.iter_mut().find(|pending| pending.is(attempt, checkpoint)) {
+            pending.swept(subtask);
+            self.try_begin(now);
+        }
     }
 
     /// A subtask gave the checkpoint up: it is aborted at once. `counted`: whether that is a failure, such as an I/O
@@ -235,9 +248,9 @@ impl Coordinator {
         reason: String,
         counted: bool,
     ) {
-        let concerned = self.pending.as_ref().is_some_and(|pending| pending.is(attempt, checkpoint));
+        let concerned = self.pending.iter().any(|pending| pending.is(attempt, checkpoint));
         if concerned && self.run.as_ref().is_some_and(|run| run.has(subtask)) {
-            self.abort_collecting(now, AbortReason::Declined { subtask, reason: cut(reason), counted });
+            self.abort_one(now, checkpoint, AbortReason::Declined { subtask, reason: cut(reason), counted });
         }
         self.settle(now);
     }
@@ -260,8 +273,9 @@ impl Coordinator {
     pub fn handle_finished(&mut self, now: Moment, attempt: Attempt, subtask: SubtaskId) {
         if let Some(run) = self.run.as_mut().filter(|run| run.attempt == attempt) {
             run.finish(subtask);
-            if self.pending.as_ref().is_some_and(|pending| pending.waiting().contains(&subtask)) {
-                self.abort_collecting(now, AbortReason::TaskClosing { subtask });
+            let lacking = self.pending.iter().filter(|pending| pending.waiting().contains(&subtask));
+            for checkpoint in lacking.map(|pending| pending.barrier.checkpoint).collect::<Vec<_>>() {
+                self.abort_one(now, checkpoint, AbortReason::TaskClosing { subtask });
             }
             self.on_ended(now);
         }
@@ -276,7 +290,7 @@ impl Coordinator {
         self.next_request += 1;
         match self.refusal(purpose) {
             Some(reason) => self.actions.push_back(Action::RequestFailed { requests: vec![request], reason }),
-            None => match self.pending.as_mut().filter(|pending| pending.final_) {
+            None => match self.pending.iter_mut().find(|pending| pending.final_) {
                 Some(last) => last.requests.push((request, purpose)), // nothing can come after it
                 None => {
                     self.requests.push((request, purpose));
@@ -293,7 +307,7 @@ impl Coordinator {
     /// The checkpoint that answered this request has been copied, or could not be: its files need not stay for that any
     /// more.
     pub fn handle_copied(&mut self, now: Moment, request: RequestId) {
-        self.log.unpin(request);
+        self.log.unpin(Pin::Copy(request));
         self.settle(now);
         self.try_begin(now);
     }
@@ -350,7 +364,9 @@ impl Coordinator {
     /// When to call [`Self::handle_timeout`] at the latest.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Moment> {
-        let pending = self.pending.as_ref().filter(|pending| !pending.is_finalizing()).map(|pending| pending.deadline);
+        let collecting =
+            self.pending.iter().filter(|pending| !pending.is_finalizing() && !pending.waiting().is_empty());
+        let pending = collecting.map(|pending| pending.deadline).min();
         let run = self.run.as_ref().filter(|run| !run.halted && self.may_checkpoint(run));
         let periodic = run.filter(|run| !run.due && !run.all_ended()).and_then(|run| run.next_periodic);
         let last = run.and_then(|run| run.retry_final_at);

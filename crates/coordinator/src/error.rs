@@ -78,6 +78,18 @@ impl OpenError {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum AbortReason {
+    /// A newer one completed first. Flink: `CHECKPOINT_SUBSUMED`, not counted.
+    #[error("checkpoint {by} completed first")]
+    Subsumed {
+        /// The newer one.
+        by: CheckpointId,
+    },
+    /// The job was claimed anew while it was in flight, to settle the fate of a record. Not counted.
+    #[error("the job was claimed anew meanwhile: epoch {epoch}")]
+    NewReign {
+        /// The new reign.
+        epoch: Epoch,
+    },
     /// Not all acknowledgements came in time. Flink: `CHECKPOINT_EXPIRED`, counted.
     #[error("{missing} of {total} acknowledgements missing at the timeout, first of {first}")]
     Expired {
@@ -161,7 +173,9 @@ impl AbortReason {
         match self {
             Self::Expired { .. } | Self::Finalize { .. } => true,
             Self::Declined { counted, .. } => *counted,
-            Self::JobFailover
+            Self::Subsumed { .. }
+            | Self::NewReign { .. }
+            | Self::JobFailover
             | Self::Shutdown
             | Self::Superseded { .. }
             | Self::LogUnusable

@@ -85,7 +85,7 @@
 //!
 //! # What is not offered
 //!
-//! Several checkpoints in flight: not yet. Savepoints are copies that the caller makes of checkpoints. A rewind ([`Settings::allow_rewind`]) is no event of its
+//! Savepoints are copies that the caller makes of checkpoints. A rewind ([`Settings::allow_rewind`]) is no event of its
 //! own in the log: until its first checkpoint completes, [`RestoreFrom::Latest`] still means the one before it.
 
 mod action;

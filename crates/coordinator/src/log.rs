@@ -27,6 +27,7 @@ use append::Append;
 use check::Check;
 use open::Open;
 use record::Nonce;
+pub(crate) use retention::Pin;
 use retention::Retention;
 
 /// From an unanswered question to its repetition.

@@ -23,6 +23,10 @@ pub struct Settings {
     pub timeout: Duration,
     /// From the completion of one checkpoint to the start of the next *periodic* one, at least. Default 0.
     pub min_pause: Duration,
+    /// How many checkpoints may be in flight at once. Default 1. With more, one begins when all subtasks have swept their
+    /// snapshots for the one before, while those are still being written: see [`crate::Coordinator::handle_swept`]. Savepoints,
+    /// whatever the job is to stop behind, and the last checkpoint are alone in flight.
+    pub max_concurrent: NonZeroU32,
     /// How many counted failures in a row are borne; one more and [`crate::Action::FailJob`] follows. Default 0;
     /// `u32::MAX` means without limit.
     pub tolerable_failures: u32,
@@ -43,6 +47,7 @@ impl Default for Settings {
             enabled: true,
             timeout: Duration::from_secs(600),
             min_pause: Duration::ZERO,
+            max_concurrent: NonZeroU32::MIN,
             tolerable_failures: 0,
             num_retained: NonZeroU32::MIN,
             checkpoints_after_tasks_finish: true,

@@ -179,6 +179,13 @@ impl Driver {
         self.tell(now, attempt, Report::Ack { checkpoint, snapshot });
     }
 
+    /// A subtask has swept its snapshot: see [`Coordinator::handle_swept`]. Need not be told.
+    pub fn handle_swept(&mut self, now: Moment, attempt: Attempt, checkpoint: CheckpointId, subtask: SubtaskId) {
+        // Of an attempt that is only starting there is no checkpoint.
+        self.coordinator.handle_swept(now, attempt, checkpoint, subtask);
+        self.settle(now);
+    }
+
     /// A subtask gave the checkpoint up. `counted`: whether that is a failure, or only bad luck.
     pub fn handle_decline(
         &mut self,

@@ -283,6 +283,9 @@ impl Shell {
                 self.driver.set_wall_clock(now, Clock::unix_ms());
                 self.driver.handle_ack(now, attempt, checkpoint, *snapshot);
             }
+            Report::Swept { attempt, checkpoint, subtask } => {
+                self.driver.handle_swept(now, attempt, checkpoint, subtask);
+            }
             Report::Declined { attempt, checkpoint, subtask, reason, counted } => {
                 self.driver.handle_decline(now, attempt, checkpoint, subtask, reason, counted);
             }
@@ -402,6 +405,7 @@ impl Shell {
             clock: self.clock,
             compression: self.options.compression,
             deltas: self.options.task.deltas.is_some(),
+            overlapping: self.options.checkpointing.max_concurrent.get() > 1,
             tasks: tasks.collect(),
             handles: OnceLock::new(),
             chains: Mutex::default(),

@@ -36,6 +36,7 @@ pub(crate) enum Command {
 /// What a subtask tells the driver.
 pub(crate) enum Report {
     Acked { attempt: Attempt, checkpoint: CheckpointId, snapshot: Box<SubtaskSnapshot>, cut_at: Moment },
+    Swept { attempt: Attempt, checkpoint: CheckpointId, subtask: SubtaskId },
     Declined { attempt: Attempt, checkpoint: CheckpointId, subtask: SubtaskId, reason: String, counted: bool },
     EndOfData { attempt: Attempt, subtask: SubtaskId },
     LastCut { attempt: Attempt, subtask: SubtaskId, handles: Vec<OperatorSnapshot>, finish: Vec<Finish> },
@@ -95,7 +96,10 @@ impl Hosted {
                         upload.block(block);
                     }
                 }
-                Action::SnapshotComplete { inline, finish, .. } => {
+                Action::SnapshotComplete { checkpoint, inline, finish } => {
+                    if self.uploader.overlapping {
+                        self.report(Report::Swept { attempt, checkpoint, subtask });
+                    }
                     if let Some(upload) = self.upload.take() {
                         upload.complete(inline, finish);
                     }

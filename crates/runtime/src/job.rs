@@ -150,6 +150,7 @@ impl Options {
             enabled: checkpointing.interval.is_some(),
             timeout: checkpointing.timeout,
             min_pause: checkpointing.min_pause,
+            max_concurrent: checkpointing.max_concurrent,
             // Flink's "unlimited" is the largest number of its type.
             tolerable_failures: match checkpointing.tolerable_failures {
                 0x7fff_ffff => u32::MAX,

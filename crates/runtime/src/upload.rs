@@ -28,6 +28,8 @@ pub(crate) struct Uploader {
     pub(crate) compression: Compression,
     /// Whether snapshots may build on others.
     pub(crate) deltas: bool,
+    /// Whether several checkpoints may be in flight.
+    pub(crate) overlapping: bool,
     /// Names and parallelism of the tasks, by id.
     pub(crate) tasks: Vec<(String, u32)>,
     /// Set once the attempt runs.

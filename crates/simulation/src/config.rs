@@ -51,6 +51,9 @@ pub struct WorldConfig {
     pub timeout_us: u32,
     /// From the end of one to the start of the next, in microseconds.
     pub min_pause_us: u32,
+    /// How many may be in flight.
+    #[serde(default = "one")]
+    pub max_concurrent: u32,
     /// How many failed checkpoints are borne; `u32::MAX` for any number.
     pub tolerable_failures: u32,
     /// How many completed checkpoints are kept.
@@ -67,6 +70,10 @@ pub struct WorldConfig {
     pub fault_steps: u32,
     /// Within so many steps more.
     pub healed_steps: u32,
+}
+
+fn one() -> u32 {
+    1
 }
 
 /// One stream of a generated job.
@@ -282,6 +289,8 @@ impl WorldConfig {
             interval_us: random.between(1_000, 6_000),
             timeout_us: random.one_of(&[3_000, 20_000, 100_000]),
             min_pause_us: random.one_of(&[0, 0, 3_000]),
+            // By dice of its own, so that all else is as it was before there could be several.
+            max_concurrent: Random::new(seed ^ 0x666c_6967_6874_0000).one_of(&[1, 1, 1, 2, 3]),
             tolerable_failures: random.one_of(&[0, 1, 3, u32::MAX, u32::MAX]),
             retained: random.between(1, 3),
             slots_per_boundary: u64::from(random.one_of(&[2_u32, 3, 5, 1024])),
@@ -336,6 +345,7 @@ impl WorldConfig {
             interval: Some(micros(self.interval_us)),
             timeout: micros(self.timeout_us),
             min_pause: micros(self.min_pause_us),
+            max_concurrent: NonZeroU32::new(self.max_concurrent).unwrap_or(NonZeroU32::MIN),
             tolerable_failures: self.tolerable_failures,
             num_retained: NonZeroU32::new(self.retained).unwrap_or(NonZeroU32::MIN),
             ..Settings::default()

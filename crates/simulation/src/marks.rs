@@ -51,6 +51,9 @@ marks! {
     StaleListing = "a listing is stale",
     EpochByContest = "an epoch rises within a process",
     // Checkpoints.
+    SeveralInFlight = "several checkpoints are in flight",
+    CompletedOutOfOrder = "a newer checkpoint completes first",
+    OfOldReign = "a checkpoint in flight is given up, since the job was claimed anew",
     Expired = "a checkpoint expires",
     DeclinedCounted = "a subtask declines for a failure",
     DeclinedOvertaken = "a subtask gives up for a newer barrier",

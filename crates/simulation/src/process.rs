@@ -106,6 +106,7 @@ pub(crate) enum Message {
     Published { to: SubtaskId, attempt: Attempt, checkpoint: CheckpointId },
     LastCut { to: SubtaskId, attempt: Attempt },
     Acked { attempt: Attempt, checkpoint: CheckpointId, snapshot: Box<SubtaskSnapshot> },
+    Swept { attempt: Attempt, checkpoint: CheckpointId, subtask: SubtaskId },
     Declined { attempt: Attempt, checkpoint: CheckpointId, subtask: SubtaskId, reason: String, counted: bool },
     EndOfData { attempt: Attempt, subtask: SubtaskId },
     HandedOver { attempt: Attempt, subtask: SubtaskId, handles: Vec<OperatorSnapshot>, finish: Vec<Finish> },
@@ -136,6 +137,9 @@ impl Message {
                 reason: reason.clone(),
                 counted: *counted,
             },
+            Self::Swept { attempt, checkpoint, subtask } => {
+                Self::Swept { attempt: *attempt, checkpoint: *checkpoint, subtask: *subtask }
+            }
             Self::EndOfData { attempt, subtask } => Self::EndOfData { attempt: *attempt, subtask: *subtask },
             Self::Failed { attempt, class } => Self::Failed { attempt: *attempt, class: *class },
             Self::LastCut { .. } | Self::HandedOver { .. } => return None,
@@ -149,6 +153,7 @@ impl Message {
             | Self::Abort { .. }
             | Self::Published { .. }
             | Self::Acked { .. }
+            | Self::Swept { .. }
             | Self::Declined { .. } => true,
             Self::Drain { .. }
             | Self::EndOfData { .. }

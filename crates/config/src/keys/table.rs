@@ -164,7 +164,7 @@ pub(crate) static KEYS: &[Key] = &[
         default: Some("1"),
         old: &[],
         support: Support::Built,
-        description: "How many checkpoints may be under way at once. Only 1 is built.",
+        description: "How many checkpoints may be under way at once: the next begins while the one before is still being written.",
     },
     Key {
         name: "execution.checkpointing.min-pause",

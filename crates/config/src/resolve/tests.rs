@@ -433,10 +433,6 @@ fn what_is_not_built_is_refused_by_name_unless_it_asks_for_nothing() {
              built yet, leave it out or set it to `false`",
         ),
         (
-            ("execution.checkpointing.max-concurrent-checkpoints", "2"),
-            "flag: `execution.checkpointing.max-concurrent-checkpoints: 2` is not built yet, only 1 is",
-        ),
-        (
             ("execution.savepoint-restore-mode", "LEGACY"),
             "flag: `execution.savepoint-restore-mode: LEGACY` (now `execution.state-recovery.claim-mode`) is not built \
              yet, only `CLAIM` and `NO_CLAIM` are",
@@ -617,7 +613,6 @@ proptest! {
             let checkpointing = resolved.checkpointing;
             prop_assert!(checkpointing.interval.is_none_or(|interval| interval >= ms(10).max(checkpointing.min_pause)));
             prop_assert!(checkpointing.timeout >= ms(10));
-            prop_assert_eq!(checkpointing.max_concurrent.get(), 1);
             if let (Some(parallelism), Some(max)) = (resolved.parallelism, resolved.max_parallelism) {
                 prop_assert!(parallelism.get() <= max.count());
             }

@@ -5,12 +5,20 @@ use std::time::Duration;
 use cutwater_core::{Barrier, Moment};
 
 use super::{Coordinator, MAX_REQUESTS, MIN_INTERVAL, Pending, Phase, Run};
+use crate::log::Pin;
 use crate::{AbortReason, Action, CompletedCheckpoint, Last, Purpose};
 
 impl Coordinator {
     /// Begins a checkpoint if one is wanted and may begin.
     pub(super) fn try_begin(&mut self, now: Moment) {
-        let free = self.pending.is_none() && self.log.is_idle() && self.log.retention().deleting() <= 1;
+        let most = self.settings.max_concurrent.get() as usize;
+        // What stands alone waits for those in flight.
+        let alone = self.requests.iter().any(|(_, purpose)| *purpose != Purpose::Checkpoint)
+            || self.run.as_ref().is_some_and(Run::all_ended);
+        let room = self.pending.is_empty()
+            || (!alone && self.pending.len() < most && self.pending.iter().all(Pending::may_be_joined));
+        // Too many deletions under way hold checkpoints back. Source: Flink's checkpoint coordinator.
+        let free = room && self.log.is_idle() && self.log.retention().deleting() <= most;
         let interval = self.interval();
         let (Phase::Open, true, Some(run)) = (&self.phase, free, &mut self.run) else { return self.flush() };
         if run.halted || !self.settings.enabled {
@@ -50,7 +58,10 @@ impl Coordinator {
         let barrier = Barrier { epoch, attempt: run.attempt, checkpoint: self.next_id, base };
         self.next_id = self.next_id.next();
         let pending = Pending::new(barrier, run, now, now + self.settings.timeout, requests);
-        self.pending = Some(pending);
+        if let (true, Some(base)) = (self.settings.max_concurrent.get() > 1, base) {
+            self.log.pin(Pin::Base(barrier.checkpoint), base); // one beside it may complete first, and subsume the base
+        }
+        self.pending.push(pending);
         self.trigger();
         self.finalize_if_acked(now); // if all have finished there is nothing to wait for
     }
@@ -63,17 +74,19 @@ impl Coordinator {
             let ended = run.all_ended();
             self.actions.push_back(Action::Drain);
             if !ended {
-                self.abort_collecting(now, AbortReason::Draining);
+                self.abort_collecting(now, &AbortReason::Draining);
             }
         }
     }
 
     /// Sends the barrier to those that would not get it otherwise.
     pub(super) fn trigger(&mut self) {
-        let (Some(run), Some(pending)) = (&self.run, &mut self.pending) else { return };
-        let subtasks = pending.mark_untold(run);
-        if !subtasks.is_empty() {
-            self.actions.push_back(Action::Trigger { barrier: pending.barrier, subtasks, hold: pending.stops() });
+        let Some(run) = &self.run else { return };
+        for pending in &mut self.pending {
+            let subtasks = pending.mark_untold(run);
+            if !subtasks.is_empty() {
+                self.actions.push_back(Action::Trigger { barrier: pending.barrier, subtasks, hold: pending.stops() });
+            }
         }
     }
 
@@ -81,7 +94,7 @@ impl Coordinator {
     pub(super) fn on_ended(&mut self, now: Moment) {
         let Some(run) = &self.run else { return };
         if let (Some(subtask), false) = (run.any_ended(), self.settings.checkpoints_after_tasks_finish) {
-            self.abort_collecting(now, AbortReason::InputEndOfStream { subtask });
+            self.abort_collecting(now, &AbortReason::InputEndOfStream { subtask });
             self.fail_requests(&AbortReason::NotAllRequiredTasksRunning);
         }
         self.trigger(); // a barrier in flight may have missed them
@@ -91,10 +104,10 @@ impl Coordinator {
     }
 
     pub(super) fn finalize_if_acked(&mut self, now: Moment) {
-        let (Some(run), Some(pending)) = (&self.run, &mut self.pending) else { return };
-        if !pending.waiting().is_empty() || pending.is_finalizing() {
-            return;
-        }
+        // One record at a time; of several that are ready the oldest first.
+        let busy = self.pending.iter().any(Pending::is_finalizing);
+        let ready = |pending: &&mut Pending| pending.waiting().is_empty() && !busy;
+        let (Some(run), Some(pending)) = (&self.run, self.pending.iter_mut().find(ready)) else { return };
         let checkpoint = CompletedCheckpoint {
             epoch: pending.barrier.epoch,
             attempt: pending.barrier.attempt,

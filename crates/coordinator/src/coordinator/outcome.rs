@@ -1,9 +1,9 @@
 //! What becomes of checkpoints, of attempts and of the job, as the log says.
 
-use cutwater_core::Moment;
+use cutwater_core::{CheckpointId, Moment};
 
-use super::{Coordinator, ENDED_TRIES, Phase, RETRY};
-use crate::log::{Event, Opened};
+use super::{Coordinator, ENDED_TRIES, Pending, Phase, RETRY};
+use crate::log::{Event, Opened, Pin};
 use crate::{AbortReason, Action, CheckpointError, Purpose, RequestId};
 
 fn ids(requests: &[(RequestId, Purpose)]) -> Vec<RequestId> {
@@ -41,16 +41,39 @@ impl Coordinator {
                 self.stop(&AbortReason::Superseded { by });
                 self.actions.push_back(Action::Superseded { by });
             }
-            Event::Appended if self.pending.is_some() => self.on_completed(now),
-            Event::Appended => self.close(None),
-            Event::Failed(reason) if self.pending.is_some() => self.abort(now, AbortReason::Finalize { reason }),
-            Event::Failed(reason) => self.on_end_not_recorded(now, reason),
-            Event::Lost if self.pending.is_some() => {
-                let reason = "the store did not say whether it was written, and it was not".to_owned();
-                self.abort(now, AbortReason::Finalize { reason });
-            }
-            Event::Lost => self.go_on(now),
+            Event::Appended => match self.finalizing() {
+                Some(checkpoint) => self.on_completed(now, checkpoint),
+                None => self.close(None),
+            },
+            Event::Failed(reason) => match self.finalizing() {
+                Some(checkpoint) => self.abort(now, checkpoint, AbortReason::Finalize { reason }),
+                None => self.on_end_not_recorded(now, reason),
+            },
+            Event::Lost => match self.finalizing() {
+                Some(checkpoint) => {
+                    let reason = "the store did not say whether it was written, and it was not".to_owned();
+                    self.abort(now, checkpoint, AbortReason::Finalize { reason });
+                }
+                None => self.go_on(now),
+            },
             Event::Current => self.on_current(now),
+        }
+        self.give_up_old_reign(now);
+        self.finalize_if_acked(now); // another one may be ready
+    }
+
+    /// The checkpoint whose record is on its way.
+    fn finalizing(&self) -> Option<CheckpointId> {
+        let finalizing = self.pending.iter().find(|pending| pending.is_finalizing());
+        finalizing.map(|pending| pending.barrier.checkpoint)
+    }
+
+    /// What began in an earlier reign can't be recorded in this one.
+    fn give_up_old_reign(&mut self, now: Moment) {
+        let Some(epoch) = self.log.epoch() else { return };
+        let old = |pending: &&Pending| pending.barrier.epoch != epoch && !pending.is_finalizing();
+        while let Some(pending) = self.pending.iter().find(old) {
+            self.abort(now, pending.barrier.checkpoint, AbortReason::NewReign { epoch });
         }
     }
 
@@ -70,8 +93,9 @@ impl Coordinator {
         self.actions.push_back(Action::Opened { epoch, restore: self.restore.clone() });
     }
 
-    pub(super) fn on_completed(&mut self, now: Moment) {
-        let (Some(mut pending), Some(latest)) = (self.pending.take(), self.log.latest()) else { return };
+    fn on_completed(&mut self, now: Moment, checkpoint: CheckpointId) {
+        let Some(mut pending) = self.take_pending(checkpoint) else { return };
+        let Some(latest) = self.log.latest() else { return };
         let checkpoint = Box::new(latest.clone());
         self.counts.completed += 1;
         self.last_completion = Some(now);
@@ -79,11 +103,24 @@ impl Coordinator {
         self.base = Some(checkpoint.checkpoint);
         self.restore = Some(checkpoint.clone());
         let stops = pending.stops();
-        let requests = std::mem::take(&mut pending.requests);
+        let mut requests = std::mem::take(&mut pending.requests);
+        // Older ones can't complete any more. Who asked for one of them by hand has a newer one.
+        let by = checkpoint.checkpoint;
+        let older = self.pending.iter_mut().filter(|pending| pending.barrier.checkpoint < by);
+        let older: Vec<_> = older
+            .map(|pending| {
+                requests.append(&mut pending.requests);
+                pending.barrier.checkpoint
+            })
+            .collect();
         for (request, _) in requests.iter().filter(|(_, purpose)| *purpose != Purpose::Checkpoint) {
-            self.log.pin(*request);
+            self.log.pin(Pin::Copy(*request), by);
         }
+        self.log.unpin(Pin::Base(by));
         self.actions.push_back(Action::NotifyCompleted { checkpoint, requests: ids(&requests) });
+        for checkpoint in older {
+            self.abort(now, checkpoint, AbortReason::Subsumed { by });
+        }
         if let Some(run) = self.run.as_mut().filter(|run| run.attempt == pending.barrier.attempt) {
             if pending.final_ {
                 self.all_done();
@@ -95,16 +132,30 @@ impl Coordinator {
         self.go_on(now);
     }
 
-    /// Gives the checkpoint in flight up, unless its record is on its way: then only the log decides.
-    pub(super) fn abort_collecting(&mut self, now: Moment, reason: AbortReason) {
-        if self.pending.as_ref().is_some_and(|pending| !pending.is_finalizing()) {
-            self.abort(now, reason);
+    /// Gives the checkpoints in flight up, but for one whose record is on its way: there only the log decides.
+    pub(super) fn abort_collecting(&mut self, now: Moment, reason: &AbortReason) {
+        let collecting = self.pending.iter().filter(|pending| !pending.is_finalizing());
+        for checkpoint in collecting.map(|pending| pending.barrier.checkpoint).collect::<Vec<_>>() {
+            self.abort(now, checkpoint, reason.clone());
         }
     }
 
-    pub(super) fn abort(&mut self, now: Moment, reason: AbortReason) {
-        let Some(mut pending) = self.pending.take() else { return };
-        let checkpoint = pending.barrier.checkpoint;
+    /// The same for one of them.
+    pub(super) fn abort_one(&mut self, now: Moment, checkpoint: CheckpointId, reason: AbortReason) {
+        let mut collecting = self.pending.iter().filter(|pending| !pending.is_finalizing());
+        if collecting.any(|pending| pending.barrier.checkpoint == checkpoint) {
+            self.abort(now, checkpoint, reason);
+        }
+    }
+
+    fn take_pending(&mut self, checkpoint: CheckpointId) -> Option<Pending> {
+        let at = self.pending.iter().position(|pending| pending.barrier.checkpoint == checkpoint)?;
+        Some(self.pending.remove(at))
+    }
+
+    fn abort(&mut self, now: Moment, checkpoint: CheckpointId, reason: AbortReason) {
+        let Some(mut pending) = self.take_pending(checkpoint) else { return };
+        self.log.unpin(Pin::Base(checkpoint));
         self.counts.failed += 1;
         // The sources have ended for a drain, so there will be another last one: that answers it.
         let asked = std::mem::take(&mut pending.requests);
@@ -113,8 +164,9 @@ impl Coordinator {
         self.requests.extend(drains);
         let requests = ids(&asked);
         self.actions.push_back(Action::NotifyAborted { checkpoint, reason: reason.clone(), requests });
-        self.log.discard(pending.into_files());
-        if let Some(run) = self.run.as_mut().filter(|run| run.all_ended()) {
+        self.discard(pending.into_files());
+        let subsumed = matches!(reason, AbortReason::Subsumed { .. });
+        if let Some(run) = self.run.as_mut().filter(|run| run.all_ended() && !subsumed) {
             run.retry_final_at = Some(now + RETRY);
         }
         if let Some(failures) = reason.counts().then(|| self.failures.failed(checkpoint)).flatten() {
@@ -133,9 +185,9 @@ impl Coordinator {
         }
     }
 
-    /// Does what waited for the checkpoint in flight.
+    /// Does what waited for a record on its way.
     pub(super) fn go_on(&mut self, now: Moment) {
-        if self.pending.is_some() || !self.log.is_idle() {
+        if self.finalizing().is_some() || !self.log.is_idle() {
             return;
         }
         match &self.phase {
@@ -173,7 +225,7 @@ impl Coordinator {
     pub(super) fn done_without_checkpoint(&mut self) {
         let no_last = !(self.settings.enabled && self.settings.checkpoints_after_tasks_finish);
         let ended = self.run.as_ref().is_some_and(|run| run.all_ended() && !run.halted);
-        if no_last && ended && self.pending.is_none() {
+        if no_last && ended && self.pending.is_empty() {
             self.all_done();
         }
     }
@@ -189,15 +241,22 @@ impl Coordinator {
     pub(super) fn end_attempt(&mut self, now: Moment, reason: &AbortReason) {
         self.run = None;
         self.fail_requests(reason);
-        self.abort_collecting(now, reason.clone());
+        self.abort_collecting(now, reason);
     }
 
     pub(super) fn expire(&mut self, now: Moment) {
-        let Some(pending) = self.pending.as_ref().filter(|pending| pending.deadline <= now) else { return };
-        let Some(first) = pending.waiting().first().copied() else { return };
         let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-        let (missing, total) = (count(pending.waiting().len()), count(pending.total()));
-        self.abort_collecting(now, AbortReason::Expired { missing, total, first });
+        let late = self.pending.iter().filter(|pending| pending.deadline <= now && !pending.is_finalizing());
+        let late: Vec<_> = late
+            .filter_map(|pending| {
+                let first = pending.waiting().first().copied()?;
+                let (missing, total) = (count(pending.waiting().len()), count(pending.total()));
+                Some((pending.barrier.checkpoint, AbortReason::Expired { missing, total, first }))
+            })
+            .collect();
+        for (checkpoint, reason) in late {
+            self.abort_one(now, checkpoint, reason);
+        }
         self.settle(now);
     }
 
@@ -206,7 +265,7 @@ impl Coordinator {
         self.phase = Phase::Over;
         self.run = None;
         self.log.close();
-        if let Some(pending) = self.pending.take() {
+        for pending in std::mem::take(&mut self.pending) {
             self.counts.failed += 1;
             let (checkpoint, requests) = (pending.barrier.checkpoint, ids(&pending.requests));
             self.actions.push_back(Action::NotifyAborted { checkpoint, reason: reason.clone(), requests });
@@ -237,8 +296,8 @@ impl Coordinator {
 
     /// Deletes files that neither a retained checkpoint nor the one in flight names.
     pub(super) fn discard(&mut self, names: impl IntoIterator<Item = String>) {
-        let pending = self.pending.as_ref();
-        let free = names.into_iter().filter(|name| !pending.is_some_and(|pending| pending.protects(name)));
+        let pending = &self.pending;
+        let free = names.into_iter().filter(|name| !pending.iter().any(|pending| pending.protects(name)));
         self.log.discard(free.collect::<Vec<String>>());
     }
 }

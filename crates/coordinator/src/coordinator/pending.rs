@@ -14,6 +14,7 @@ pub(crate) struct Pending {
     pub(crate) final_: bool,
     pub(crate) requests: Vec<(RequestId, Purpose)>,
     waiting: BTreeSet<SubtaskId>,
+    sweeping: BTreeSet<SubtaskId>,  // of those that are waited for
     triggered: BTreeSet<SubtaskId>, // told directly
     total: usize,
     acks: BTreeMap<SubtaskId, SubtaskSnapshot>,
@@ -48,6 +49,7 @@ impl Pending {
             final_: run.all_ended(),
             requests,
             total: waiting.len(),
+            sweeping: waiting.clone(),
             waiting,
             triggered: BTreeSet::new(),
             acks: BTreeMap::new(),
@@ -76,6 +78,7 @@ impl Pending {
 
     pub(crate) fn ack(&mut self, snapshot: SubtaskSnapshot) -> Ack {
         if self.waiting.remove(&snapshot.subtask) {
+            self.swept(snapshot.subtask);
             self.files.extend(snapshot.files.iter().map(|file| file.name.clone()));
             self.acks.insert(snapshot.subtask, snapshot);
             Ack::Taken
@@ -84,6 +87,17 @@ impl Pending {
         } else {
             Ack::Unknown
         }
+    }
+
+    pub(crate) fn swept(&mut self, subtask: SubtaskId) {
+        self.sweeping.remove(&subtask);
+    }
+
+    /// Whether another may begin beside it: it is no savepoint, the job is not to stop behind it, and its barriers and sweeps
+    /// have come to their end.
+    pub(crate) fn may_be_joined(&self) -> bool {
+        let plain = self.requests.iter().all(|(_, purpose)| *purpose == Purpose::Checkpoint);
+        plain && !self.final_ && self.sweeping.is_empty()
     }
 
     pub(crate) fn waiting(&self) -> &BTreeSet<SubtaskId> {

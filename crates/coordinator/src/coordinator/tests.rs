@@ -6,6 +6,7 @@ use cutwater_core::{Barrier, Epoch, MaxParallelism, OperatorUid, TaskId};
 use super::*;
 use crate::{CheckpointError, FileRef, OpenError, Phases, PlanInput, TaskPlan, snapshot_name};
 
+mod concurrent;
 mod log;
 mod rules;
 mod savepoints;

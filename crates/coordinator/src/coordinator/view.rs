@@ -14,7 +14,7 @@ pub struct Counts {
     pub failed: u64,
 }
 
-/// The checkpoint in flight.
+/// A checkpoint in flight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PendingView {
     /// Its number.
@@ -45,11 +45,16 @@ impl Coordinator {
         self.log.latest()
     }
 
-    /// The checkpoint in flight.
+    /// The newest checkpoint in flight.
     #[must_use]
     pub fn pending(&self) -> Option<PendingView> {
+        self.in_flight().last()
+    }
+
+    /// The checkpoints in flight, oldest first.
+    pub fn in_flight(&self) -> impl Iterator<Item = PendingView> {
         let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-        self.pending.as_ref().map(|pending| PendingView {
+        self.pending.iter().map(move |pending| PendingView {
             checkpoint: pending.barrier.checkpoint,
             started: pending.started,
             acknowledged: count(pending.total() - pending.waiting().len()),

@@ -20,7 +20,7 @@ const MAX_AT_ONCE: usize = 16;
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Retention {
     retained: Vec<Kept>,                      // oldest first, the newest completed checkpoint last
-    pins: BTreeMap<RequestId, Kept>,          // checkpoints that are being copied: their files stay
+    pins: BTreeMap<Pin, Kept>,                // checkpoints whose files stay for something else
     subsumed: BTreeMap<u64, Subsumed>,        // by slot; not yet all deleted
     litter: BTreeSet<String>,                 // files of aborted checkpoints, to be deleted next
     litter_out: Option<(Token, Vec<String>)>, // their deletion that is out: one, however many acks come late
@@ -30,6 +30,15 @@ pub(crate) struct Retention {
     boundary_out: Option<Token>,              // the creation of the next
     swept_below: u64,                         // slots below have been deleted
     sweep_out: Option<(Token, u64)>,          // the deletion of slots up to this one
+}
+
+/// What files of a checkpoint are kept for, even if it is subsumed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Pin {
+    /// It is being copied, for this request.
+    Copy(RequestId),
+    /// This checkpoint in flight builds on it.
+    Base(CheckpointId),
 }
 
 #[derive(Clone, Debug, Hash)]
@@ -189,15 +198,15 @@ impl Log {
         }
     }
 
-    /// Keeps the files of the newest checkpoint until [`Self::unpin`], even if it is subsumed meanwhile.
-    pub(crate) fn pin(&mut self, request: RequestId) {
-        if let Some(newest) = self.retention.retained.last() {
-            self.retention.pins.insert(request, newest.clone());
+    /// Keeps the files of a checkpoint that is retained until [`Self::unpin`], even if it is subsumed meanwhile.
+    pub(crate) fn pin(&mut self, pin: Pin, checkpoint: CheckpointId) {
+        if let Some(kept) = self.retention.retained.iter().find(|kept| kept.checkpoint == checkpoint) {
+            self.retention.pins.insert(pin, kept.clone());
         }
     }
 
-    pub(crate) fn unpin(&mut self, request: RequestId) {
-        if self.retention.pins.remove(&request).is_some() && self.is_open() {
+    pub(crate) fn unpin(&mut self, pin: Pin) {
+        if self.retention.pins.remove(&pin).is_some() && self.is_open() {
             self.clean();
         }
     }

@@ -63,6 +63,9 @@ impl World<'_> {
             Action::Trigger { attempt, barrier, subtasks, hold } => {
                 let messages = subtasks.into_iter().map(|to| Message::Trigger { to, attempt, barrier, hold });
                 process.net.extend(messages);
+                if process.driver.coordinator().in_flight().count() > 1 {
+                    self.hit(Mark::SeveralInFlight);
+                }
                 self.tell(Entity::Driver(id), || format!("triggers checkpoint {}", barrier.checkpoint));
             }
             Action::Drain { attempt } => self.post_to_all(id, |to| Message::Drain { to, attempt }),
@@ -119,6 +122,8 @@ impl World<'_> {
         match reason {
             AbortReason::Expired { .. } => self.hit(Mark::Expired),
             AbortReason::JobFailover => self.hit(Mark::AbortedByFailover),
+            AbortReason::Subsumed { .. } => self.hit(Mark::CompletedOutOfOrder),
+            AbortReason::NewReign { .. } => self.hit(Mark::OfOldReign),
             AbortReason::Declined { .. }
             | AbortReason::Finalize { .. }
             | AbortReason::Shutdown

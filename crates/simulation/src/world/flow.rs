@@ -198,6 +198,9 @@ impl World<'_> {
                     move_positions(&mut inline);
                 }
                 let step = UploadStep::Finish;
+                if self.config.max_concurrent > 1 {
+                    self.post(id, Message::Swept { attempt, checkpoint, subtask });
+                }
                 let chain = self.chain_of(id, attempt, subtask, base);
                 let upload = Upload { attempt, subtask, barrier, base, chain, states, blocks, inline, finish, step };
                 self.note_taken(id, &upload);
@@ -417,6 +420,9 @@ impl World<'_> {
                 None
             }),
             Message::Acked { attempt, checkpoint, snapshot } => self.acknowledge(id, attempt, checkpoint, *snapshot),
+            Message::Swept { attempt, checkpoint, subtask } => {
+                self.with_driver(id, |driver| driver.handle_swept(now, attempt, checkpoint, subtask));
+            }
             Message::Declined { attempt, checkpoint, subtask, reason, counted } => {
                 self.with_driver(id, |driver| {
                     driver.handle_decline(now, attempt, checkpoint, subtask, reason, counted);

@@ -57,7 +57,7 @@ static REFERENCE: &[Row] = &[
     row("execution.checkpointing.interval", Honoured, "10 s", None, &[]),
     row("execution.checkpointing.local-backup.dirs", Warned, "/seven", None, &["taskmanager.state.local.root-dirs"]),
     row("execution.checkpointing.local-backup.enabled", Refused, "true", Some("false"), &["state.backend.local-recovery"]),
-    row("execution.checkpointing.max-concurrent-checkpoints", Refused, "2", Some("1"), &[]),
+    row("execution.checkpointing.max-concurrent-checkpoints", Honoured, "2", Some("1"), &[]),
     row("execution.checkpointing.min-pause", Honoured, "7 s", Some("0 ms"), &[]),
     row("execution.checkpointing.mode", Honoured, "at_least_once", Some("EXACTLY_ONCE"), &[]),
     row("execution.checkpointing.num-retained", Honoured, "7", Some("1"), &["state.checkpoints.num-retained"]),
@@ -159,7 +159,6 @@ fn the_table_of_keys_says_the_same_as_the_reference() {
         let Status::Known(found) = status(key) else { panic!("`{key}` is not in the table") };
         let expected = match found.support {
             // One of its values is built.
-            _ if found.name == "execution.checkpointing.max-concurrent-checkpoints" => Refused,
             Support::Built => Honoured,
             Support::NoMeaning => Warned,
             Support::NotBuilt { .. } => Refused,

@@ -213,7 +213,7 @@ fn the_fate_of_a_record_is_settled() {
     let mut rig = Rig::running(tolerant());
     append(&mut rig, &[Fate::UnknownNotDone]);
     rig.request();
-    assert_eq!(rig.coordinator.pending.as_ref().unwrap().barrier.epoch, Epoch(2), "the barrier tells the new epoch");
+    assert_eq!(rig.coordinator.pending[0].barrier.epoch, Epoch(2), "the barrier tells the new epoch");
 }
 
 #[test]

@@ -656,7 +656,7 @@ fn a_barrier_says_what_a_delta_may_build_on() {
     let mut rig = Rig::running(by_hand());
     let base = |rig: &mut Rig| {
         rig.coordinator.handle_request(rig.now, Purpose::Checkpoint);
-        rig.coordinator.pending.as_ref().unwrap().barrier.base
+        rig.coordinator.pending[0].barrier.base
     };
     assert_eq!(base(&mut rig), None);
     rig.ack_all(1);

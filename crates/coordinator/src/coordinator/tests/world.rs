@@ -50,7 +50,7 @@ struct Process {
     ops: Vec<Op>,
     attempt: u32,
     wants_attempt: bool,
-    barrier: Option<Barrier>, // of the checkpoint that tasks are taking
+    barriers: Vec<Barrier>, // of the checkpoints that tasks are taking
     superseded: bool,
     over: bool,
     ended: usize,
@@ -79,6 +79,7 @@ struct World {
     processes: [Option<Process>; 2],
     nonce: u64,
     retain: u32,
+    concurrent: u32,
     faults: bool,
     marks: Marks,
 }
@@ -98,6 +99,7 @@ impl World {
     fn new(seed: u64) -> Self {
         let mut dice = Dice(seed);
         let retain = 1 + u32::try_from(dice.below(3)).unwrap();
+        let concurrent = 1 + u32::try_from(dice.below(3)).unwrap();
         Self {
             seed,
             dice,
@@ -109,6 +111,7 @@ impl World {
             processes: [None, None],
             nonce: 0,
             retain,
+            concurrent,
             faults: true,
             marks: Marks::default(),
         }
@@ -133,6 +136,7 @@ impl World {
             timeout: Duration::from_millis(500),
             tolerable_failures: 2,
             num_retained: NonZeroU32::new(self.retain).unwrap(),
+            max_concurrent: NonZeroU32::new(self.concurrent).unwrap(),
             ..Settings::default()
         };
         let job = Job { name: JOB.to_owned(), max_parallelism: MaxParallelism::default() };
@@ -144,7 +148,7 @@ impl World {
             ops: Vec::new(),
             attempt: 0,
             wants_attempt: false,
-            barrier: None,
+            barriers: Vec::new(),
             superseded: false,
             over: false,
             ended: 0,
@@ -157,7 +161,7 @@ impl World {
     fn crash(&mut self, who: usize) {
         if let Some(process) = self.processes[who].take() {
             self.marks.hit("crash");
-            if process.coordinator.pending.is_some_and(|pending| pending.is_finalizing()) {
+            if process.coordinator.in_flight().any(|pending| pending.finalizing) {
                 self.marks.hit("crash with a record on its way");
             }
             self.late.extend(process.ops);
@@ -254,8 +258,12 @@ impl World {
         let subtasks: Vec<SubtaskId> = plan().subtasks().collect();
         let mut any = subtasks[self.dice.below(subtasks.len())];
         let useful = self.dice.percent(80);
+        let older = self.dice.percent(60);
         let process = self.process(who);
-        let waiting = process.coordinator.pending.as_ref().and_then(|pending| pending.waiting().first());
+        let in_flight = &process.coordinator.pending;
+        let pending = if older { in_flight.first() } else { in_flight.last() };
+        let barrier = pending.map_or(process.barriers.last().copied(), |pending| Some(pending.barrier));
+        let waiting = pending.and_then(|pending| pending.waiting().first());
         any = waiting.copied().filter(|_| useful).unwrap_or(any);
         let attempt = Attempt(process.attempt);
         let copying = process.copying.keys().next().copied();
@@ -270,23 +278,28 @@ impl World {
             self.tell(who, |coordinator, now| coordinator.handle_running(now, attempt, plan()));
         } else if attempt.0 == 0 {
             // still opening
-        } else if let (Some(barrier), 0..60) = (process.barrier, chance) {
+        } else if let (Some(barrier), 50..60) = (barrier, chance) {
+            let checkpoint = barrier.checkpoint;
+            self.tell(who, |coordinator, now| coordinator.handle_swept(now, barrier.attempt, checkpoint, any));
+        } else if let (Some(barrier), 0..50) = (barrier, chance) {
             let name = snapshot_name(barrier, any);
             let file = FileRef { name: name.clone(), bytes: 1, crc32c: 0 };
             // A task uploads a part once; what comes later is an acknowledgement that comes twice.
-            if process.coordinator.pending.as_ref().is_some_and(|pending| pending.waiting().contains(&any)) {
+            if pending.is_some_and(|pending| pending.waiting().contains(&any)) {
                 self.files.insert(name);
             }
-            let (files, phases) = (vec![file], Phases::default());
+            let mut files = self.chain(barrier, any);
+            files.push(file);
+            let phases = Phases::default();
             let snapshot = SubtaskSnapshot { subtask: any, files, inline: vec![], phases, state_bytes: 1 };
             self.tell(who, |coordinator, now| {
                 coordinator.handle_ack(now, barrier.attempt, barrier.checkpoint, snapshot);
             });
-        } else if let (Some(barrier), 62) = (process.barrier, chance) {
+        } else if let (Some(barrier), 62) = (barrier, chance) {
             // Uploaded, and before it is acknowledged the process dies.
             self.files.insert(snapshot_name(barrier, any));
             self.crash(who);
-        } else if let (Some(barrier), 60..62) = (process.barrier, chance) {
+        } else if let (Some(barrier), 60..62) = (barrier, chance) {
             self.tell(who, |coordinator, now| {
                 let reason = "no space".to_owned();
                 coordinator.handle_decline(now, barrier.attempt, barrier.checkpoint, any, reason, true);
@@ -314,8 +327,20 @@ impl World {
         }
     }
 
+    /// The files that the subtask's snapshot builds on: those of the barrier's base, or none.
+    fn chain(&mut self, barrier: Barrier, subtask: SubtaskId) -> Vec<FileRef> {
+        let full = self.dice.percent(30);
+        let Some(base) = barrier.base.filter(|_| !full) else { return Vec::new() };
+        let mut checkpoints = self.history.iter().filter_map(completed).map(|completed| &completed.checkpoint);
+        let base = checkpoints.find(|checkpoint| checkpoint.checkpoint == base).expect("a base is complete");
+        let mut parts = base.tasks.iter().flat_map(|task| &task.subtasks);
+        let files = parts.find(|part| part.subtask == subtask).map_or_else(Vec::new, |part| part.files.clone());
+        self.marks.hit("builds on another");
+        files
+    }
+
     fn fail_over(&mut self, who: usize) {
-        self.process(who).barrier = None;
+        self.process(who).barriers.clear();
         self.tell(who, Coordinator::handle_failover);
     }
 
@@ -357,7 +382,12 @@ impl World {
                     let epoch = process.coordinator.epoch().expect("open");
                     self.check_restore(epoch, false, restore.as_deref());
                 }
-                Action::Trigger { barrier, .. } => process.barrier = Some(barrier),
+                Action::Trigger { barrier, .. } => {
+                    process.barriers.push(barrier);
+                    if process.coordinator.in_flight().count() > 1 {
+                        self.marks.hit("two in flight");
+                    }
+                }
                 Action::Drain => panic!("seed {seed}: nobody asked for it"),
                 Action::NotifyCompleted { checkpoint, requests } => {
                     for request in requests.into_iter().filter(|request| process.copies.remove(request)) {
@@ -379,6 +409,8 @@ impl World {
                     AbortReason::Finalize { reason } if reason.contains("did not say") => "unknown, lost",
                     AbortReason::Finalize { .. } => "record failed",
                     AbortReason::Expired { .. } => "expired",
+                    AbortReason::Subsumed { .. } => "overtaken",
+                    AbortReason::NewReign { .. } => "of an old reign",
                     _ => "aborted otherwise",
                 }),
                 Action::RequestFailed { .. } => {}
@@ -534,7 +566,15 @@ impl World {
                 continue;
             };
             if !newest.retained.contains(&old.checkpoint.slot) {
-                let left = old.checkpoint.files().find(|file| self.files.contains(&file.name));
+                let kept = |slot: &u64| completed(&self.history[usize::try_from(*slot).unwrap()]);
+                // And what those in flight build on.
+                let in_flight = self.processes[0].iter().flat_map(|process| &process.coordinator.pending);
+                let built_on: BTreeSet<_> = in_flight.filter_map(|pending| pending.barrier.base).collect();
+                let bases = self.history.iter().filter_map(completed);
+                let bases = bases.filter(|completed| built_on.contains(&completed.checkpoint.checkpoint));
+                let kept: Vec<_> = newest.retained.iter().filter_map(kept).chain([newest]).chain(bases).collect();
+                let needed = |file: &&FileRef| kept.iter().any(|kept| kept.checkpoint.files().any(|own| own == *file));
+                let left = old.checkpoint.files().find(|file| !needed(file) && self.files.contains(&file.name));
                 assert_eq!(left, None, "seed {}: a file of a subsumed checkpoint is left", self.seed);
             }
         }
@@ -576,6 +616,7 @@ fn whatever_fails_no_two_coordinators_disagree_and_nothing_needed_is_lost() {
         "a record lands below the boundary",
         "all done",
         "boundary moved",
+        "builds on another",
         "closed",
         "completed",
         "copied after it was subsumed",
@@ -585,9 +626,11 @@ fn whatever_fails_no_two_coordinators_disagree_and_nothing_needed_is_lost() {
         "file without a record deleted",
         "opened empty",
         "opened with a checkpoint",
+        "overtaken",
         "record failed",
         "slot deleted",
         "superseded",
+        "two in flight",
         "unknown, lost",
     ] {
         assert!(marks.0.contains_key(mark), "never came about: {mark}");
