@@ -53,7 +53,8 @@ pub mod prelude;
 pub use cutwater_config::{CheckpointingMode, Config, ConfigError, Resolved, Settings, discover};
 pub use cutwater_coordinator::{AbortReason, CompletedCheckpoint};
 pub use cutwater_core::{
-    Attempt, CheckpointId, Epoch, KeyGroup, KeyGroupRange, KeyHash, MaxParallelism, Moment, OperatorUid, Timestamp,
+    Attempt, CheckpointId, Epoch, KeyGroup, KeyGroupRange, KeyHash, MaxParallelism, Moment, OperatorUid, SubtaskId,
+    TaskId, Timestamp,
 };
 pub use cutwater_dataflow::testing;
 pub use cutwater_dataflow::{
@@ -69,10 +70,12 @@ pub use cutwater_dataflow::{
 };
 pub use cutwater_restart::{ExponentialDelay, Strategy};
 pub use cutwater_runtime::{
-    CheckpointSummary, ClaimMode, CopyError, Failure, IgnoreUnclaimed, JobError, JobHandle, JobOutcome, JobState,
-    JobStatus, Metric, OpenCheckpointError, Options, OptionsError, RestoreError, SavepointError, StartFrom, StopMode,
-    SubtaskStatus, TakenSavepoint, UnclaimedState, copy_savepoint, delete_savepoint, open_checkpoint, read_savepoint,
-    run, spawn, stop_on_signals, store_at,
+    CheckpointCounts, CheckpointHistory, CheckpointKind, CheckpointStatistics, CheckpointStatisticsSummary,
+    CheckpointStatus, CheckpointSummary, ClaimMode, CopyError, Distribution, Failure, FailureDecision, FailurePosition,
+    FailureRecord, HistorySizes, IgnoreUnclaimed, JobError, JobHandle, JobOutcome, JobState, JobStatus, Metric,
+    OpenCheckpointError, Options, OptionsError, RestoreError, SavepointError, StartFrom, StatisticsError, StopMode,
+    StoredStatistics, SubtaskStatistics, SubtaskStatus, TakenSavepoint, UnclaimedState, copy_savepoint,
+    delete_savepoint, open_checkpoint, read_savepoint, read_statistics, run, spawn, stop_on_signals, store_at,
 };
 #[cfg(feature = "simulation")]
 pub use cutwater_simulation as simulation;

@@ -36,6 +36,7 @@ mod clock;
 mod code;
 mod driver;
 mod error;
+mod failures;
 pub mod host;
 mod hosted;
 mod job;
@@ -45,15 +46,24 @@ mod place;
 mod restore;
 mod savepoint;
 mod signals;
+mod spans;
+mod statistics;
 mod status;
 mod upload;
 
 pub use clock::Clock;
+pub use cutwater_config::HistorySizes;
 pub use error::{Failure, JobError, RestoreError, UnclaimedState};
+pub use failures::{FailureDecision, FailurePosition, FailureRecord};
 pub use job::{ClaimMode, IgnoreUnclaimed, JobHandle, JobOutcome, Options, StartFrom, StopMode, run, spawn};
 pub use metrics::Metric;
 pub use open::{OpenCheckpointError, open_checkpoint};
 pub use place::{OptionsError, job_folder, store_at};
 pub use savepoint::{CopyError, SavepointError, TakenSavepoint, copy_savepoint, delete_savepoint, read_savepoint};
 pub use signals::stop_on_signals;
+pub use statistics::{
+    CheckpointCounts, CheckpointHistory, CheckpointKind, CheckpointStatistics, CheckpointStatisticsSummary,
+    CheckpointStatus, Distribution, StatisticsError, StoredStatistics, SubtaskStatistics, is_statistics_name,
+    read_statistics,
+};
 pub use status::{CheckpointSummary, JobState, JobStatus, SubtaskStatus};
