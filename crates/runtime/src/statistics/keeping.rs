@@ -3,7 +3,7 @@ use std::time::Duration;
 use cutwater_core::Moment;
 
 /// From one write to the next, at least; and to the next try of what failed.
-const INTERVAL: Duration = Duration::from_secs(5);
+const INTERVAL: Duration = Duration::from_secs(3);
 /// How long the end of a job waits for the last write, at most.
 const LAST: Duration = Duration::from_secs(2);
 
@@ -153,14 +153,14 @@ mod tests {
         keeping.open();
         assert_eq!((keeping.poll(at(9)), keeping.poll(at(9))), (Some(Step::Read), None), "once");
         keeping.handle_read(false);
-        assert_eq!((keeping.poll(at(9)), keeping.next_deadline()), (None, Some(at(14))), "the store fails: later");
-        assert_eq!(keeping.poll(at(14)), Some(Step::Read));
+        assert_eq!((keeping.poll(at(9)), keeping.next_deadline()), (None, Some(at(12))), "the store fails: later");
+        assert_eq!(keeping.poll(at(12)), Some(Step::Read));
         keeping.handle_read(true);
-        assert_eq!(keeping.poll(at(14)), Some(Step::Write(1)), "the first need not wait");
+        assert_eq!(keeping.poll(at(12)), Some(Step::Write(1)), "the first need not wait");
     }
 
     #[test]
-    fn at_most_one_write_in_five_seconds_and_one_at_a_time() {
+    fn at_most_one_write_in_three_seconds_and_one_at_a_time() {
         let mut keeping = open();
         assert_eq!((keeping.poll(at(1)), keeping.next_deadline()), (None, None), "nothing is new");
         keeping.changed();
@@ -168,11 +168,11 @@ mod tests {
         keeping.changed();
         assert_eq!((keeping.poll(at(99)), keeping.next_deadline()), (None, None), "one is under way");
         keeping.handle_written(true);
-        assert_eq!((keeping.poll(at(5)), keeping.next_deadline()), (None, Some(at(6))), "too soon");
-        assert_eq!(keeping.poll(at(6)), Some(Step::Write(2)));
+        assert_eq!((keeping.poll(at(3)), keeping.next_deadline()), (None, Some(at(4))), "too soon");
+        assert_eq!(keeping.poll(at(4)), Some(Step::Write(2)));
         keeping.handle_written(false);
-        assert_eq!((keeping.poll(at(6)), keeping.next_deadline()), (None, Some(at(11))), "it failed: later");
-        assert_eq!(keeping.poll(at(11)), Some(Step::Write(3)));
+        assert_eq!((keeping.poll(at(4)), keeping.next_deadline()), (None, Some(at(7))), "it failed: later");
+        assert_eq!(keeping.poll(at(7)), Some(Step::Write(3)));
     }
 
     #[test]
