@@ -94,6 +94,11 @@ struct Readme;
 #[doc = include_str!("../../../docs/savepoints.md")]
 struct SavepointsPage;
 
+/// Compiles and runs the code of docs/observability.md.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/observability.md")]
+struct ObservabilityPage;
+
 /// Compiles and runs the code of docs/coming-from-flink.md.
 #[cfg(doctest)]
 #[doc = include_str!("../../../docs/coming-from-flink.md")]
