@@ -16,6 +16,7 @@ mod savepoint;
 mod simulate;
 mod snapshot;
 mod text;
+mod usage;
 mod verify;
 
 use std::process::ExitCode;
@@ -167,7 +168,10 @@ struct Place {
 }
 
 fn main() -> ExitCode {
-    let command = Cli::parse().command;
+    let command = match Cli::try_parse() {
+        Ok(cli) => cli.command,
+        Err(error) => return usage::rejected(&error),
+    };
     let json = command.json();
     let ended = match command {
         Command::Checkpoints(command) => run(command),
