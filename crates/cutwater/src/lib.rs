@@ -29,7 +29,8 @@
 //!   `fan_out`, `union`, `rebalance`, `broadcast`, `connect`, side outputs, [`Windows`], sinks. Of your own: [`Source`],
 //!   [`Sink`], [`KeyedProcess`] and [`KeyedProcess2`] with [`States`] of every kind, each with a [`Ttl`] if wanted;
 //!   [`testing`] runs one in a test.
-//! - [`run`] and [`spawn`] with [`Options`]; [`JobHandle`] has status, checkpoints by hand, cancel.
+//! - [`run`] and [`spawn`] with [`Options`]; [`JobHandle`] has status, checkpoints by hand, cancel. [`JobStatus`] tells what
+//!   became of checkpoints and attempts; [`read_statistics`] when the job is gone.
 //! - [`Config`]: Flink's keys from `cutwater.yaml`, `config.yaml` or `flink-conf.yaml`, from code ([`Settings`], with
 //!   Flink's words) and environment.
 //! - [`file`](mod@file): CSV, JSON and line sources, plain, zstd or gzip, one file or many, also while they grow,

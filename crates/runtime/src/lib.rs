@@ -24,6 +24,8 @@
 //!
 //! - [`Options`] from code or configuration; [`store_at`] makes a store of a path or URL.
 //! - [`JobHandle`], [`JobStatus`]: a job in the hands of the program that embeds it; [`Metric`]: its figures, to export.
+//! - [`CheckpointHistory`], [`FailureRecord`]: what became of its checkpoints and attempts; [`read_statistics`] reads the
+//!   former when the job is gone. `tracing` spans `checkpoint` and `restore` say the same as it happens.
 //! - [`Failure`] and [`JobError`]: what an attempt and a job can die of. The program that embeds never dies of a job.
 //! - [`host`]: the threads, channels and credits below, behind one seam.
 //!

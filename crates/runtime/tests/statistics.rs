@@ -11,12 +11,12 @@ use std::sync::mpsc::channel;
 use std::time::Duration;
 
 use cutwater_coordinator::Settings;
-use cutwater_core::{Attempt, Epoch};
+use cutwater_core::{Attempt, Epoch, Moment};
 use cutwater_dataflow::{Collect, Job, JobGraph, UserError, generator};
 use cutwater_restart::{GiveUp, Strategy};
 use cutwater_runtime::{
-    CheckpointKind, CheckpointStatus, FailureDecision, JobHandle, JobOutcome, Options, StopMode, is_statistics_name,
-    job_folder, open_checkpoint, read_statistics, spawn, store_at,
+    CheckpointKind, CheckpointStatus, Clock, FailureDecision, JobHandle, JobOutcome, Options, StopMode,
+    is_statistics_name, job_folder, open_checkpoint, read_statistics, spawn, store_at,
 };
 use cutwater_storage::{LocalFolder, ObjectName, Store};
 
@@ -44,11 +44,18 @@ fn options(store: Arc<dyn Store>) -> Options {
     options
 }
 
-fn running(options: Options) -> JobHandle {
-    let handle = spawn(counts(|_| Ok(())), options).unwrap();
-    while handle.status().records_in == 0 {
+/// Waits until it is so, for a minute at most.
+fn wait_until(what: &str, is_so: impl Fn() -> bool) {
+    let clock = Clock::new();
+    while !is_so() {
+        assert!(clock.now().since(Moment::ZERO) < Duration::from_secs(60), "in vain: {what}");
         std::thread::yield_now();
     }
+}
+
+fn running(options: Options) -> JobHandle {
+    let handle = spawn(counts(|_| Ok(())), options).unwrap();
+    wait_until("a record", || handle.status().records_in > 0);
     handle
 }
 
@@ -123,9 +130,7 @@ fn completed_and_failed_checkpoints_are_told_and_outlive_the_job_and_the_process
     options.history.checkpoints = 3;
     options.from = cutwater_runtime::StartFrom::Path(savepoint.location);
     let handle = running(options);
-    while handle.status().checkpoints.counts().completed < 3 {
-        std::thread::yield_now();
-    }
+    wait_until("the history of before", || handle.status().checkpoints.counts().completed >= 3);
     handle.checkpoint().unwrap();
     handle.cancel();
     handle.wait().unwrap();
@@ -214,7 +219,10 @@ fn the_status_tells_the_newest_failures_and_what_was_decided() {
     for record in records {
         assert_eq!((record.operator.as_deref(), record.code, record.epoch), (Some("sums"), "JOB0001", Some(Epoch(1))));
         assert!(record.error.contains(": no ") && record.subtask.is_some(), "{record:?}");
-        assert!(record.position.is_some_and(|at| at.first > 1 && at.first <= at.last), "{record:?}");
+        assert!(
+            record.position.is_some_and(|at| at.source.task.0 == 0 && (1..=at.last).contains(&at.first)),
+            "{record:?}"
+        );
         assert!(record.at_unix_ms > 1_700_000_000_000, "{record:?}");
     }
 }
