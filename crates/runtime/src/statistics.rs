@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use cutwater_coordinator::{CompletedCheckpoint, SubtaskSnapshot};
+use cutwater_coordinator::{CompletedCheckpoint, FileRef, SubtaskSnapshot, checkpoint_of_snapshot};
 use cutwater_core::{Attempt, CheckpointId, Epoch, SubtaskId};
 use serde::{Deserialize, Serialize};
 
@@ -127,9 +127,11 @@ impl CheckpointStatus {
 }
 
 impl SubtaskStatistics {
-    pub(crate) fn of(task: &str, snapshot: &SubtaskSnapshot) -> Self {
+    /// Its part of this checkpoint. Files of earlier ones, which it builds on, were not written for it.
+    pub(crate) fn of(task: &str, checkpoint: CheckpointId, snapshot: &SubtaskSnapshot) -> Self {
         let phases = snapshot.phases;
-        let files = snapshot.files.iter().fold(0u64, |sum, file| sum.saturating_add(file.bytes));
+        let is_own = |file: &&FileRef| checkpoint_of_snapshot(&file.name).is_none_or(|of| of == checkpoint);
+        let files = snapshot.files.iter().filter(is_own).fold(0u64, |sum, file| sum.saturating_add(file.bytes));
         Self {
             subtask: snapshot.subtask,
             task: task.to_owned(),
@@ -145,8 +147,8 @@ impl SubtaskStatistics {
 
     /// Those of a completed checkpoint.
     pub(crate) fn all_of(checkpoint: &CompletedCheckpoint) -> Vec<Self> {
-        let tasks = checkpoint.tasks.iter();
-        tasks.flat_map(|task| task.subtasks.iter().map(|subtask| Self::of(&task.name, subtask))).collect()
+        let (id, tasks) = (checkpoint.checkpoint, checkpoint.tasks.iter());
+        tasks.flat_map(|task| task.subtasks.iter().map(|subtask| Self::of(&task.name, id, subtask))).collect()
     }
 }
 
@@ -182,5 +184,35 @@ mod nanos {
 
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
         u64::deserialize(deserializer).map(Duration::from_nanos)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use cutwater_coordinator::{Phases, snapshot_name};
+    use cutwater_core::{Barrier, TaskId};
+
+    use super::*;
+
+    #[test]
+    fn what_a_snapshot_builds_on_was_not_written_for_it() {
+        let subtask = SubtaskId { task: TaskId(1), index: 0 };
+        let file = |checkpoint, bytes| {
+            let (epoch, attempt, checkpoint) = (Epoch(2), Attempt(1), CheckpointId(checkpoint));
+            let name = snapshot_name(Barrier { epoch, attempt, checkpoint, base: None }, subtask);
+            FileRef { name, bytes, crc32c: 0 }
+        };
+        let cases = [
+            ("whole", vec![file(7, 100)], 103),
+            ("a delta", vec![file(5, 1_000), file(6, 20), file(7, 9)], 12),
+            ("nothing has changed", vec![file(5, 1_000)], 3),
+            ("a name of somebody else's", vec![FileRef { name: "blob".to_owned(), ..file(7, 50) }], 53),
+        ];
+        for (name, files, written) in cases {
+            let (inline, phases, count) = (vec![0; 3], Phases::default(), files.len() as u64);
+            let snapshot = SubtaskSnapshot { subtask, files, inline, phases, state_bytes: 4_444 };
+            let told = SubtaskStatistics::of("counts", CheckpointId(7), &snapshot);
+            assert_eq!((told.written_bytes, told.full_bytes, told.files), (written, 4_444, count), "{name}");
+        }
     }
 }

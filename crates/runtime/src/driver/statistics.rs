@@ -92,7 +92,7 @@ impl Shell {
         if let Some(begun) = self.recorder.begun.get_mut(&checkpoint).filter(of_attempt) {
             let task = self.graph.tasks().get(snapshot.subtask.task.0 as usize);
             let name = task.map_or_else(String::new, |task| task.name());
-            begun.subtasks.insert(snapshot.subtask, SubtaskStatistics::of(&name, snapshot));
+            begun.subtasks.insert(snapshot.subtask, SubtaskStatistics::of(&name, checkpoint, snapshot));
         }
     }
 
