@@ -24,7 +24,7 @@ pub(crate) enum Command {
     /// Says what a key means here, under its name of today or of Flink 1.x.
     #[command(after_help = super::EXIT_CODES)]
     Explain {
-        /// The key, as in `restart-strategy.type`, or its variable [default: all, a line each].
+        /// A key such as `restart-strategy.type`, or its variable [default: all].
         key: Option<String>,
         /// Print one JSON document.
         #[arg(long)]
@@ -37,7 +37,9 @@ pub(crate) struct Show {
     /// The file [default: the one in --folder].
     #[arg(long, value_name = "FILE")]
     file: Option<PathBuf>,
-    /// Where to look for cutwater.yaml, config.yaml or flink-conf.yaml [default: here].
+    /// Where to look for a configuration file [default: here].
+    ///
+    /// The first there is of cutwater.yaml, config.yaml, flink-conf.yaml.
     #[arg(long, value_name = "FOLDER", conflicts_with = "file")]
     folder: Option<PathBuf>,
     /// Set a key, above all else; may be repeated.

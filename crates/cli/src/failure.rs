@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use cutwater_storage::{StoreError, StoreErrorKind};
 
-/// How the process ends. The numbers are promised in `--help`; 2 is clap's own for a wrong command line.
+/// How the process ends. The numbers are promised in `--help`; 2 is also what the parser of the command line says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub(crate) enum Exit {

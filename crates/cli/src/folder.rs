@@ -82,7 +82,7 @@ fn has_log(store: &LocalFolder) -> Result<bool, Failure> {
     Ok(store.list("log/")?.iter().any(|listed| slot_of(listed.name.as_str()).is_some()))
 }
 
-fn unreadable(path: &Path, error: &io::Error) -> Failure {
+pub(crate) fn unreadable(path: &Path, error: &io::Error) -> Failure {
     Failure::new(Exit::Failed, format!("could not read {}: {error}", path.display()))
 }
 

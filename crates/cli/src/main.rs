@@ -7,6 +7,8 @@
 mod config;
 mod failure;
 mod folder;
+mod gc;
+mod history;
 mod inspect;
 mod list;
 mod report;
@@ -14,6 +16,7 @@ mod savepoint;
 mod simulate;
 mod snapshot;
 mod text;
+mod usage;
 mod verify;
 
 use std::process::ExitCode;
@@ -47,7 +50,7 @@ enum Command {
     /// Reads checkpoint folders, without the job. Changes nothing.
     #[command(subcommand)]
     Checkpoints(Checkpoints),
-    /// Looks into savepoints, checks, copies and deletes them, without the job.
+    /// Inspects, checks, copies and deletes savepoints, without the job.
     #[command(subcommand)]
     Savepoint(SavepointCommand),
     /// Says what a configuration means. Changes nothing.
@@ -78,7 +81,31 @@ enum Checkpoints {
         #[arg(long, value_name = "ID")]
         checkpoint: Option<u64>,
     },
-    /// Checks every byte of the retained checkpoints and of the log.
+    /// Shows what became of the newest checkpoints, and how long they took
+    ///
+    /// A job keeps these statistics beside its checkpoints while it runs, and they stay
+    /// when it is gone.
+    #[command(after_help = EXIT_CODES, verbatim_doc_comment)]
+    History {
+        #[command(flatten)]
+        place: Place,
+        /// Only this checkpoint, with its subtasks [default: all].
+        #[arg(long, value_name = "ID")]
+        checkpoint: Option<u64>,
+    },
+    /// Says which files of a job's folder nobody needs
+    ///
+    /// Deletes nothing: that is the job's own work, when it is started again. What a
+    /// job that runs may be working at is shown apart.
+    #[command(after_help = EXIT_CODES, verbatim_doc_comment)]
+    Gc {
+        #[command(flatten)]
+        place: Place,
+        /// Only look. Without it the command is refused.
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Checks every byte of the retained checkpoints and of the log
     ///
     /// Names each file that is missing or not as it was written. If the job runs and
     /// lets go of a checkpoint meanwhile, that is said and is no error.
@@ -86,7 +113,7 @@ enum Checkpoints {
     Verify {
         #[command(flatten)]
         place: Place,
-        /// Only this checkpoint, and the log [default: all retained].
+        /// Only this checkpoint, and the log [default: retained].
         #[arg(long, value_name = "ID")]
         checkpoint: Option<u64>,
     },
@@ -100,13 +127,13 @@ enum SavepointCommand {
         #[command(flatten)]
         place: SavepointPlace,
     },
-    /// Checks every byte of a savepoint, and names each file that is missing or damaged.
+    /// Checks every byte of a savepoint, and names each file that is damaged.
     #[command(after_help = EXIT_CODES)]
     Verify {
         #[command(flatten)]
         place: SavepointPlace,
     },
-    /// Copies a savepoint to a new folder, and checks every byte of it on the way.
+    /// Copies a savepoint to a new folder, and checks every byte on the way.
     #[command(after_help = EXIT_CODES)]
     Copy {
         #[command(flatten)]
@@ -141,7 +168,10 @@ struct Place {
 }
 
 fn main() -> ExitCode {
-    let command = Cli::parse().command;
+    let command = match Cli::try_parse() {
+        Ok(cli) => cli.command,
+        Err(error) => return usage::rejected(&error),
+    };
     let json = command.json();
     let ended = match command {
         Command::Checkpoints(command) => run(command),
@@ -168,6 +198,8 @@ impl Command {
             Self::Checkpoints(
                 Checkpoints::List { place, .. }
                 | Checkpoints::Inspect { place, .. }
+                | Checkpoints::History { place, .. }
+                | Checkpoints::Gc { place, .. }
                 | Checkpoints::Verify { place, .. },
             ) => place.json,
             Self::Savepoint(
@@ -195,6 +227,8 @@ fn run(command: Checkpoints) -> Result<Exit, Failure> {
     match command {
         Checkpoints::List { place, all } => print(&list::gather(&place.path, all)?, place.json),
         Checkpoints::Inspect { place, checkpoint } => print(&inspect::gather(&place.path, checkpoint)?, place.json),
+        Checkpoints::History { place, checkpoint } => print(&history::gather(&place.path, checkpoint)?, place.json),
+        Checkpoints::Gc { place, dry_run } => print(&gc::gather(&place.path, dry_run)?, place.json),
         Checkpoints::Verify { place, checkpoint } => print(&verify::gather(&place.path, checkpoint)?, place.json),
     }
 }

@@ -32,22 +32,26 @@ pub(crate) struct Simulate {
     /// Print a diagram of space and time; of a seed or a tape.
     #[arg(long)]
     diagram: bool,
-    /// What runs in the worlds.
-    #[arg(long, value_enum, default_value_t = World::Generated)]
+    /// What runs: generated or flights
+    ///
+    /// generated: a job made from each seed, of up to four streams and three
+    /// stages, at any parallelism
+    /// flights:   the flights example, on some of its flights
+    #[arg(long, value_enum, default_value_t = World::Generated, hide_possible_values = true, verbatim_doc_comment)]
     world: World,
     /// How many threads [default: as many as there are cores].
     #[arg(long, value_name = "N")]
     threads: Option<NonZeroUsize>,
-    /// Run the seeds twice, and fail if the runs differ in any decision or message.
+    /// Run the seeds twice, and fail if the runs differ.
     #[arg(long)]
     twice: bool,
-    /// Plant an error, by name; `all` runs each until it is found, and fails if one is not.
+    /// Plant this error, or `all`, and fail if it is not found.
     #[arg(long, value_name = "NAME")]
     mutant: Option<String>,
     /// Run this tape, or all those in this folder.
     #[arg(long, value_name = "PATH")]
     tape: Option<PathBuf>,
-    /// Make the first failing run small, and write it here as a tape.
+    /// Make the first failing run small, and save it as a tape.
     #[arg(long, value_name = "FILE")]
     save: Option<PathBuf>,
     /// Fail if an interesting state was not reached.

@@ -249,8 +249,9 @@ fn exit_codes_are_as_documented() {
         assert!(ran.err.contains(message), "{case}: {}", ran.err);
         let error = match code {
             5 => "CLI0004",
-            2 if message != "show" => "CLI0002",
-            _ => continue, // clap's own, and none
+            2 if message == "show" => "CLI0005",
+            2 => "CLI0002",
+            _ => continue, // none
         };
         assert!(ran.err.starts_with(&format!("error[{error}]: ")) && ran.out.is_empty(), "{case}: {}", ran.err);
         let (exit, document) = json(args);

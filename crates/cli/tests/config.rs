@@ -128,7 +128,7 @@ fn all_keys_are_listed_with_what_becomes_of_them() {
     let ran = config(folder.path(), &[], &["explain"]);
     assert_eq!((ran.code, ran.err.as_str()), (0, ""));
     for line in
-        ["honoured  restart-strategy.type\n", "refused   scheduler-mode\n", "warned    web.exception-history-size\n"]
+        ["honoured  restart-strategy.type\n", "refused   scheduler-mode\n", "honoured  web.checkpoints.history\n"]
     {
         assert!(ran.out.contains(line), "{line} is not in {}", ran.out);
     }

@@ -10,8 +10,8 @@ use crate::keys::{Key, Kind, Support, keys};
 use crate::source::{Found, Layer};
 use crate::value;
 use crate::{
-    BackendKind, CheckpointStorage, Checkpointing, CheckpointingMode, ConfigError, Conflict, Origin, Recovery,
-    Resolved, RestartSettings, Warning,
+    BackendKind, CheckpointStorage, Checkpointing, CheckpointingMode, ConfigError, Conflict, HistorySizes, Origin,
+    Recovery, Resolved, RestartSettings, Warning,
 };
 
 mod restart;
@@ -28,6 +28,9 @@ const LEAST: Duration = Duration::from_millis(10);
 
 /// The least first delay and reset threshold of the exponential strategy.
 const MIN_STEP: Duration = Duration::from_millis(1);
+
+/// The longest history that is kept.
+const LONGEST_HISTORY: u32 = 1000;
 
 const YEAR: Duration = Duration::from_secs(365 * 86_400);
 
@@ -67,6 +70,7 @@ pub(crate) fn resolve(
         name: values.name()?,
         savepoint_dir: values.text("execution.checkpointing.savepoint-dir")?.map(str::to_owned),
         recovery: values.recovery()?,
+        history: values.history()?,
         settings: trace::settings(&values.found, said),
         origins: values.found.iter().map(|(name, found)| (*name, found.entry.origin.clone())).collect(),
         warnings: values.warnings,
@@ -169,6 +173,21 @@ impl Values {
             claim: mode == Some("CLAIM"),
             ignore_unclaimed: self.boolean("execution.state-recovery.ignore-unclaimed-state")?,
         })
+    }
+
+    fn history(&mut self) -> Result<HistorySizes, ConfigError> {
+        Ok(HistorySizes {
+            checkpoints: self.history_of("web.checkpoints.history")?,
+            failures: self.history_of("web.exception-history-size")?,
+        })
+    }
+
+    fn history_of(&mut self, name: &'static str) -> Result<u32, ConfigError> {
+        let number = self.number(name, 0)?;
+        if number > LONGEST_HISTORY {
+            self.adjusted(name, "is more than is kept, 1000 is taken");
+        }
+        Ok(number.min(LONGEST_HISTORY))
     }
 
     fn backend(&self) -> Result<BackendKind, ConfigError> {

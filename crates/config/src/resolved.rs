@@ -27,6 +27,8 @@ pub struct Resolved {
     pub savepoint_dir: Option<String>,
     /// From where the job starts, if not from its own newest checkpoint.
     pub recovery: Recovery,
+    /// How much of the past the status of the job holds.
+    pub history: HistorySizes,
     /// What the author of the configuration should know; to be shown once.
     pub warnings: Vec<Warning>,
     /// Each key that somebody set, by its name of today, sorted; also those of which nothing holds.
@@ -84,6 +86,21 @@ pub struct Recovery {
     pub claim: bool,
     /// Whether state that no operator asks for is left out; false by default: then such a start is refused.
     pub ignore_unclaimed: bool,
+}
+
+/// How much of the past the status of a job holds, each from 0 to 1000.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HistorySizes {
+    /// How many checkpoints, completed and failed; 10 by default. Flink: `web.checkpoints.history`.
+    pub checkpoints: u32,
+    /// How many failures; 16 by default. Flink: `web.exception-history-size`.
+    pub failures: u32,
+}
+
+impl Default for HistorySizes {
+    fn default() -> Self {
+        Self { checkpoints: 10, failures: 16 }
+    }
 }
 
 /// When and how checkpoints are taken. One made by [`Config::resolve`](crate::Config::resolve) or [`Default`] is

@@ -28,6 +28,8 @@ pub struct LogEntry {
     pub slot: u64,
     /// The reign in which it was written.
     pub epoch: Epoch,
+    /// Tells the starts of processes apart: the same in all records of one, and by chance in no others.
+    pub process: u64,
     /// The job, as the record says.
     pub job: String,
     /// The slot of the newest completed checkpoint before this record, if there was one. It is always still there, so if
@@ -91,6 +93,13 @@ pub fn first_slot(k: u64) -> u64 {
     k.saturating_mul(names::SLOTS_PER_BOUNDARY)
 }
 
+/// The epoch in a name made by [`snapshot_name`](crate::snapshot_name): the reign in which the file was begun; `None` for any
+/// other name.
+#[must_use]
+pub fn epoch_of_snapshot(name: &str) -> Option<Epoch> {
+    names::epoch_of_snapshot(name)
+}
+
 /// Reads the object of a slot, whatever job it is of.
 ///
 /// # Errors
@@ -99,7 +108,7 @@ pub fn first_slot(k: u64) -> u64 {
 /// missing or added byte is found. [`OpenError::NewerFormat`] if a newer version wrote them.
 pub fn read_slot(name: &str, bytes: &[u8]) -> Result<LogEntry, OpenError> {
     let slot = slot_of(name).ok_or_else(|| corrupt(name, "its name is not that of a slot".to_owned()))?;
-    let Record { slot, epoch, job, newest, body, nonce: _ } = Record::decode_any(name, bytes, slot)?;
+    let Record { slot, epoch, job, newest, body, nonce } = Record::decode_any(name, bytes, slot)?;
     let kind = match body {
         Body::Claim(claim) => LogEntryKind::Claim {
             max_parallelism: claim.max_parallelism,
@@ -111,7 +120,7 @@ pub fn read_slot(name: &str, bytes: &[u8]) -> Result<LogEntry, OpenError> {
         }
         Body::Ended(outcome) => LogEntryKind::Ended(outcome),
     };
-    Ok(LogEntry { slot, epoch, job, newest, kind })
+    Ok(LogEntry { slot, epoch, process: nonce.process, job, newest, kind })
 }
 
 /// Reads the object of a boundary, whatever job it is of, and returns the job's name.
@@ -188,7 +197,8 @@ mod tests {
             (Body::Ended(Outcome::Canceled), LogEntryKind::Ended(Outcome::Canceled)),
         ];
         for (body, kind) in cases {
-            let entry = LogEntry { slot: 7, epoch: Epoch(3), job: "daily".to_owned(), newest: Some(5), kind };
+            let entry =
+                LogEntry { slot: 7, epoch: Epoch(3), process: 1, job: "daily".to_owned(), newest: Some(5), kind };
             assert_eq!(read_slot(&slot_name(7), &record(body).encode()), Ok(entry));
         }
     }

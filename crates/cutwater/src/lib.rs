@@ -29,7 +29,8 @@
 //!   `fan_out`, `union`, `rebalance`, `broadcast`, `connect`, side outputs, [`Windows`], sinks. Of your own: [`Source`],
 //!   [`Sink`], [`KeyedProcess`] and [`KeyedProcess2`] with [`States`] of every kind, each with a [`Ttl`] if wanted;
 //!   [`testing`] runs one in a test.
-//! - [`run`] and [`spawn`] with [`Options`]; [`JobHandle`] has status, checkpoints by hand, cancel.
+//! - [`run`] and [`spawn`] with [`Options`]; [`JobHandle`] has status, checkpoints by hand, cancel. [`JobStatus`] tells what
+//!   became of checkpoints and attempts; [`read_statistics`] when the job is gone.
 //! - [`Config`]: Flink's keys from `cutwater.yaml`, `config.yaml` or `flink-conf.yaml`, from code ([`Settings`], with
 //!   Flink's words) and environment.
 //! - [`file`](mod@file): CSV, JSON and line sources, plain, zstd or gzip, one file or many, also while they grow,
@@ -53,7 +54,8 @@ pub mod prelude;
 pub use cutwater_config::{CheckpointingMode, Config, ConfigError, Resolved, Settings, discover};
 pub use cutwater_coordinator::{AbortReason, CompletedCheckpoint};
 pub use cutwater_core::{
-    Attempt, CheckpointId, Epoch, KeyGroup, KeyGroupRange, KeyHash, MaxParallelism, Moment, OperatorUid, Timestamp,
+    Attempt, CheckpointId, Epoch, KeyGroup, KeyGroupRange, KeyHash, MaxParallelism, Moment, OperatorUid, SubtaskId,
+    TaskId, Timestamp,
 };
 pub use cutwater_dataflow::testing;
 pub use cutwater_dataflow::{
@@ -69,10 +71,12 @@ pub use cutwater_dataflow::{
 };
 pub use cutwater_restart::{ExponentialDelay, Strategy};
 pub use cutwater_runtime::{
-    CheckpointSummary, ClaimMode, CopyError, Failure, IgnoreUnclaimed, JobError, JobHandle, JobOutcome, JobState,
-    JobStatus, Metric, OpenCheckpointError, Options, OptionsError, RestoreError, SavepointError, StartFrom, StopMode,
-    SubtaskStatus, TakenSavepoint, UnclaimedState, copy_savepoint, delete_savepoint, open_checkpoint, read_savepoint,
-    run, spawn, stop_on_signals, store_at,
+    CheckpointCounts, CheckpointHistory, CheckpointKind, CheckpointStatistics, CheckpointStatisticsSummary,
+    CheckpointStatus, CheckpointSummary, ClaimMode, CopyError, Distribution, Failure, FailureDecision, FailurePosition,
+    FailureRecord, HistorySizes, IgnoreUnclaimed, JobError, JobHandle, JobOutcome, JobState, JobStatus, Metric,
+    OpenCheckpointError, Options, OptionsError, RestoreError, SavepointError, StartFrom, StatisticsError, StopMode,
+    StoredStatistics, SubtaskStatistics, SubtaskStatus, TakenSavepoint, UnclaimedState, copy_savepoint,
+    delete_savepoint, open_checkpoint, read_savepoint, read_statistics, run, spawn, stop_on_signals, store_at,
 };
 #[cfg(feature = "simulation")]
 pub use cutwater_simulation as simulation;
@@ -90,6 +94,11 @@ struct Readme;
 #[cfg(doctest)]
 #[doc = include_str!("../../../docs/savepoints.md")]
 struct SavepointsPage;
+
+/// Compiles and runs the code of docs/observability.md.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/observability.md")]
+struct ObservabilityPage;
 
 /// Compiles and runs the code of docs/coming-from-flink.md.
 #[cfg(doctest)]

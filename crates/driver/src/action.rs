@@ -1,4 +1,5 @@
 use std::fmt;
+use std::time::Duration;
 
 use cutwater_coordinator::{AbortReason, CheckpointError, CompletedCheckpoint, OpenError, RequestId, Token};
 use cutwater_core::{Attempt, Barrier, CheckpointId, Epoch, SubtaskId};
@@ -174,6 +175,8 @@ pub enum Action {
     Restarting {
         /// How many there were in the life of the driver, this one included.
         restarts: u32,
+        /// From the failure to the start.
+        delay: Duration,
     },
     /// How the job ended could not be recorded in the log. For the report; [`Action::Done`] follows.
     EndUnrecorded {
@@ -264,7 +267,7 @@ impl fmt::Debug for Action {
             Self::OutputUnreadable { checkpoint, error } => {
                 write!(f, "OutputUnreadable(checkpoint {checkpoint}, {error:?})")
             }
-            Self::Restarting { restarts } => write!(f, "Restarting({restarts})"),
+            Self::Restarting { restarts, delay } => write!(f, "Restarting({restarts}, after {delay:?})"),
             Self::EndUnrecorded { reason } => write!(f, "EndUnrecorded({reason})"),
             Self::Done(end) => write!(f, "Done({end:?})"),
         }

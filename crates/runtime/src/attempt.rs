@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
+use std::time::Duration;
 
 use cutwater_core::{Attempt, CheckpointId, Epoch, MaxParallelism, Moment, OperatorUid, SubtaskId, TaskId};
 use cutwater_dataflow::exec::OperatorSnapshot;
@@ -31,6 +32,8 @@ pub(crate) struct Started {
     pub(crate) handles: Handles<Command>,
     pub(crate) committers: Committers,
     pub(crate) gauges: BTreeMap<SubtaskId, Arc<Gauges>>,
+    /// How long it took to build and fill each subtask, in order.
+    pub(crate) took: Vec<Duration>,
 }
 
 /// What it takes to start an attempt, on a thread that may block.
@@ -73,6 +76,7 @@ impl Start {
             ignored: &self.options.ignore_unclaimed,
             foreign: self.foreign,
             chains: &self.uploader.chains,
+            clock: self.clock,
         };
         // The claim is ours: what writers of a killed process left half done is nobody's any more.
         if self.attempt == Attempt(1)
@@ -100,7 +104,7 @@ impl Start {
         for (operator, committer) in &mut committers {
             committer.sweep().map_err(|error| self.failed(operator, error))?;
         }
-        let cores = build.all()?;
+        let (cores, took) = build.all()?;
         let mut gauges = BTreeMap::new();
         let hosted = cores.into_iter().map(|core| {
             let own = Arc::new(Gauges { watermark: AtomicI64::new(i64::MIN), ..Gauges::default() });
@@ -128,7 +132,7 @@ impl Start {
             move |panic| drop(events.send(Event::HostPanicked(attempt, Failure::Host(panic.into())))),
         )?;
         drop(self.uploader.handles.set(handles.clone()));
-        Ok(Started { incarnation, handles, committers, gauges })
+        Ok(Started { incarnation, handles, committers, gauges, took })
     }
 
     fn failed(&self, operator: &OperatorUid, error: cutwater_dataflow::UserError) -> Failure {

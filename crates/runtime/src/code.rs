@@ -4,6 +4,7 @@ use crate::error::{Failure, JobError, RestoreError};
 use crate::open::OpenCheckpointError;
 use crate::place::OptionsError;
 use crate::savepoint::{CopyError, SavepointError};
+use crate::statistics::StatisticsError;
 
 impl JobError {
     /// The code of this kind of error, or of the one behind it, under which docs/errors.md says what to do. It never changes
@@ -112,6 +113,18 @@ impl OpenCheckpointError {
             Self::Part { .. } => "OPN0004",
             Self::Name { .. } => "OPN0005",
             Self::Store(_) => "OPN0006",
+        }
+    }
+}
+
+impl StatisticsError {
+    /// The code of this kind of error, under which docs/errors.md says what to do. It never changes its meaning.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Damaged { .. } => "STA0001",
+            Self::NewerFormat { .. } => "STA0002",
+            Self::Store(_) => "STA0003",
         }
     }
 }

@@ -20,16 +20,22 @@ use tokio::sync::oneshot;
 use crate::attempt::{Committers, Start, Started, commit};
 use crate::clock::Clock;
 use crate::error::{Failure, JobError};
+use crate::failures::{FailureDecision, FailureHistory, FailureRecord};
 use crate::host::{Handles, Incarnation, guarded};
 use crate::hosted::{Command, Report};
 use crate::job::{ClaimMode, JobOutcome, Options};
 use crate::restore::{RestorePoint, new_operators};
 use crate::savepoint::{SavepointError, TakenSavepoint};
+use crate::spans;
+use crate::statistics::{StatisticsError, StoredStatistics};
 use crate::status::{CheckpointSummary, JobState, Shared, Watched};
 use crate::upload::{Uploader, chain};
 
 mod savepoints;
+mod statistics;
 mod store;
+
+use statistics::Recorder;
 
 /// How long worker threads may take to end before they are left behind.
 const JOIN_DEADLINE: Duration = Duration::from_secs(30);
@@ -78,6 +84,8 @@ pub(crate) enum Event {
     /// Stop, after draining or not.
     Stop(Box<AnswerSavepoint>, bool),
     Copied(RequestId, Result<Savepoint, SavepointError>),
+    StatisticsRead(Box<Result<Option<StoredStatistics>, StatisticsError>>),
+    StatisticsWritten(Result<(), String>),
     Tidied,
     Cancel,
 }
@@ -103,7 +111,10 @@ pub(crate) struct Shell {
     driver: Driver,
     max_parallelism: MaxParallelism,
     running: Option<Running>,
-    triggered: Option<(CheckpointId, Moment)>,
+    recorder: Recorder,
+    failures: FailureHistory,
+    /// Tells of the restore that is under way.
+    restoring: Option<tracing::Span>,
     answers: BTreeMap<RequestId, Answer>,
     /// What ended the last attempt.
     failure: Option<Arc<Failure>>,
@@ -128,6 +139,7 @@ impl Shell {
     ) -> Self {
         let max_parallelism = options.max_parallelism.unwrap_or_default();
         let claimed = options.claim == ClaimMode::Claim && foreign.is_some();
+        let history = options.history;
         let driver = Driver::new(DriverSettings {
             checkpointing: options.checkpointing.clone(),
             job: Job { name: graph.name().to_owned(), max_parallelism },
@@ -148,7 +160,9 @@ impl Shell {
             shared,
             max_parallelism,
             running: None,
-            triggered: None,
+            recorder: Recorder::new(history.checkpoints),
+            failures: FailureHistory::new(history.failures),
+            restoring: None,
             answers: BTreeMap::new(),
             failure: None,
             from: None,
@@ -171,10 +185,12 @@ impl Shell {
             while let Some(action) = self.driver.poll_action() {
                 self.perform(action, &reports);
             }
-            if let Some(result) = self.done.take_if(|_| self.tidying == 0) {
+            self.keep_statistics();
+            let keeping = &self.recorder.keeping;
+            if let Some(result) = self.done.take_if(|_| self.tidying == 0 && !keeping.is_busy(self.clock.now())) {
                 return result;
             }
-            let deadline = self.driver.next_deadline();
+            let deadline = [self.driver.next_deadline(), keeping.next_deadline()].into_iter().flatten().min();
             let sleep = async {
                 match deadline {
                     Some(moment) => tokio::time::sleep_until(self.clock.instant(moment).into()).await,
@@ -216,6 +232,7 @@ impl Shell {
             Event::Listed(token, result) => self.driver.handle_listed(now, token, result),
             Event::Started(attempt, Ok(started)) => self.handle_started(now, attempt, *started),
             Event::Started(attempt, Err(failure)) => {
+                self.end_restore(Err(&chain(&failure)));
                 self.fail(failure, |driver, class| driver.handle_started(now, attempt, Err(class)));
             }
             Event::Stopped(attempt, result) => {
@@ -250,13 +267,16 @@ impl Shell {
                 self.request(Answer::Savepoint(answer), |driver| driver.handle_stop(now, drain, copy));
             }
             Event::Copied(request, result) => self.copied(now, request, result),
+            Event::StatisticsRead(read) => self.statistics_read(*read),
+            Event::StatisticsWritten(written) => self.statistics_written(&written),
             Event::Tidied => self.tidying -= 1,
             Event::Cancel => self.driver.handle_cancel(now),
         }
     }
 
     fn handle_started(&mut self, now: Moment, attempt: Attempt, started: Started) {
-        let Started { incarnation, handles, committers, gauges } = started;
+        let Started { incarnation, handles, committers, gauges, took } = started;
+        self.end_restore(Ok(&took));
         let task = |subtask: &SubtaskId| &self.graph.tasks()[subtask.task.0 as usize];
         let watched = gauges.into_iter().map(|(subtask, gauges)| Watched {
             subtask,
@@ -277,9 +297,10 @@ impl Shell {
         let now = self.clock.now();
         match report {
             Report::Acked { attempt, checkpoint, mut snapshot, cut_at } => {
-                if let Some((_, started)) = self.triggered.filter(|(triggered, _)| *triggered == checkpoint) {
-                    snapshot.phases.start_delay = cut_at.since(started).saturating_sub(snapshot.phases.alignment);
+                if let Some(triggered) = self.recorder.triggered(checkpoint) {
+                    snapshot.phases.start_delay = cut_at.since(triggered).saturating_sub(snapshot.phases.alignment);
                 }
+                self.part_done(attempt, checkpoint, &snapshot);
                 self.driver.set_wall_clock(now, Clock::unix_ms());
                 self.driver.handle_ack(now, attempt, checkpoint, *snapshot);
             }
@@ -319,16 +340,36 @@ impl Shell {
     fn keep(&mut self, failure: Failure) {
         let attempt = self.driver.attempt();
         tracing::warn!(job = self.graph.name(), %attempt, "attempt failed: {}", chain(&failure));
+        self.failures.add(FailureRecord::of(&failure, Clock::unix_ms(), self.driver.epoch(), attempt));
         self.shared.update(|status| {
             status.state = JobState::Restarting;
             status.last_failure = Some(chain(&failure));
+            status.failures = self.failures.records();
         });
         self.failure = Some(Arc::new(failure));
     }
 
+    /// What the restart strategy says to the newest failure.
+    fn decided(&mut self, decision: FailureDecision) {
+        self.failures.decided(decision);
+        self.shared.update(|status| status.failures = self.failures.records());
+    }
+
+    /// The attempt that was to restore runs, or does not.
+    fn end_restore(&mut self, ended: Result<&[Duration], &str>) {
+        let Some(span) = self.restoring.take() else { return };
+        spans::end_restore(&span, ended, Clock::unix_ms());
+        if ended.is_ok() {
+            self.record_restored();
+        }
+    }
+
     fn perform(&mut self, action: Action, reports: &UnboundedSender<Report>) {
         match action {
-            Action::Create { token, name, bytes } => self.create(token, name, bytes),
+            Action::Create { token, name, bytes } => {
+                self.recorder.recording(&name, &bytes);
+                self.create(token, name, bytes);
+            }
             Action::Read { token, name, limit } => self.read(token, name, limit),
             Action::Delete { token, names } => self.delete(token, names),
             Action::List { token, prefix } => self.list(token, prefix),
@@ -352,7 +393,10 @@ impl Shell {
             Action::OutputUnreadable { checkpoint, error } => {
                 self.keep(Failure::Restore { checkpoint, source: error.into() });
             }
-            Action::Restarting { restarts } => self.shared.update(|status| status.restarts = restarts),
+            Action::Restarting { restarts, delay } => {
+                self.shared.update(|status| status.restarts = restarts);
+                self.decided(FailureDecision::Restart { after: delay });
+            }
             Action::EndUnrecorded { reason } => {
                 tracing::warn!(job = self.graph.name(), "the end of the job could not be recorded: {reason}");
             }
@@ -383,6 +427,8 @@ impl Shell {
             RestorePoint { checkpoint: *checkpoint, store: Arc::clone(store) }
         });
         let restored = point.as_ref().map(|point| point.checkpoint.checkpoint);
+        let span = |point| spans::restore(self.graph.name(), epoch, attempt, point, Clock::unix_ms());
+        self.restoring = point.as_ref().map(span);
         let new: Vec<_> = point.as_ref().map(|point| new_operators(&self.graph, &point.checkpoint)).unwrap_or_default();
         for operator in &new {
             tracing::info!(job = self.graph.name(), "{operator} starts empty: the checkpoint has nothing of it");
@@ -451,9 +497,7 @@ impl Shell {
     }
 
     fn trigger(&mut self, barrier: Barrier, subtasks: &[SubtaskId], hold: bool) {
-        if self.triggered.is_none_or(|(checkpoint, _)| checkpoint != barrier.checkpoint) {
-            self.triggered = Some((barrier.checkpoint, self.clock.now()));
-        }
+        self.begun(barrier);
         for subtask in subtasks {
             self.send(*subtask, Command::Trigger { barrier, hold });
         }
@@ -495,6 +539,7 @@ impl Shell {
     }
 
     fn completed(&mut self, checkpoint: &CompletedCheckpoint, requests: Vec<RequestId>) {
+        self.record_completed(checkpoint, &requests);
         let subtasks = || checkpoint.tasks.iter().flat_map(|task| &task.subtasks);
         let summary = CheckpointSummary {
             checkpoint: checkpoint.checkpoint,
@@ -520,6 +565,7 @@ impl Shell {
     fn aborted(&mut self, checkpoint: CheckpointId, reason: &AbortReason, requests: Vec<RequestId>) {
         let text = chain(reason);
         tracing::warn!(job = self.graph.name(), %checkpoint, "checkpoint aborted: {text}");
+        self.record_failed(checkpoint, reason, &requests);
         self.shared.update(|status| {
             status.failed_checkpoints += 1;
             status.last_checkpoint_failure = Some(format!("checkpoint {checkpoint}: {text}"));
@@ -537,6 +583,8 @@ impl Shell {
 
     fn end(&mut self, end: End) {
         let job = self.job();
+        let ours = !matches!(end, End::AlreadyFinished { .. } | End::Superseded { .. } | End::Refused(_));
+        self.recorder.keeping.finish(self.clock.now(), ours);
         let (state, result) = match end {
             End::Finished => {
                 self.stopped(); // one that was to stop has come to its end instead
@@ -549,6 +597,7 @@ impl Shell {
                 (JobState::Finished, Ok(JobOutcome::Stopped { savepoint }))
             }
             End::GaveUp { restarts, reason: gave_up } => {
+                self.decided(FailureDecision::GaveUp { reason: gave_up });
                 let source = self.failure.clone().expect("the driver said which failure ended the attempt");
                 (JobState::Failed, Err(JobError::Failed { job, restarts, gave_up, source }))
             }

@@ -4,7 +4,7 @@ use std::num::{NonZeroU32, NonZeroUsize};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
-use cutwater_config::{BackendKind, CheckpointingMode, Resolved, RestartSettings};
+use cutwater_config::{BackendKind, CheckpointingMode, HistorySizes, Resolved, RestartSettings};
 use cutwater_coordinator::{AbortReason, CompletedCheckpoint, RestoreFrom, Settings};
 use cutwater_core::{MaxParallelism, OperatorUid};
 use cutwater_dataflow::JobGraph;
@@ -61,6 +61,8 @@ pub struct Options {
     pub ignore_unclaimed: IgnoreUnclaimed,
     /// Who owns the savepoint that the job starts from; the user unless set.
     pub claim: ClaimMode,
+    /// How many checkpoints and failures the status holds; 10 and 16 unless set.
+    pub history: HistorySizes,
 }
 
 /// Of which operators that a checkpoint has and the job lacks the state may be dropped when the job starts from it. Until
@@ -131,6 +133,7 @@ impl Options {
             savepoints: None,
             ignore_unclaimed: IgnoreUnclaimed::No,
             claim: ClaimMode::NoClaim,
+            history: HistorySizes::default(),
         }
     }
 
@@ -178,6 +181,7 @@ impl Options {
         options.claim = if config.recovery.claim { ClaimMode::Claim } else { ClaimMode::NoClaim };
         options.ignore_unclaimed =
             if config.recovery.ignore_unclaimed { IgnoreUnclaimed::All } else { IgnoreUnclaimed::No };
+        options.history = config.history;
         if let Some(folder) = &config.checkpoint_dir {
             options.store = Some(store_at(folder)?);
         }

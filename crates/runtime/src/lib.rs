@@ -24,6 +24,8 @@
 //!
 //! - [`Options`] from code or configuration; [`store_at`] makes a store of a path or URL.
 //! - [`JobHandle`], [`JobStatus`]: a job in the hands of the program that embeds it; [`Metric`]: its figures, to export.
+//! - [`CheckpointHistory`], [`FailureRecord`]: what became of its checkpoints and attempts; [`read_statistics`] reads the
+//!   former when the job is gone. `tracing` spans `checkpoint` and `restore` say the same as it happens.
 //! - [`Failure`] and [`JobError`]: what an attempt and a job can die of. The program that embeds never dies of a job.
 //! - [`host`]: the threads, channels and credits below, behind one seam.
 //!
@@ -36,6 +38,7 @@ mod clock;
 mod code;
 mod driver;
 mod error;
+mod failures;
 pub mod host;
 mod hosted;
 mod job;
@@ -45,15 +48,24 @@ mod place;
 mod restore;
 mod savepoint;
 mod signals;
+mod spans;
+mod statistics;
 mod status;
 mod upload;
 
 pub use clock::Clock;
+pub use cutwater_config::HistorySizes;
 pub use error::{Failure, JobError, RestoreError, UnclaimedState};
+pub use failures::{FailureDecision, FailurePosition, FailureRecord};
 pub use job::{ClaimMode, IgnoreUnclaimed, JobHandle, JobOutcome, Options, StartFrom, StopMode, run, spawn};
 pub use metrics::Metric;
 pub use open::{OpenCheckpointError, open_checkpoint};
 pub use place::{OptionsError, job_folder, store_at};
 pub use savepoint::{CopyError, SavepointError, TakenSavepoint, copy_savepoint, delete_savepoint, read_savepoint};
 pub use signals::stop_on_signals;
+pub use statistics::{
+    CheckpointCounts, CheckpointHistory, CheckpointKind, CheckpointStatistics, CheckpointStatisticsSummary,
+    CheckpointStatus, Distribution, StatisticsError, StoredStatistics, SubtaskStatistics, is_statistics_name,
+    read_statistics,
+};
 pub use status::{CheckpointSummary, JobState, JobStatus, SubtaskStatus};

@@ -58,6 +58,8 @@ fn metrics(status: &JobStatus) -> Vec<Metric> {
     of_job("number_of_failed_checkpoints", true, Some(status.failed_checkpoints as f64));
     let total = status.completed_checkpoints + status.failed_checkpoints;
     of_job("total_number_of_checkpoints", true, Some(total as f64));
+    let in_progress = status.checkpoints.counts().in_progress;
+    of_job("number_of_in_progress_checkpoints", false, Some(in_progress as f64));
     of_job("last_completed_checkpoint_id", false, last.map(|last| last.checkpoint.0 as f64));
     of_job("last_checkpoint_size", false, last.map(|last| last.bytes as f64));
     of_job("last_checkpoint_duration", false, last.map(|last| ms(last.duration)));

@@ -5,6 +5,7 @@ use std::hint::black_box;
 use std::io;
 use std::sync::mpsc::{channel, sync_channel};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use cutwater_coordinator::{CompletedCheckpoint, FileRef, checkpoint_of_snapshot};
 use cutwater_core::{Attempt, Epoch, MaxParallelism, OperatorUid, SubtaskId};
@@ -14,6 +15,7 @@ use cutwater_state::{Block, BlockKind, StateError};
 use cutwater_storage::{ObjectName, ObjectReader, Store};
 use cutwater_task::{Cause, RestoredBase, TaskCore, TaskError, TaskSettings, TaskSnapshot, TaskStart};
 
+use crate::clock::Clock;
 use crate::error::{Failure, RestoreError, UnclaimedState, check_parallelism};
 use crate::host::guarded;
 use crate::job::IgnoreUnclaimed;
@@ -39,6 +41,7 @@ pub(crate) struct Build<'a> {
     pub(crate) foreign: bool,
     /// Where to note what snapshots may build on.
     pub(crate) chains: &'a Mutex<Chains>,
+    pub(crate) clock: Clock,
 }
 
 /// Checks, before anything is published or restored, that the checkpoint is one of this job.
@@ -87,8 +90,8 @@ fn bytes_of(point: &RestorePoint, operator: &OperatorUid) -> Result<u64, Restore
 }
 
 impl Build<'_> {
-    /// All subtasks, in order. Their state is restored side by side.
-    pub(crate) fn all(&self) -> Result<Vec<TaskCore>, Failure> {
+    /// All subtasks, in order, and how long each took. Their state is restored side by side.
+    pub(crate) fn all(&self) -> Result<(Vec<TaskCore>, Vec<Duration>), Failure> {
         let subtasks: Vec<_> = self
             .graph
             .tasks()
@@ -96,17 +99,23 @@ impl Build<'_> {
             .flat_map(|task| (0..task.parallelism(self.parallelism)).map(|index| SubtaskId { task: task.task, index }))
             .collect();
         let threads = std::thread::available_parallelism().map_or(2, usize::from).max(2);
-        let mut cores = Vec::with_capacity(subtasks.len());
+        let (mut cores, mut took) = (Vec::with_capacity(subtasks.len()), Vec::with_capacity(subtasks.len()));
         for some in subtasks.chunks(threads) {
             let built: Vec<_> = std::thread::scope(|scope| {
-                let running: Vec<_> = some.iter().map(|subtask| scope.spawn(|| self.guarded(*subtask))).collect();
+                let build = |subtask| {
+                    let begun = self.clock.now();
+                    (self.guarded(subtask), self.clock.now().since(begun))
+                };
+                let running: Vec<_> = some.iter().map(|subtask| scope.spawn(move || build(*subtask))).collect();
                 running.into_iter().map(std::thread::ScopedJoinHandle::join).collect()
             });
-            for core in built {
-                cores.push(core.expect("panics were caught inside")?);
+            for built in built {
+                let (core, duration) = built.expect("panics were caught inside");
+                cores.push(core?);
+                took.push(duration);
             }
         }
-        Ok(cores)
+        Ok((cores, took))
     }
 
     /// Builds one subtask; a panic of user code becomes a failure of the attempt.

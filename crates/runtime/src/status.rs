@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use cutwater_core::{Attempt, CheckpointId, Epoch, OperatorUid, SubtaskId, Timestamp};
 
+use crate::failures::FailureRecord;
 use crate::hosted::Gauges;
+use crate::statistics::CheckpointHistory;
 
 /// What a job does, at one moment.
 #[derive(Clone, Debug)]
@@ -21,6 +23,9 @@ pub struct JobStatus {
     pub restarts: u32,
     /// Why it failed last, if it did.
     pub last_failure: Option<String>,
+    /// The failures of this process that ended an attempt, newest first: at most as many as `web.exception-history-size`
+    /// says, 16 unless set.
+    pub failures: Vec<Arc<FailureRecord>>,
     /// The checkpoint that the attempt started from.
     pub restored: Option<CheckpointId>,
     /// The operators that started empty, since that checkpoint has nothing of them.
@@ -33,6 +38,9 @@ pub struct JobStatus {
     pub failed_checkpoints: u64,
     /// Why the last one failed.
     pub last_checkpoint_failure: Option<String>,
+    /// The newest checkpoints, completed and failed, also those of earlier processes: at most as many as
+    /// `web.checkpoints.history` says, 10 unless set.
+    pub checkpoints: Arc<CheckpointHistory>,
     /// Records read by the sources, in this attempt.
     pub records_in: u64,
     /// What the subtasks of the attempt do, in order; empty before the first runs.
@@ -102,12 +110,14 @@ impl JobStatus {
             attempt: None,
             restarts: 0,
             last_failure: None,
+            failures: Vec::new(),
             restored: None,
             new_operators: Vec::new(),
             last_checkpoint: None,
             completed_checkpoints: 0,
             failed_checkpoints: 0,
             last_checkpoint_failure: None,
+            checkpoints: Arc::default(),
             records_in: 0,
             subtasks: Vec::new(),
         }

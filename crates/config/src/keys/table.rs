@@ -520,11 +520,21 @@ pub(crate) static KEYS: &[Key] = &[
         description: "State changes in a log of their own between checkpoints.",
     },
     Key {
+        name: "web.checkpoints.history",
+        kind: Kind::Integer,
+        default: Some("10"),
+        old: &["jobmanager.web.checkpoints.history"],
+        support: Support::Built,
+        description: "How many of the newest checkpoints, completed and failed, the status of a job and the statistics \
+            beside its checkpoints hold; 0 to 1000, and more is taken as 1000. More: a longer past to compare with, \
+            more to write.",
+    },
+    Key {
         name: "web.exception-history-size",
         kind: Kind::Integer,
         default: Some("16"),
         old: &[],
-        support: Support::NoMeaning,
-        description: "How many failures Flink's web page shows. Cutwater reports each one as it happens.",
+        support: Support::Built,
+        description: "How many of the newest failures the status of a job holds; 0 to 1000, and more is taken as 1000.",
     },
 ];

@@ -619,3 +619,20 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_history_is_bounded() {
+    let history = |checkpoints: &str| flags(&[("web.checkpoints.history", checkpoints)]);
+    let cases =
+        [("none", "0", 0, 0), ("some", "7", 7, 0), ("the most", "1000", 1000, 0), ("too many", "1001", 1000, 1)];
+    for (name, value, expected, warnings) in cases {
+        let resolved = history(value).unwrap();
+        assert_eq!(resolved.history, HistorySizes { checkpoints: expected, failures: 16 }, "{name}");
+        assert_eq!(resolved.warnings.len(), warnings, "{name}");
+    }
+    for value in ["-1", "ten", "1.5", "2147483648"] {
+        assert_eq!(history(value).unwrap_err().code(), "CFG0006", "{value}");
+    }
+    let unset = flags(&[]).unwrap().history;
+    assert_eq!((unset, HistorySizes { checkpoints: 10, failures: 16 }), (HistorySizes::default(), unset), "Flink's");
+}

@@ -77,6 +77,7 @@ mod tests {
             ("the folder", "chk/"),
             ("another folder", "old/0000000001-0000000009-0002-00000-000003.snap"),
             ("below another folder", "x/chk/0000000001-0000000009-0002-00000-000003.snap"),
+            ("statistics beside it", "statistics/00000000000000000001-00000000000000000009.json"),
             ("another kind", "chk/0000000001-0000000009-0002-00000-000003.tmp"),
             ("something behind it", "chk/0000000001-0000000009-0002-00000-000003.snap.bak"),
             ("too few zeros", "chk/1-9-2-0-3.snap"),

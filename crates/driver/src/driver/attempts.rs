@@ -152,7 +152,7 @@ impl Driver {
     pub(super) fn on_restarter(&mut self, action: cutwater_restart::Action) {
         use cutwater_restart::Action as Said;
         match action {
-            Said::Restart { attempt: restarts, .. } => self.act(Action::Restarting { restarts }),
+            Said::Restart { attempt: restarts, delay, at: _ } => self.act(Action::Restarting { restarts, delay }),
             Said::Merged { .. } => {}
             Said::Start { .. } => {
                 if let Phase::Between(between) = &mut self.phase {

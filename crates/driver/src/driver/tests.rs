@@ -286,7 +286,7 @@ impl Rig {
             Action::RequestFailed { requests, reason } => format!("failed {}: {reason}", ids(&requests)),
             Action::CheckpointsFailed(error) => error.to_string(),
             Action::OutputUnreadable { checkpoint, .. } => format!("unreadable output of {checkpoint}"),
-            Action::Restarting { restarts } => format!("restart {restarts} is scheduled"),
+            Action::Restarting { restarts, .. } => format!("restart {restarts} is scheduled"),
             Action::EndUnrecorded { reason } => format!("unrecorded: {reason}"),
             Action::Done(end) => {
                 assert!(self.driver.is_ending() && self.driver.next_deadline().is_none());

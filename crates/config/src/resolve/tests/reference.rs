@@ -93,7 +93,8 @@ static REFERENCE: &[Row] = &[
     row("restart-strategy.fixed-delay.delay", Honoured, "7 s", Some("1 s"), &[]),
     row("restart-strategy.type", Honoured, "fixed-delay", None, &["restart-strategy"]),
     row("scheduler-mode", Refused, "reactive", None, &[]),
-    row("web.exception-history-size", Warned, "7", Some("16"), &[]),
+    row("web.checkpoints.history", Honoured, "7", Some("10"), &["jobmanager.web.checkpoints.history"]),
+    row("web.exception-history-size", Honoured, "7", Some("16"), &[]),
 ];
 
 /// What a key needs beside it to be read at all.
