@@ -10,7 +10,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::ensure;
 use cutwater::state::{Table, TableSpec, hash_key};
-use cutwater::{Job, JobGraph, KeyedProcess, MaxParallelism, OperatorUid, ProcessContext, Timestamp, UserError};
+use cutwater::{
+    DeltaLimits, Job, JobGraph, KeyedProcess, MaxParallelism, OperatorUid, ProcessContext, Timestamp, UserError,
+};
 use serde_json::json;
 
 use crate::histogram::Histogram;
@@ -35,6 +37,9 @@ pub(crate) struct KeyedCount {
     /// From one checkpoint to the next, such as `1s` or `200ms`.
     #[arg(long, default_value = "1s", value_parser = duration)]
     interval: Duration,
+    /// Take checkpoints of what has changed only, beside a job without any that notes no changes.
+    #[arg(long)]
+    incremental: bool,
     /// Where to put the folder of checkpoints.
     #[arg(long)]
     checkpoints: Option<PathBuf>,
@@ -240,6 +245,42 @@ impl Bare {
     }
 }
 
+/// A job with all keys in its state.
+struct Subject {
+    job: Running,
+    gate: Arc<Gate>,
+    meter: Arc<Meter>,
+    _folder: Folder,
+}
+
+impl Subject {
+    fn new(arguments: &KeyedCount, incremental: bool) -> anyhow::Result<Self> {
+        let folder = Folder::below(arguments.checkpoints.as_deref())?;
+        let meter = Arc::new(Meter {
+            counted: AtomicU64::new(0),
+            snapshot: AtomicBool::new(false),
+            measuring: AtomicBool::new(false),
+            batches: [Histogram::new(), Histogram::new()],
+            on_core: [Histogram::new(), Histogram::new()],
+        });
+        let gate = Arc::new(Gate::default());
+        let graph = graph(arguments.keys.get(), &gate, &meter)?;
+        let mut options = options(arguments.parallelism, folder.path());
+        options.task.deltas = incremental.then(DeltaLimits::default);
+        let job = Running::spawn(graph, options)?;
+        let splits = u64::from(arguments.parallelism.get());
+        job.wait_for("all keys", Duration::from_millis(1), |_| gate.filled() == splits)?;
+        Ok(Self { job, gate, meter, _folder: folder })
+    }
+
+    /// Lets what is under way come to its end.
+    fn rest(&self) {
+        self.gate.set_open(false);
+        self.meter.measuring.store(false, Ordering::Relaxed);
+        clock::pause(DRAIN);
+    }
+}
+
 /// All that is measured.
 #[derive(Default)]
 struct Windows {
@@ -252,40 +293,36 @@ struct Windows {
 
 impl KeyedCount {
     pub(crate) fn run(&self, machine: Machine) -> anyhow::Result<Report> {
-        let folder = Folder::below(self.checkpoints.as_deref())?;
-        let meter = Arc::new(Meter {
-            counted: AtomicU64::new(0),
-            snapshot: AtomicBool::new(false),
-            measuring: AtomicBool::new(false),
-            batches: [Histogram::new(), Histogram::new()],
-            on_core: [Histogram::new(), Histogram::new()],
-        });
-        let gate = Arc::new(Gate::default());
-        let graph = graph(self.keys.get(), &gate, &meter)?;
-        let job = Running::spawn(graph, options(self.parallelism, folder.path()))?;
-        let splits = u64::from(self.parallelism.get());
-        job.wait_for("all keys", Duration::from_millis(1), |_| gate.filled() == splits)?;
+        let subject = Subject::new(self, self.incremental)?;
+        // What it is compared with: the same job between its checkpoints, or one that notes no changes.
+        let plain = if self.incremental { Some(Subject::new(self, false)?) } else { None };
+        let (splits, meter) = (u64::from(self.parallelism.get()), &subject.meter);
         let mut bare = Bare::new(self.keys.get())?;
         let window = self.interval * CHECKPOINTS_A_WINDOW;
         let rounds = (self.seconds / (2.0 * window.as_secs_f64())).round().clamp(3.0, 1e6) as u32;
         let mut windows = Windows::default();
         for round in 0..rounds {
             bare.window().map(|seen| windows.bare.push(seen))?;
-            gate.set_open(true);
-            clock::pause(DRAIN); // caches and queues fill
+            let mut open: Option<&Subject> = None;
             // Whichever comes first has another part of the noise: they take turns.
             for with in [round % 2 == 0, round % 2 != 0] {
-                self.window(&job, &meter, with, &mut windows)?;
+                let next = plain.as_ref().filter(|_| !with).unwrap_or(&subject);
+                if open.is_none_or(|open| !std::ptr::eq(open, next)) {
+                    open.iter().for_each(|open| open.rest());
+                    next.gate.set_open(true);
+                    clock::pause(DRAIN); // caches and queues fill
+                    open = Some(next);
+                }
+                self.window(&next.job, &next.meter, with, &mut windows)?;
             }
-            gate.set_open(false);
-            meter.measuring.store(false, Ordering::Relaxed);
-            clock::pause(DRAIN);
+            open.iter().for_each(|open| open.rest());
         }
+        let job = subject.job;
         let (read, counted) = (job.handle().status().records_in, meter.counted.load(Ordering::Relaxed));
         let rest = splits * BATCH as u64;
         ensure!(read >= counted && read - counted < rest, "{read} records read, {counted} summed: some were lost");
         job.cancel()?;
-        Ok(self.report(machine, &windows, &meter, rounds))
+        Ok(self.report(machine, &windows, meter, rounds))
     }
 
     fn window(&self, job: &Running, meter: &Meter, with: bool, windows: &mut Windows) -> anyhow::Result<()> {
@@ -318,6 +355,7 @@ impl KeyedCount {
             "keys": self.keys,
             "parallelism": self.parallelism,
             "interval_ms": ms(self.interval),
+            "incremental": self.incremental,
             "rounds": rounds,
             "window_ms": ms(self.interval * CHECKPOINTS_A_WINDOW),
         });

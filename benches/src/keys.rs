@@ -22,11 +22,18 @@ pub(crate) struct Gate {
     /// Whether records flow once all keys have been seen.
     open: AtomicBool,
     filled: AtomicU64,
+    /// How many keys, all different, each split may have touched in bursts.
+    burst: AtomicU64,
 }
 
 impl Gate {
     pub(crate) fn set_open(&self, open: bool) {
         self.open.store(open, Ordering::Relaxed);
+    }
+
+    /// Lets each split touch so many further keys, none of them twice, spread over all of them. Behind a closed gate.
+    pub(crate) fn burst(&self, keys_each: u64) {
+        self.burst.fetch_add(keys_each, Ordering::Relaxed);
     }
 
     /// How many splits of an attempt that began at nothing have emitted all their keys.
@@ -77,6 +84,7 @@ impl Source for Keys {
             step,
             share: self.keys.saturating_sub(first).div_ceil(step),
             emitted: position.copied().unwrap_or(0),
+            touched: 0,
         })
     }
 }
@@ -89,7 +97,12 @@ pub(crate) struct KeysReader {
     step: u64,
     share: u64,
     emitted: u64,
+    /// In bursts.
+    touched: u64,
 }
+
+/// Keys that follow each other in a burst are so far apart: a prime, so that none comes twice.
+const STRIDE: u64 = 2_654_435_761;
 
 impl SplitReader for KeysReader {
     type Record = u64;
@@ -104,6 +117,15 @@ impl SplitReader for KeysReader {
             }
             if self.emitted == self.share {
                 self.gate.filled.fetch_add(1, Ordering::Relaxed);
+            }
+            return Ok(ReadStatus::More);
+        }
+        let burst = self.gate.burst.load(Ordering::Relaxed);
+        if self.touched < burst {
+            for _ in 0..room.min(burst - self.touched) {
+                let at = u128::from(self.first + self.touched * self.step) * u128::from(STRIDE);
+                out.emit(record_of((at % u128::from(self.keys)) as u64, self.keys));
+                self.touched += 1;
             }
             return Ok(ReadStatus::More);
         }
@@ -130,6 +152,26 @@ mod tests {
     fn splitmix64_is_the_published_sequence() {
         let found = [0, 1, 2].map(|at| splitmix64(1_234_567, at));
         assert_eq!(found, [6_457_827_717_110_365_317, 3_203_168_211_198_807_973, 9_817_491_932_198_370_423]);
+    }
+
+    #[test]
+    fn a_burst_touches_no_key_twice() {
+        let (keys, parallelism) = (10_007, 3);
+        let gate = Arc::new(Gate::default());
+        let source = Keys { keys, gate: Arc::clone(&gate) };
+        let mut readers: Vec<_> =
+            source.splits(parallelism).unwrap().iter().map(|split| source.open(split, Some(&keys)).unwrap()).collect();
+        let mut seen = std::collections::BTreeSet::new();
+        for round in 1..=3 {
+            gate.burst(1_000);
+            for reader in &mut readers {
+                let mut out = SourceOutput::new(300);
+                while reader.read(&mut out).unwrap() == ReadStatus::More {
+                    seen.extend(out.take().into_iter().map(|(_, record)| key_of(record, keys)));
+                }
+            }
+            assert_eq!(seen.len(), round * 3_000);
+        }
     }
 
     #[test]

@@ -5,6 +5,7 @@
 
 mod blobs;
 mod clock;
+mod deltas;
 mod histogram;
 mod job;
 mod keyed_count;
@@ -47,6 +48,8 @@ enum Case {
     Restore(restore::Restore),
     /// From a panic to the next output.
     Recovery(recovery::Recovery),
+    /// Checkpoints of a large state of which a part has changed, and a start from a chain of them, beside a full one.
+    Deltas(deltas::Deltas),
 }
 
 fn main() -> anyhow::Result<()> {
@@ -57,6 +60,7 @@ fn main() -> anyhow::Result<()> {
         Case::Snapshot(case) => case.run(machine)?,
         Case::Restore(case) => case.run(machine)?,
         Case::Recovery(case) => case.run(machine)?,
+        Case::Deltas(case) => case.run(machine)?,
     };
     report.print(json)
 }

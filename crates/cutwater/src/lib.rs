@@ -80,6 +80,7 @@ pub use cutwater_runtime::{
 };
 #[cfg(feature = "simulation")]
 pub use cutwater_simulation as simulation;
+pub use cutwater_task::{DeltaLimits, TaskSettings};
 pub use {
     cutwater_coordinator as coordinator, cutwater_file as file, cutwater_memory as memory, cutwater_state as state,
     cutwater_storage as storage,
