@@ -1,12 +1,16 @@
+use std::hint::black_box;
+
 use cutwater_core::{KeyGroup, KeyGroupRange, KeyHash};
 
 use super::shard::{Entry, Shard};
-use super::{FULL_SLOTS, NAME_REST, Store};
+use super::{FULL_SLOTS, NAME_REST, Place, Store};
 use crate::block::read_entries;
 use crate::{Block, BlockKind, StateError, codec_of};
 
 /// A shard made beforehand gets at most so many entries on average, so that hardly one has to split.
 const RESERVED_ENTRIES: u64 = FULL_SLOTS as u64 * 5 / 8;
+/// So many changed entries are looked up together.
+const TOGETHER: usize = 128;
 /// No more shards than this are made beforehand: the number of entries comes from a file.
 const MAX_RESERVED_DEPTH: u32 = 18;
 
@@ -47,7 +51,8 @@ impl<E: Entry> Store<E> {
         let own = self.spec.key_groups;
         let range = KeyGroupRange { first: groups.first.max(own.first), last: groups.last.min(own.last) };
         let second = if block.kind == BlockKind::Removed { NAME_REST } else { codec_of::<E::Value>() };
-        read_entries(block, (codec_of::<E::Key>(), second), range, |group, key, value| {
+        let mut changed: Vec<(KeyGroup, KeyHash, E)> = Vec::new();
+        let restored = read_entries(block, (codec_of::<E::Key>(), second), range, |group, key, value| {
             let hash = KeyHash::of(key);
             if hash.group(self.spec.max_parallelism) != group {
                 return Err(damaged(group, "the key belongs to another group"));
@@ -59,13 +64,9 @@ impl<E: Entry> Store<E> {
                     return self.adopt(group, hash, entry);
                 }
                 BlockKind::Changed => {
-                    let entry = E::decode(key, value)?;
-                    match self.find(hash, entry.spread(hash), |there| there.same(&entry)) {
-                        Some(place) => *self.at_mut(hash, place)? = entry,
-                        None => {
-                            added(&entry, hash);
-                            self.adopt(group, hash, entry)?;
-                        }
+                    changed.push((group, hash, E::decode(key, value)?));
+                    if changed.len() >= TOGETHER {
+                        self.change(&mut changed, &mut added)?;
                     }
                 }
                 BlockKind::Removed => {
@@ -77,7 +78,38 @@ impl<E: Entry> Store<E> {
                 }
             }
             Ok(())
-        })
+        })?;
+        self.change(&mut changed, &mut added)?;
+        Ok(restored)
+    }
+
+    /// Puts changed entries in the place of those that are there.
+    fn change(
+        &mut self,
+        changed: &mut Vec<(KeyGroup, KeyHash, E)>,
+        added: &mut impl FnMut(&E, KeyHash),
+    ) -> Result<(), StateError> {
+        // They lie anywhere: their cache misses, and those of what the old values own, overlap.
+        let touch =
+            |&(_, hash, ref entry): &(KeyGroup, KeyHash, E)| self.shards[self.shard_of(hash)].touch(entry.spread(hash));
+        black_box(changed.iter().map(touch).fold(0, |loaded, slot| loaded ^ slot));
+        let places: Vec<Option<Place>> = changed
+            .iter()
+            .map(|(_, hash, entry)| self.find(*hash, entry.spread(*hash), |there| there.same(entry)))
+            .collect();
+        black_box(places.iter().flatten().fold(0, |loaded, place| loaded ^ self.at(*place).warm()));
+        let mut new = Vec::new();
+        for ((group, hash, entry), place) in changed.drain(..).zip(places) {
+            match place {
+                Some(place) => *self.at_mut(hash, place)? = entry,
+                None => new.push((group, hash, entry)), // later, since it may move others
+            }
+        }
+        for (group, hash, entry) in new {
+            added(&entry, hash);
+            self.adopt(group, hash, entry)?;
+        }
+        Ok(())
     }
 
     /// Adds an entry of one of the store's own groups.
