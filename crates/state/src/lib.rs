@@ -60,6 +60,7 @@
 //! - [`Snapshotable`]: what both offer to whoever takes checkpoints: cut, sweep, abort, restore.
 //! - [`Block`]: a mebibyte of entries on its way to a file. [`mod@format`]: the file, `docs/format.md` byte by byte.
 //! - [`Data`], [`Key`], [`CodecId`], [`encode`], [`decode`], [`hash_key`]: how any serde type becomes bytes and a hash.
+//! - [`OperatorStateWriter`], [`OperatorStatePart`]: state without keys, which is in the checkpoint's record.
 //! - [`Schema`], [`StateHeader`]: what was written, so that a program whose types have changed learns it by name.
 //! - [`StateBackend`]: the contract of what lies below the table.
 //!
@@ -84,6 +85,7 @@ mod index;
 mod key_bytes;
 mod list;
 mod map;
+mod operator;
 mod schema;
 mod snapshot;
 mod store;
@@ -96,6 +98,7 @@ pub use codec::{CodecId, Data, Key, codec_of, decode, encode, hash_key};
 pub use error::StateError;
 pub use list::ListTable;
 pub use map::{Accumulator, MapTable};
+pub use operator::{OPERATOR_STATE_BYTES, OPERATOR_STATE_OF_TASK, OperatorStatePart, OperatorStateWriter};
 pub use schema::{Field, Schema, SchemaMismatch, Variant};
 pub use snapshot::{Cut, Snapshotable, StateHeader, StateKind, SweepProgress, TableSpec};
 pub use table::Table;

@@ -38,6 +38,12 @@ pub enum StateKind {
     Reducing,
     /// An accumulator for each key.
     Aggregating,
+    /// An operator state: a list whose items are spread evenly over the subtasks at another parallelism.
+    OperatorList,
+    /// An operator state: a list of which each subtask gets the items of all at a restore.
+    UnionList,
+    /// An operator state: a map that is the same in all subtasks.
+    Broadcast,
 }
 
 impl StateKind {
@@ -53,6 +59,9 @@ impl StateKind {
             Self::List => "list",
             Self::Reducing => "reducing",
             Self::Aggregating => "aggregating",
+            Self::OperatorList => "operator-list",
+            Self::UnionList => "union-list",
+            Self::Broadcast => "broadcast",
         }
     }
 
