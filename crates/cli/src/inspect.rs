@@ -133,6 +133,7 @@ impl Inspection {
                 subtasks,
             });
         }
+        states.append(&mut inline.operator_states);
         let origin = checkpoint.origin.as_ref();
         let origin =
             origin.map(|from| Origin { job: from.job.clone(), epoch: from.epoch.0, checkpoint: from.checkpoint.0 });

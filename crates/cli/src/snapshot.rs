@@ -7,7 +7,7 @@ use cutwater_coordinator::inspect::slot_name;
 use cutwater_coordinator::{CompletedCheckpoint, FileRef, SubtaskSnapshot, TaskSnapshot, checkpoint_of_snapshot};
 use cutwater_dataflow::exec::SnapshotKind;
 use cutwater_state::format::{ReadAt, SnapshotHeader, SnapshotReader};
-use cutwater_state::{StateError, StateHeader};
+use cutwater_state::{OperatorStatePart, StateError, StateHeader};
 use cutwater_storage::{ObjectName, ObjectReader, Store, verify};
 use cutwater_task::TaskSnapshot as Inline;
 use serde::{Deserialize, Serialize};
@@ -72,6 +72,8 @@ pub(crate) struct PreparedOutput {
 pub(crate) struct InlineParts {
     pub(crate) sources: BTreeMap<String, SourcePosition>,
     pub(crate) prepared: BTreeMap<String, PreparedOutput>,
+    /// States without keys, summed over the subtasks: of broadcast ones each has a copy.
+    pub(crate) operator_states: Vec<State>,
 }
 
 impl InlineParts {
@@ -90,6 +92,14 @@ impl InlineParts {
                     source.operator = operator;
                     source.splits.extend(splits.into_iter().map(Split::from));
                     source.splits.sort_by(|a, b| a.name.cmp(&b.name));
+                }
+                SnapshotKind::OperatorState => {
+                    let stored = OperatorStatePart::decode(&part.payload).map_err(|error| {
+                        of(&format!("has operator state of {operator} that can't be read: {error}"))
+                    })?;
+                    let state = State::found(&mut self.operator_states, &stored.header);
+                    state.entries += u64::from(stored.entries);
+                    state.stored_bytes += part.payload.len() as u64;
                 }
                 SnapshotKind::PreparedOutput => {
                     let prepared = self.prepared.entry(operator.clone()).or_default();
@@ -149,12 +159,9 @@ impl Owner<'_> {
             let blocks = snapshot.blocks().iter().filter(|block| block.state == place);
             let (entries, bytes) =
                 blocks.fold((0, 0), |(n, m), block| (n + u64::from(block.entries), m + u64::from(block.length)));
-            let at = states.iter().position(|state| state.is_of(header)).unwrap_or_else(|| {
-                states.push(State::of(header));
-                states.len() - 1
-            });
-            states[at].entries += entries;
-            states[at].stored_bytes += bytes;
+            let state = State::found(states, header);
+            state.entries += entries;
+            state.stored_bytes += bytes;
         }
         Ok(())
     }
@@ -226,6 +233,15 @@ impl Owner<'_> {
 }
 
 impl State {
+    /// The state among those found so far.
+    fn found<'a>(states: &'a mut Vec<State>, header: &StateHeader) -> &'a mut State {
+        let at = states.iter().position(|state| state.is_of(header)).unwrap_or_else(|| {
+            states.push(State::of(header));
+            states.len() - 1
+        });
+        &mut states[at]
+    }
+
     fn of(header: &StateHeader) -> Self {
         Self {
             operator: header.operator.to_string(),

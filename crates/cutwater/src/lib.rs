@@ -26,8 +26,9 @@
 //! # The parts
 //!
 //! - [`Job`] and its streams: sources, `map`, `filter`, `flat_map`, `key_by`, `process` with state and timers, `fold`,
-//!   `fan_out`, `union`, `rebalance`, `broadcast`, `connect`, side outputs, [`Windows`], sinks. Of your own: [`Source`],
-//!   [`Sink`], [`KeyedProcess`] and [`KeyedProcess2`] with [`States`] of every kind, each with a [`Ttl`] if wanted;
+//!   `fan_out`, `union`, `rebalance`, `broadcast`, `connect`, `connect_broadcast`, side outputs, [`Windows`], sinks. Of
+//!   your own: [`Source`], [`Sink`], [`KeyedProcess`] and [`KeyedProcess2`] with [`States`] of every kind, each with a
+//!   [`Ttl`] if wanted; without keys [`Process`] with [`OperatorStates`]; [`KeyedBroadcastProcess`] for a broadcast stream;
 //!   [`testing`] runs one in a test.
 //! - [`run`] and [`spawn`] with [`Options`]; [`JobHandle`] has status, checkpoints by hand, cancel. [`JobStatus`] tells what
 //!   became of checkpoints and attempts; [`read_statistics`] when the job is gone.
@@ -59,15 +60,15 @@ pub use cutwater_core::{
 };
 pub use cutwater_dataflow::testing;
 pub use cutwater_dataflow::{
-    Aggregate, AggregatingAccess, AggregatingState, Folding, LateCount, ListAccess, ListState, MapAccess, MapState,
-    ReducingAccess, ReducingState, States, StatesError, Ttl, ValueAccess, ValueState, Window, Windowed, WindowedStream,
-    Windows, folding,
+    Aggregate, AggregatingAccess, AggregatingState, BroadcastState, Folding, LateCount, ListAccess, ListState,
+    MapAccess, MapState, OperatorListState, OperatorState, OperatorStates, ReducingAccess, ReducingState, States,
+    StatesError, Ttl, UnionListState, ValueAccess, ValueState, Window, Windowed, WindowedStream, Windows, folding,
 };
 pub use cutwater_dataflow::{
-    Collect, CommitContext, CommitOutcome, Committer, ConnectedStreams, Discard, FanOut, GraphError, IntoUnion, Job,
-    JobGraph, KeyedProcess, KeyedProcess2, KeyedStream, NonRecoverable, OutputTag, Prepared, ProcessContext,
-    ReadStatus, RecordContext, Sink, SinkContext, SinkWriter, Source, SourceOutput, SplitReader, Stream, Union,
-    UserError, discard, from_iter, generator,
+    BroadcastConnectedStreams, Collect, CommitContext, CommitOutcome, Committer, ConnectedStreams, Discard, FanOut,
+    GraphError, IntoUnion, Job, JobGraph, KeyedBroadcastProcess, KeyedProcess, KeyedProcess2, KeyedStream,
+    NonRecoverable, OutputTag, Prepared, Process, ProcessContext, ReadStatus, RecordContext, Sink, SinkContext,
+    SinkWriter, Source, SourceOutput, SplitReader, Stream, Union, UserError, discard, from_iter, generator,
 };
 pub use cutwater_restart::{ExponentialDelay, Strategy};
 pub use cutwater_runtime::{

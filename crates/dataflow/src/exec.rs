@@ -1,12 +1,14 @@
 //! What task cores and hosts use of a built graph: elements, batches, outputs, chains. Users of streams don't need it.
 
 use std::any::Any;
+use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::ops::Range;
 
 use cutwater_core::{
     Attempt, Barrier, CheckpointId, Epoch, KeyHash, MaxParallelism, Moment, OperatorUid, SubtaskId, Timestamp,
 };
-use cutwater_state::Snapshotable;
+use cutwater_state::{Snapshotable, StateError};
 
 use crate::UserError;
 pub use crate::outbox::{Outbox, OutputChannel};
@@ -100,6 +102,21 @@ impl<R> Batch<R> {
         let time = self.times.get(self.next).copied().unwrap_or(Timestamp::MIN);
         self.next += 1;
         Some((time, record))
+    }
+}
+
+impl<R: Send + 'static> Batch<R> {
+    /// The batch that came in, noted as what is processed now.
+    pub(crate) fn enter(exec: &mut Exec, batch: Box<dyn AnyBatch>) -> Result<Box<Self>, UserError> {
+        let batch = batch
+            .into_any()
+            .downcast::<Self>()
+            .map_err(|_| UserError::from("a batch of another type came in: the edge and the chain disagree"))?;
+        if batch.next == 0 {
+            exec.begin(batch.origin);
+        }
+        exec.enter(batch.origin, batch.exact, batch.next as u64);
+        Ok(batch)
     }
 }
 
@@ -221,6 +238,74 @@ pub enum SnapshotKind {
     SourceSplits,
     /// One handle of prepared output.
     PreparedOutput,
+    /// What the subtask has of one operator state, a [`cutwater_state::OperatorStatePart`].
+    OperatorState,
+}
+
+/// Why operator state could not be restored or copied.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OperatorStateError {
+    /// What a subtask stored of the operator's states can't be read.
+    #[error("the operator state of {operator} in the checkpoint's record can't be read")]
+    Part {
+        /// The operator.
+        operator: OperatorUid,
+        /// Why.
+        source: StateError,
+    },
+    /// The stored state is of another kind or type, or its items can't be decoded.
+    #[error("the {kind} state {state} of {operator} can't be restored")]
+    Restore {
+        /// The operator.
+        operator: OperatorUid,
+        /// The state.
+        state: String,
+        /// The kind that it has now, such as `union-list`.
+        kind: &'static str,
+        /// Why.
+        source: StateError,
+    },
+    /// The operator states of a subtask are too large for the checkpoint's record.
+    #[error(
+        "the operator state of {operator}, with {state}, is larger than the {limit} bytes that a subtask may have of it: keep \
+         by key what grows with the input"
+    )]
+    TooLarge {
+        /// The operator.
+        operator: OperatorUid,
+        /// The state that was one too many.
+        state: String,
+        /// How many bytes the states of a subtask may have together.
+        limit: u64,
+    },
+    /// An item can't be encoded.
+    #[error("the operator state {state} of {operator} can't be encoded")]
+    Encode {
+        /// The operator.
+        operator: OperatorUid,
+        /// The state.
+        state: String,
+        /// Why.
+        source: StateError,
+    },
+}
+
+/// The operator states that the operators of a chain declare while it is built: what a checkpoint has besides would be
+/// dropped.
+#[derive(Debug, Default)]
+pub struct ClaimedStates(RefCell<BTreeSet<(OperatorUid, String)>>);
+
+impl ClaimedStates {
+    pub(crate) fn add(&self, operator: &OperatorUid, state: &str) {
+        self.0.borrow_mut().insert((operator.clone(), state.to_owned()));
+    }
+
+    /// Whether the operator has declared a state of this name.
+    #[must_use]
+    pub fn has(&self, operator: &OperatorUid, state: &str) -> bool {
+        self.0.borrow().contains(&(operator.clone(), state.to_owned()))
+    }
 }
 
 /// Collects what the operators of a chain add to a snapshot.
@@ -317,6 +402,8 @@ pub struct BuildContext<'a> {
     pub from_nothing: bool,
     /// What the operators of this task, all subtasks, added to the restored checkpoint.
     pub restored: &'a [OperatorSnapshot],
+    /// Where operators note the operator states that they declare.
+    pub claimed: &'a ClaimedStates,
 }
 
 impl BuildContext<'_> {

@@ -297,6 +297,14 @@ pub enum GraphError {
 }
 
 impl GraphError {
+    /// What an `open` said while the stream was written.
+    pub(crate) fn of_open(operator: &OperatorUid, error: UserError) -> Self {
+        match error.downcast::<crate::StatesError>() {
+            Ok(error) => Self::States(*error),
+            Err(error) => Self::Open { operator: operator.clone(), reason: error.to_string() },
+        }
+    }
+
     /// The code of this kind of error, under which docs/errors.md says what to do. It never changes its meaning.
     #[must_use]
     pub fn code(&self) -> &'static str {

@@ -31,7 +31,7 @@ impl<T: Data> Head for InputHead<T> {
     type Built = Box<dyn Chain>;
 
     fn build<N: Stage<T>>(&self, next: N, _: &BuildContext<'_>) -> Result<Box<dyn Chain>, UserError> {
-        Ok(Box::new(InputChain { next, types: PhantomData::<fn(T)> }))
+        Ok(Box::new(InputChain::new(next)))
     }
 
     fn place(&self, build: Build<Box<dyn Chain>>) -> Option<BuildChain> {
@@ -49,25 +49,24 @@ impl<T: Data> TaskHead for InputHead<T> {
     }
 }
 
-struct InputChain<T, N> {
+pub(crate) struct InputChain<T, N> {
     next: N,
     types: PhantomData<fn(T)>,
 }
 
-impl<T: Data, N: Stage<T>> Chain for InputChain<T, N> {
+impl<T, N> InputChain<T, N> {
+    pub(crate) fn new(next: N) -> Self {
+        Self { next, types: PhantomData }
+    }
+}
+
+impl<T: Send + 'static, N: Stage<T>> Chain for InputChain<T, N> {
     fn read(&mut self, _: &mut Exec, _: usize) -> Result<SourcePoll, UserError> {
         Err("this chain does not begin with a source".into())
     }
 
     fn process(&mut self, exec: &mut Exec, batch: Box<dyn AnyBatch>) -> Result<Option<Box<dyn AnyBatch>>, UserError> {
-        let mut batch = batch
-            .into_any()
-            .downcast::<Batch<T>>()
-            .map_err(|_| UserError::from("a batch of another type came in: the edge and the chain disagree"))?;
-        if batch.next == 0 {
-            exec.begin(batch.origin);
-        }
-        exec.enter(batch.origin, batch.exact, batch.next as u64);
+        let mut batch = Batch::<T>::enter(exec, batch)?;
         while let Some((time, record)) = batch.take() {
             exec.begun += 1;
             exec.records += 1;

@@ -26,8 +26,11 @@
 //!   one with two inputs; [`States`] declares further states: values, lists, maps, reduced and aggregated values, each with
 //!   a [`Ttl`] if wanted. Both may emit to side outputs, named by an [`OutputTag`], and so may [`Stream::process`], without
 //!   keys and state.
+//! - [`Process`] is an operator without keys, with [`OperatorStates`]: lists and union lists of its subtask.
+//!   [`KeyedStream::connect_broadcast`] and [`KeyedBroadcastProcess`] give each record of a stream to all subtasks of a keyed
+//!   operator, for broadcast state that its other records read.
 //! - [`Windows`] group the records of a key by time: tumbling, sliding, sessions, with lateness.
-//! - [`testing`] runs one keyed operator in a test.
+//! - [`testing`] runs one operator in a test.
 //! - [`Source`] and [`Sink`] are what connectors implement; [`from_iter`], [`generator`], [`discard`] and [`Collect`]
 //!   need nothing outside the process.
 //! - The uid is an argument of whatever keeps something: state is found again by it.
@@ -38,6 +41,7 @@
 //!
 //! Not here yet: triggers and evictors of windows.
 
+mod broadcast;
 mod builtin;
 mod connect;
 mod each;
@@ -65,10 +69,11 @@ use std::fmt;
 
 pub use cutwater_core::Timestamp;
 
+pub use broadcast::{BroadcastConnectedStreams, BroadcastHead, KeyedBroadcastProcess};
 pub use builtin::{Collect, CollectWriter, Discard, FromIter, Generator, GeneratorReader, IterReader, discard};
 pub use builtin::{from_iter, generator};
 pub use connect::{ConnectHead, ConnectedStreams, KeyedProcess2};
-pub use each::{EachHead, RecordContext};
+pub use each::{Each, EachHead, Process, RecordContext, StatefulEach};
 pub use fan::{BranchHead, FanOut};
 pub use graph::{BuildChain, EdgeSpec, GraphError, InputSpec, JobGraph, MakeCommitter, OutputSpec, TaskSpec};
 pub use input::InputHead;
@@ -80,8 +85,9 @@ pub use sink::{CommitContext, CommitOutcome, Committer, Finish, Prepared, Sink, 
 pub use source::{ReadStatus, Source, SourceOutput, SplitReader};
 pub use stage::{Compose, Filter, FilterStage, FlatMap, FlatMapStage, Identity, Map, MapStage, Stage};
 pub use states::{
-    Aggregate, AggregatingAccess, AggregatingState, Folding, ListAccess, ListState, MapAccess, MapState,
-    ReducingAccess, ReducingState, StatefulFn, States, StatesError, ValueAccess, ValueState, folding,
+    Aggregate, AggregatingAccess, AggregatingState, BroadcastState, Folding, ListAccess, ListState, MapAccess,
+    MapState, OperatorListState, OperatorState, OperatorStates, ReducingAccess, ReducingState, StatefulFn, States,
+    StatesError, UnionListState, ValueAccess, ValueState, folding,
 };
 pub use stream::{Build, Head, KeyedStream, OperatorKind, OperatorSpec, Stream, TaskHead};
 pub use ttl::Ttl;

@@ -1,16 +1,19 @@
 //! Keyed processing: the operator with state and timers at the head of a chain.
 
-use cutwater_core::{CheckpointId, KeyHash, MaxParallelism, OperatorUid, Timestamp};
+use std::collections::BTreeMap;
+
+use cutwater_core::{CheckpointId, KeyHash, OperatorUid, Timestamp};
 use cutwater_state::{Data, Key, Snapshotable, StateError, Table, Timers};
 
 use crate::UserError;
+use crate::each::RecordContext;
 use crate::exec::{AnyBatch, BuildContext, Chain, ChainSnapshot, Exec, Keyed, KeyedBatch, SourcePoll};
 use crate::graph::{BuildChain, GraphError};
 use crate::side::{MakeSides, OutputTag, OutputTagMismatch, SideOutputs, Sides};
 use crate::stage::Stage;
 use crate::states::{
-    Aggregate, AggregatingAccess, AggregatingState, At, ListAccess, ListState, MapAccess, MapState, Named,
-    ReducingAccess, ReducingState, States, StatesError, ValueAccess, ValueState,
+    Aggregate, AggregatingAccess, AggregatingState, At, BroadcastState, ListAccess, ListState, MapAccess, MapState,
+    Named, OperatorStore, ReducingAccess, ReducingState, States, StatesError, ValueAccess, ValueState,
 };
 use crate::stream::{Build, Head, OperatorKind, OperatorSpec, TaskHead};
 
@@ -127,6 +130,22 @@ pub struct ProcessContext<'a, K: Key, S: Data, O> {
     initial: &'a dyn Fn() -> S,
     out: &'a mut Vec<(Timestamp, O)>,
     sides: &'a mut Sides,
+    operator: &'a OperatorStore,
+}
+
+impl<'a, K: Key, S: Data, O> ProcessContext<'a, K, S, O> {
+    /// A broadcast state of a [`KeyedBroadcastProcess`](crate::KeyedBroadcastProcess), to be read: only records of the
+    /// broadcast stream, which all subtasks see, may change it. Source: Flink's `ReadOnlyBroadcastState`.
+    ///
+    /// # Errors
+    ///
+    /// [`StatesError::Undeclared`] if this operator did not declare it.
+    pub fn broadcast_state<U: Ord + 'static, V: 'static>(
+        &self,
+        state: BroadcastState<U, V>,
+    ) -> Result<&'a BTreeMap<U, V>, StatesError> {
+        self.operator.get(state)
+    }
 }
 
 impl<K: Key, S: Data, O> ProcessContext<'_, K, S, O> {
@@ -460,6 +479,7 @@ where
             watermark: context.watermark,
             out: Vec::new(),
             sides: self.sides.build(context)?,
+            operator: OperatorStore::of(context),
             next,
             types: std::marker::PhantomData::<fn(T)>,
         })
@@ -483,25 +503,23 @@ where
 
 /// What is wrong with the states that the operator declares.
 pub(crate) fn check_states<K: Key, T, P: KeyedProcess<K, T>>(uid: &OperatorUid, process: &P) -> Option<GraphError> {
-    let max_parallelism = MaxParallelism::default();
-    let mut named = Named::<K>::new(uid.clone(), max_parallelism, max_parallelism.all());
+    let mut named = Named::<K>::draft(uid.clone());
     let error = process.clone().open(&mut named.states()).err()?;
-    Some(match error.downcast::<StatesError>() {
-        Ok(error) => GraphError::States(*error),
-        Err(error) => GraphError::Open { operator: uid.clone(), reason: error.to_string() },
-    })
+    Some(GraphError::of_open(uid, error))
 }
 
 pub(crate) struct KeyedChain<K: Key, T, P: KeyedProcess<K, T>, N> {
-    process: P,
+    pub(crate) process: P,
     /// A second clone, which makes initial values while the first one is borrowed.
     maker: P,
     table: Table<K, P::State>,
     timers: Timers<K>,
-    named: Named<K>,
+    pub(crate) named: Named<K>,
     watermark: Timestamp,
     out: Vec<(Timestamp, P::Out)>,
     sides: Sides,
+    /// What a broadcast stream has made.
+    pub(crate) operator: OperatorStore,
     next: N,
     types: std::marker::PhantomData<fn(T)>,
 }
@@ -537,8 +555,27 @@ where
             initial: &initial,
             out: &mut self.out,
             sides: &mut self.sides,
+            operator: &self.operator,
         };
         user(&mut self.process, &mut cx)?;
+        self.send(exec)
+    }
+
+    /// Calls user code for a record of a broadcast stream, then pushes on what it emitted.
+    pub(crate) fn call_broadcast(
+        &mut self,
+        exec: &mut Exec,
+        time: Timestamp,
+        user: impl FnOnce(&mut P, &mut RecordContext<'_, P::Out>) -> Result<(), UserError>,
+    ) -> Result<(), UserError> {
+        exec.running = 0;
+        let (out, sides, states) = (&mut self.out, &mut self.sides, &mut self.operator);
+        user(&mut self.process, &mut RecordContext { time, out, sides, states })?;
+        self.send(exec)
+    }
+
+    #[inline]
+    fn send(&mut self, exec: &mut Exec) -> Result<(), UserError> {
         self.sides.drain(exec)?;
         // One out of one in is what most operators do, and a drain costs as much as the rest of this call.
         if self.out.len() == 1
@@ -561,14 +598,7 @@ where
         batch: Box<dyn AnyBatch>,
         make: impl Fn(R) -> T,
     ) -> Result<Option<Box<dyn AnyBatch>>, UserError> {
-        let mut batch = batch
-            .into_any()
-            .downcast::<KeyedBatch<K, R>>()
-            .map_err(|_| UserError::from("a batch of another type came in: the edge and the chain disagree"))?;
-        if batch.next == 0 {
-            exec.begin(batch.origin);
-        }
-        exec.enter(batch.origin, batch.exact, batch.next as u64);
+        let mut batch = KeyedBatch::<K, R>::enter(exec, batch)?;
         self.named.wall = exec.wall;
         self.table.prefetch(batch.records.as_slice().iter().map(|record| record.hash));
         while let Some(Keyed { hash, key, record }) = batch.records.next() {
@@ -654,6 +684,8 @@ where
     ) -> Result<(), UserError> {
         self.named.wall = exec.wall;
         self.named.set_horizons();
+        exec.running = 0;
+        self.operator.snapshot(out)?;
         self.next.snapshot(exec, checkpoint, out)?;
         self.sides.snapshot(exec, checkpoint, out)
     }

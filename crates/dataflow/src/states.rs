@@ -1,4 +1,4 @@
-//! The named states of a keyed operator: how they are declared and reached.
+//! The named states of an operator, by key and without: how they are declared and reached.
 
 mod closures;
 mod error;
@@ -6,11 +6,13 @@ mod fold;
 mod list;
 mod map;
 mod named;
+mod operator;
 mod value;
 
 use std::any::{Any, type_name};
 use std::marker::PhantomData;
 
+use cutwater_core::OperatorUid;
 use cutwater_state::{Accumulator, Data, Key, ListTable, MapTable, StateKind, TableSpec};
 
 pub use self::closures::StatefulFn;
@@ -20,6 +22,8 @@ pub use self::list::ListAccess;
 pub use self::map::MapAccess;
 pub(crate) use self::named::{At, Named};
 use self::named::{Kept, Slot};
+pub(crate) use self::operator::OperatorStore;
+pub use self::operator::{OperatorState, OperatorStates};
 pub use self::value::ValueAccess;
 use crate::ttl::Ttl;
 
@@ -35,12 +39,12 @@ const LONGEST_NAME: usize = 200;
 const MOST_STATES: usize = 256;
 
 macro_rules! handles {
-    ($($(#[$doc:meta])* $name:ident<$($type:ident),+>)*) => {
+    ($from:literal: $($(#[$doc:meta])* $name:ident<$($type:ident),+>)*) => {
         $(
             $(#[$doc])*
             ///
-            /// A handle, to be had from [`States`]; it is cheap to copy. That of `Default` is not declared, and a
-            /// placeholder until [`KeyedProcess::open`](crate::KeyedProcess::open) sets it.
+            #[doc = concat!("A handle, to be had from [`", $from, "`]; it is cheap to copy. That of `Default` is not \
+                declared, and a placeholder until the operator's `open` sets it.")]
             pub struct $name<$($type),+> {
                 place: u16,
                 types: PhantomData<fn() -> ($($type,)+)>,
@@ -76,6 +80,7 @@ macro_rules! handles {
 }
 
 handles! {
+    "States":
     /// A value for each key.
     ValueState<V>
     /// A list for each key.
@@ -86,6 +91,16 @@ handles! {
     ReducingState<V>
     /// An accumulator for each key that others are aggregated into.
     AggregatingState<T, A>
+}
+
+handles! {
+    "OperatorStates":
+    /// A list of a subtask, without keys. At another parallelism the items of all subtasks are spread evenly.
+    OperatorListState<T>
+    /// A list of a subtask, without keys, of which each subtask gets the items of all at a restore.
+    UnionListState<T>
+    /// A map that is the same in all subtasks, since each makes the same changes to it.
+    BroadcastState<U, V>
 }
 
 /// Declares the states of a keyed operator, in [`KeyedProcess::open`](crate::KeyedProcess::open).
@@ -188,15 +203,9 @@ impl<K: Key> States<'_, K> {
     ) -> Result<u16, StatesError> {
         let named = &mut *self.named;
         let operator = named.operator.clone();
-        if name.is_empty() || name.len() > LONGEST_NAME || name.chars().any(char::is_control) {
-            return Err(StatesError::Name { operator, name: name.to_owned() });
-        }
         let what = format!("{} of {}", kind.name(), types.join(" to "));
-        let own = OWN.iter().find(|(own, _)| *own == name).map(|(_, what)| (*what).to_owned());
-        let other = named.slots.iter().find(|slot| slot.name == name).map(|slot| slot.what.clone());
-        if let Some(first) = own.or(other) {
-            return Err(StatesError::DuplicateName { operator, name: name.to_owned(), first, second: what });
-        }
+        let taken = || named.taken(name);
+        check_name(&operator, name, taken, &what)?;
         if self.ttl.is_some_and(|ttl| !ttl.is_valid()) {
             return Err(StatesError::Ttl { operator, name: name.to_owned() });
         }
@@ -207,6 +216,25 @@ impl<K: Key> States<'_, K> {
         let table = table(named.spec(name));
         named.slots.push(Slot { name: name.to_owned(), what, table, ttl: self.ttl, function });
         Ok(place)
+    }
+}
+
+/// Whether a state can be called so; `taken` says what has the name already.
+fn check_name(
+    operator: &OperatorUid,
+    name: &str,
+    taken: impl FnOnce() -> Option<String>,
+    what: &str,
+) -> Result<(), StatesError> {
+    let operator = operator.clone();
+    if name.is_empty() || name.len() > LONGEST_NAME || name.chars().any(char::is_control) {
+        return Err(StatesError::Name { operator, name: name.to_owned() });
+    }
+    match taken() {
+        Some(first) => {
+            Err(StatesError::DuplicateName { operator, name: name.to_owned(), first, second: what.to_owned() })
+        }
+        None => Ok(()),
     }
 }
 

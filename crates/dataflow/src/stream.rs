@@ -57,6 +57,8 @@ pub enum OperatorKind {
     Input,
     /// Emits on the side what the operator before it says.
     SideOutput,
+    /// Keeps operator state, without keys.
+    Process,
     /// Keeps state by key.
     Keyed,
     /// Writes an output.

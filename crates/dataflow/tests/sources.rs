@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use cutwater_core::{Attempt, CheckpointId, Epoch, MaxParallelism, Moment, SubtaskId, TaskId, Timestamp};
 use cutwater_dataflow::exec::{
-    BuildContext, Chain, ChainSnapshot, Element, Exec, OperatorSnapshot, Outbox, SourcePoll,
+    BuildContext, Chain, ChainSnapshot, ClaimedStates, Element, Exec, OperatorSnapshot, Outbox, SourcePoll,
 };
 use cutwater_dataflow::{
     Collect, Job, JobGraph, ReadStatus, Source, SourceOutput, SplitReader, UserError, from_iter, generator,
@@ -128,6 +128,7 @@ impl Subtask {
             watermark: Timestamp::MIN,
             from_nothing: restored.is_empty(),
             restored,
+            claimed: &ClaimedStates::default(),
         });
         Self { chain: chain.unwrap(), exec: Exec::new(Outbox::new(&outputs, u64::MAX)) }
     }

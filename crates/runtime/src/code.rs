@@ -52,6 +52,7 @@ impl RestoreError {
             Self::Inline(_) => "RST0007",
             Self::Name(_) => "RST0008",
             Self::UnknownState { .. } => "RST0009",
+            Self::OperatorState(_) => "RST0010",
         }
     }
 }

@@ -2,6 +2,7 @@ use std::sync::Arc;
 
 use cutwater_coordinator::{CheckpointError, OpenError};
 use cutwater_core::{CheckpointId, Epoch, MaxParallelism, OperatorUid};
+use cutwater_dataflow::exec::OperatorStateError;
 use cutwater_restart::GiveUp;
 use cutwater_storage::{InvalidName, ProbeError, StoreError};
 use cutwater_task::TaskError;
@@ -62,7 +63,7 @@ impl Failure {
 pub struct UnclaimedState {
     /// The operator.
     pub operator: OperatorUid,
-    /// How many bytes of keyed state, as stored; `None` if that can't be read. Positions and handles don't count.
+    /// How many bytes of keyed and operator state, as stored; `None` if that can't be read. Positions and handles don't count.
     pub bytes: Option<u64>,
 }
 
@@ -88,7 +89,7 @@ pub enum RestoreError {
         /// The operators, in order.
         operators: Vec<UnclaimedState>,
     },
-    /// The checkpoint has entries of a state that its operator no longer declares: they would be dropped.
+    /// The checkpoint has entries of a state, by key or without, that its operator no longer declares: they would be dropped.
     #[error("it holds the {kind} state {state} of {operator}, which the operator no longer declares: declare it again")]
     UnknownState {
         /// The operator.
@@ -138,6 +139,9 @@ pub enum RestoreError {
     /// The part of a subtask in the checkpoint's record can't be read.
     #[error(transparent)]
     Inline(#[from] cutwater_task::SnapshotError),
+    /// Operator state in the checkpoint's record is of another kind or type than the job's, or damaged.
+    #[error(transparent)]
+    OperatorState(Box<OperatorStateError>),
     /// A name in the checkpoint's record leads outside its folder.
     #[error(transparent)]
     Name(#[from] InvalidName),
@@ -154,6 +158,7 @@ impl RestoreError {
             | Self::Parallelism { .. }
             | Self::Missing { .. }
             | Self::Inline(_)
+            | Self::OperatorState(_)
             | Self::Name(_) => true,
         }
     }

@@ -10,10 +10,11 @@ use std::time::Duration;
 use cutwater_coordinator::{CompletedCheckpoint, FileRef, checkpoint_of_snapshot};
 use cutwater_core::{Attempt, Epoch, MaxParallelism, OperatorUid, SubtaskId};
 use cutwater_dataflow::JobGraph;
+use cutwater_dataflow::exec::SnapshotKind;
 use cutwater_state::format::{ReadAt, SnapshotHeader, SnapshotReader};
 use cutwater_state::{Block, BlockKind, StateError};
 use cutwater_storage::{ObjectName, ObjectReader, Store};
-use cutwater_task::{Cause, RestoredBase, TaskCore, TaskError, TaskSettings, TaskSnapshot, TaskStart};
+use cutwater_task::{Cause, DroppedState, RestoredBase, TaskCore, TaskError, TaskSettings, TaskSnapshot, TaskStart};
 
 use crate::clock::Clock;
 use crate::error::{Failure, RestoreError, UnclaimedState, check_parallelism};
@@ -72,10 +73,15 @@ pub(crate) fn new_operators(graph: &JobGraph, checkpoint: &CompletedCheckpoint) 
     known.difference(&stored).map(|operator| (*operator).clone()).collect()
 }
 
-/// How many bytes of keyed state the checkpoint's files hold of an operator.
+/// How many bytes of state the checkpoint holds of an operator: in its files by key, in its record without.
 fn bytes_of(point: &RestorePoint, operator: &OperatorUid) -> Result<u64, RestoreError> {
     let tasks = point.checkpoint.tasks.iter().filter(|task| task.operators.contains(operator));
     let mut bytes = 0;
+    for subtask in tasks.clone().flat_map(|task| &task.subtasks) {
+        let parts = TaskSnapshot::decode(&subtask.inline)?.operators;
+        let own = parts.iter().filter(|part| part.kind == SnapshotKind::OperatorState && part.operator == *operator);
+        bytes += own.map(|part| part.payload.len() as u64).sum::<u64>();
+    }
     for file in tasks.flat_map(|task| &task.subtasks).flat_map(|subtask| &subtask.files) {
         let (url, name) = (point.store.url(), file.name.clone());
         let reader = point.store.open(&ObjectName::parse(&file.name)?)?;
@@ -160,8 +166,13 @@ impl Build<'_> {
                 chains.entry(subtask).or_default().insert(point.checkpoint.checkpoint, own.clone());
             }
         }
-        let mut core = TaskCore::new(self.graph, &start, self.settings.clone()).map_err(Failure::Task)?;
+        let mut core = self.core(&start)?;
         if let Some(point) = self.restore {
+            let lost = core.dropped_states().iter().find(|lost| !self.ignored.covers(&lost.operator));
+            if let Some(DroppedState { operator, state, kind }) = lost.cloned() {
+                let source = RestoreError::UnknownState { operator, state, kind };
+                return Err(Failure::Restore { checkpoint: point.checkpoint.checkpoint, source });
+            }
             let range = self.max_parallelism.range_of(subtask.index, spec.parallelism(self.parallelism));
             for part in files {
                 let mut before = None;
@@ -186,6 +197,19 @@ impl Build<'_> {
         let whole = same && !self.foreign && *self.ignored == IgnoreUnclaimed::No;
         let mut parts = task.subtasks.iter().filter(|_| whole);
         parts.find(|part| part.subtask.index == subtask.index).map(|part| &part.files)
+    }
+}
+
+impl Build<'_> {
+    /// The subtask with its operator states; its tables are empty.
+    fn core(&self, start: &TaskStart) -> Result<TaskCore, Failure> {
+        TaskCore::new(self.graph, start, self.settings.clone()).map_err(|error| match (error.cause, self.restore) {
+            (Cause::Restore(source), Some(point)) => {
+                let source = RestoreError::OperatorState(source);
+                Failure::Restore { checkpoint: point.checkpoint.checkpoint, source }
+            }
+            (cause, _) => Failure::Task(TaskError { cause, ..error }),
+        })
     }
 }
 

@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use cutwater_core::Timestamp;
 use cutwater_dataflow::{
-    Aggregate, JobGraph, KeyedProcess, ListState, MapState, ProcessContext, States, Ttl, UserError, Windows, from_iter,
+    Aggregate, BroadcastState, JobGraph, KeyedBroadcastProcess, KeyedProcess, ListState, MapState, OperatorListState,
+    OperatorStates, Process, ProcessContext, RecordContext, States, Ttl, UnionListState, UserError, Windows, from_iter,
     generator,
 };
 use cutwater_file::lines_sink;
-use cutwater_simulation::{Env, Mark, Mutant, Simulation};
+use cutwater_simulation::{Env, Mark, Mutant, Report, Simulation};
 
 const RELEASE: bool = !cfg!(debug_assertions);
 const SEEDS: u64 = if RELEASE { 2_000 } else { 60 };
@@ -94,6 +95,87 @@ impl KeyedProcess<u64, u64> for Tell {
     }
 }
 
+/// Gives out its records in threes, and at the end what it has kept of every seventh. Where it does not keep states, it has
+/// them as fields of its own.
+#[derive(Clone, Default)]
+struct Packets {
+    states: bool,
+    open: OperatorListState<u64>,
+    kept: UnionListState<u64>,
+    field: Vec<u64>,
+}
+
+impl Process<u64> for Packets {
+    type Out = String;
+
+    fn open(&mut self, states: &mut OperatorStates<'_>) -> Result<(), UserError> {
+        self.open = states.list("open")?;
+        self.kept = states.union_list("kept")?;
+        // Each subtask has been given all of them.
+        let (subtask, parallelism) = (u64::from(states.subtask()), u64::from(states.parallelism()));
+        states.operator_state(self.kept)?.retain(|n| n % parallelism == subtask);
+        Ok(())
+    }
+
+    fn process(&mut self, cx: &mut RecordContext<'_, String>, n: u64) -> Result<(), UserError> {
+        if n.is_multiple_of(7) {
+            cx.operator_state(self.kept)?.push(n);
+        }
+        let open = if self.states { cx.operator_state(self.open)? } else { &mut self.field };
+        open.push(n);
+        if open.len() == 3 {
+            std::mem::take(open).into_iter().for_each(|n| cx.emit(format!("packet {n}")));
+        }
+        Ok(())
+    }
+
+    fn on_watermark(&mut self, cx: &mut RecordContext<'_, String>, time: Timestamp) -> Result<(), UserError> {
+        if time == Timestamp::MAX {
+            let open = if self.states { cx.operator_state(self.open)? } else { &mut self.field };
+            std::mem::take(open).into_iter().for_each(|n| cx.emit(format!("packet {n}")));
+            let kept = std::mem::take(cx.operator_state(self.kept)?);
+            kept.into_iter().for_each(|n| cx.emit(format!("kept {n}")));
+        }
+        Ok(())
+    }
+}
+
+/// Sums up broadcast records, and tells the sums with the count of each key at the end.
+#[derive(Clone, Default)]
+struct Ruled {
+    sums: BroadcastState<u64, u64>,
+}
+
+impl KeyedBroadcastProcess<u64, u64, u64> for Ruled {
+    type State = u64;
+    type Out = String;
+
+    fn initial(&self) -> u64 {
+        0
+    }
+
+    fn open_broadcast(&mut self, states: &mut OperatorStates<'_>) -> Result<(), UserError> {
+        self.sums = states.broadcast("sums")?;
+        Ok(())
+    }
+
+    fn process(&mut self, cx: &mut ProcessContext<'_, u64, u64, String>, _: u64) -> Result<(), UserError> {
+        *cx.state()? += 1;
+        Ok(cx.register_timer(Timestamp::MAX)?)
+    }
+
+    fn process_broadcast(&mut self, cx: &mut RecordContext<'_, String>, n: u64) -> Result<(), UserError> {
+        *cx.operator_state(self.sums)?.entry(n % 3).or_default() += n;
+        Ok(())
+    }
+
+    fn on_timer(&mut self, cx: &mut ProcessContext<'_, u64, u64, String>, _: Timestamp) -> Result<(), UserError> {
+        let told = format!("ruled {} {:?} {:?}", cx.key(), cx.peek()?, cx.broadcast_state(self.sums)?);
+        cx.emit(told);
+        Ok(())
+    }
+}
+
 #[derive(Clone)]
 struct Sum;
 
@@ -150,12 +232,48 @@ fn job(env: &Env) -> Result<JobGraph, UserError> {
     Ok(job.build()?)
 }
 
-#[test]
-fn states_timers_and_windows_break_no_rule() {
-    let report = Simulation::of_job(job).unwrap().run_seeds(0..SEEDS, 2);
+/// What is without keys, and what is broadcast.
+fn operator_job(env: &Env, states: bool) -> Result<JobGraph, UserError> {
+    let sink = || lines_sink::<String>(env.out()).create_folder().files(env.files());
+    let job = cutwater_dataflow::Job::new("operator-states");
+    job.source("packets-in", generator(RECORDS, |n| n))
+        .rebalance()
+        .process_with("packets", Packets { states, ..Packets::default() })
+        .sink("packets-out", sink());
+    let rules = job.source("rules-in", generator(RECORDS, |n| n));
+    job.source("ruled-in", from_iter(0..RECORDS))
+        .key_by(|n| n % KEYS)
+        .connect_broadcast(rules)
+        .process_with("ruled", Ruled::default())
+        .sink("ruled-out", sink());
+    Ok(job.build()?)
+}
+
+fn breaks_no_rule(simulation: &Simulation) -> Report {
+    let report = simulation.run_seeds(0..SEEDS, 2);
     let first = report.failures.first().map(|failure| format!("{failure:?}").chars().take(2_000).collect::<String>());
     assert!(first.is_none(), "{first:?}");
+    report
+}
+
+#[test]
+fn states_timers_and_windows_break_no_rule() {
+    let report = breaks_no_rule(&Simulation::of_job(job).unwrap());
     assert!(report.marks.count(Mark::DeltaRestored) > 0, "no world restores a delta");
+}
+
+#[test]
+fn operator_states_break_no_rule() {
+    let report = breaks_no_rule(&Simulation::of_job(|env: &Env| operator_job(env, true)).unwrap());
+    for mark in [Mark::Rescaled, Mark::FromSavepoint, Mark::OpenedWithCheckpoint] {
+        assert!(report.marks.count(mark) > 0, "never: {}", mark.name());
+    }
+}
+
+#[test]
+fn what_an_operator_keeps_outside_of_its_states_is_found() {
+    let failure = Simulation::of_job(|env: &Env| operator_job(env, false)).unwrap().first_failure(0..20_000, 2);
+    assert!(failure.is_some(), "no world shows that a field of the operator is lost");
 }
 
 #[test]

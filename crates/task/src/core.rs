@@ -6,13 +6,14 @@ use cutwater_core::{
     Attempt, Barrier, ChannelId, CheckpointId, Epoch, MaxParallelism, Moment, SubtaskId, TaskId, Timestamp,
 };
 use cutwater_dataflow::exec::{
-    BATCH_RECORDS, BuildContext, Chain, ChainSnapshot, Element, Exec, OperatorSnapshot, Outbox, OutputChannel,
-    SnapshotKind, SourcePoll,
+    BATCH_RECORDS, BuildContext, Chain, ChainSnapshot, ClaimedStates, Element, Exec, OperatorSnapshot, Outbox,
+    OutputChannel, SnapshotKind, SourcePoll,
 };
 use cutwater_dataflow::{Finish, JobGraph};
 use cutwater_state::{Block, Cut, StateHeader, SweepProgress};
 
 use crate::chain::{Base, Chains, DeltaLimits, Planned, RestoredBase};
+use crate::dropped::{DroppedState, dropped_states};
 use crate::finish::OnceFinish;
 use crate::{Cause, TaskError, TaskSnapshot};
 
@@ -215,6 +216,7 @@ pub struct TaskCore {
     subtask: SubtaskId,
     operators: Vec<String>,
     chain: Box<dyn Chain>,
+    dropped: Vec<DroppedState>,
     exec: Exec,
     settings: TaskSettings,
     inputs: Vec<Input>,
@@ -264,6 +266,7 @@ impl TaskCore {
         let receivers: Vec<_> = outputs.iter().map(|(_, receivers)| *receivers).collect();
         let watermark = start.restored.iter().map(TaskSnapshot::watermark).min().unwrap_or(Timestamp::MIN);
         let restored: Vec<_> = start.restored.iter().flat_map(|part| part.operators.iter().cloned()).collect();
+        let claimed = ClaimedStates::default();
         let context = BuildContext {
             job: graph.name(),
             subtask: start.subtask,
@@ -275,13 +278,12 @@ impl TaskCore {
             watermark,
             from_nothing: start.from_nothing,
             restored: &restored,
+            claimed: &claimed,
         };
-        let chain = (spec.build)(&context).map_err(|error| TaskError {
-            subtask: start.subtask,
-            operator: spec.name(),
-            position: None,
-            cause: Cause::User(error),
-        })?;
+        let failed = |cause| TaskError { subtask: start.subtask, operator: spec.name(), position: None, cause };
+        let chain = (spec.build)(&context).map_err(|error| failed(Cause::of_build(error)))?;
+        let dropped = dropped_states(spec, &restored, &claimed);
+        let dropped = dropped.map_err(|error| failed(Cause::Restore(Box::new(error))))?;
         let input = |input| Input { input, stash: VecDeque::new(), watermark, ended: false, credit: 0 };
         let channels = graph.channels(start.subtask.task, start.parallelism);
         let inputs: Vec<_> = channels.map(|(edge, _)| input(edge.input)).collect();
@@ -294,6 +296,7 @@ impl TaskCore {
                 .map(|operator| operator.uid.as_ref().map_or(operator.name.to_owned(), ToString::to_string))
                 .collect(),
             chain,
+            dropped,
             exec: Exec::new(Outbox::new(&outputs, settings.window_bytes)),
             inputs,
             turn: 0,
@@ -345,6 +348,13 @@ impl TaskCore {
     /// [`Action::SnapshotBegun`].
     pub fn states(&mut self) -> Vec<&mut dyn cutwater_state::Snapshotable> {
         self.chain.states()
+    }
+
+    /// The operator states that the restored checkpoint has items of and no operator of the task declares any more. They are
+    /// not restored: whoever does not want to lose them must not run the task.
+    #[must_use]
+    pub fn dropped_states(&self) -> &[DroppedState] {
+        &self.dropped
     }
 
     /// Tells that the wall clock shows `unix_ms`, milliseconds since 1970-01-01 UTC, at `now`: the time that timers of

@@ -2,7 +2,7 @@ use std::fmt;
 
 use cutwater_barrier::Violation;
 use cutwater_core::SubtaskId;
-use cutwater_dataflow::exec::Origin;
+use cutwater_dataflow::exec::{OperatorStateError, Origin};
 use cutwater_dataflow::{NonRecoverable, UserError};
 use cutwater_state::StateError;
 
@@ -34,6 +34,9 @@ pub enum Cause {
         /// File and line.
         at: Option<String>,
     },
+    /// Operator state of the checkpoint does not fit the job or is damaged: a later attempt would find the same.
+    #[error("{0}")]
+    Restore(Box<OperatorStateError>),
     /// State could not be encoded for a snapshot.
     #[error(transparent)]
     State(#[from] StateError),
@@ -48,12 +51,20 @@ impl From<Violation> for Cause {
     }
 }
 
+impl Cause {
+    /// What building the operators came to.
+    pub(crate) fn of_build(error: UserError) -> Self {
+        error.downcast().map_or_else(Self::User, Self::Restore)
+    }
+}
+
 impl TaskError {
     /// Whether the restart strategy should not be asked.
     #[must_use]
     pub fn is_non_recoverable(&self) -> bool {
         match &self.cause {
             Cause::User(error) => NonRecoverable::is(&**error),
+            Cause::Restore(_) => true,
             Cause::Panic { .. } | Cause::State(_) | Cause::Protocol(_) => false,
         }
     }
@@ -76,6 +87,7 @@ impl std::error::Error for TaskError {
         match &self.cause {
             Cause::User(error) => error.source(),
             Cause::Panic { .. } => None,
+            Cause::Restore(error) => error.source(),
             Cause::State(error) => error.source(),
             Cause::Protocol(error) => error.source(),
         }

@@ -34,11 +34,13 @@
 
 mod chain;
 mod core;
+mod dropped;
 mod error;
 mod finish;
 mod snapshot;
 
 pub use crate::chain::{Base, DeltaLimits, RestoredBase};
 pub use crate::core::{Action, Progress, TaskCore, TaskSettings, TaskStart};
+pub use crate::dropped::DroppedState;
 pub use crate::error::{Cause, TaskError};
 pub use crate::snapshot::{SnapshotError, TaskSnapshot};

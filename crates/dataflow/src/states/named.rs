@@ -3,7 +3,7 @@ use std::any::Any;
 use cutwater_core::{KeyGroupRange, KeyHash, MaxParallelism, OperatorUid, Timestamp};
 use cutwater_state::{Data, Key, ListTable, MapTable, Snapshotable, StateError, TableSpec, Timers};
 
-use super::{States, StatesError};
+use super::{OWN, States, StatesError};
 use crate::ttl::{Life, Now, Ttl};
 
 /// Slots visited with each batch to find what has expired.
@@ -75,6 +75,12 @@ impl<K: Key> Named<K> {
         }
     }
 
+    /// While the stream is written.
+    pub(crate) fn draft(operator: OperatorUid) -> Self {
+        let max_parallelism = MaxParallelism::default();
+        Self::new(operator, max_parallelism, max_parallelism.all())
+    }
+
     pub(crate) fn spec(&self, name: &str) -> TableSpec {
         TableSpec {
             operator: self.operator.clone(),
@@ -86,6 +92,12 @@ impl<K: Key> Named<K> {
 
     pub(crate) fn states(&mut self) -> States<'_, K> {
         States { named: self, ttl: None }
+    }
+
+    /// What has this name already.
+    pub(crate) fn taken(&self, name: &str) -> Option<String> {
+        let own = OWN.iter().find(|(own, _)| *own == name).map(|(_, what)| (*what).to_owned());
+        own.or_else(|| self.slots.iter().find(|slot| slot.name == name).map(|slot| slot.what.clone()))
     }
 
     /// All of them, in an order that never changes.

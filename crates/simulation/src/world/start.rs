@@ -210,6 +210,9 @@ impl World<'_> {
                 if error.is_non_recoverable() { FailureClass::NonRecoverable } else { FailureClass::Recoverable };
             (class, error.to_string())
         })?;
+        if let Some(lost) = core.dropped_states().first() {
+            return Err(failed(format!("the state {} of {} would be lost", lost.state, lost.operator)));
+        }
         let mut range = groups.range_of(subtask.index, spec.parallelism(parallelism));
         if self.is(Mutant::GroupLost) && parallelism > 1 && range.last > range.first {
             range.last.0 -= 1;
