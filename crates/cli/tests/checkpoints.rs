@@ -42,6 +42,17 @@ fn job(folder: &Path, name: &str) -> PathBuf {
     let options = Options::from_config(&Config::new().code(settings).resolve().unwrap()).unwrap();
     let job = Job::new(name);
     job.source("numbers", generator(300_000, |n| n))
+        .process_with_states(
+            "large",
+            |states: &mut OperatorStates<'_>| states.list::<u64>("numbers"),
+            |cx: &mut RecordContext<'_, u64>, numbers, n| {
+                if n >= 299_990 {
+                    cx.operator_state(*numbers)?.push(n);
+                }
+                cx.emit(n);
+                Ok(())
+            },
+        )
         .key_by(|n| n % 1_000)
         .fold("counts", 0u64, |count, _| *count += 1)
         .sink("out", Collect::<(u64, u64)>::default());
@@ -110,7 +121,11 @@ fn a_checkpoint_is_shown_with_its_states_and_positions() {
     assert_eq!((code, &shown["schema"]), (0, &"cutwater.checkpoints.inspect/1".into()));
     assert_eq!(shown["max_parallelism"], 128);
     let (states, sources) = (shown["states"].as_array().unwrap(), shown["sources"].as_array().unwrap());
+    let (without_keys, states): (Vec<_>, Vec<_>) = states.iter().partition(|state| state["operator"] == "large");
     assert_eq!(states.iter().map(|state| state["entries"].as_u64().unwrap()).sum::<u64>(), 1_000);
+    let [numbers] = without_keys[..] else { panic!("{without_keys:?}") };
+    assert_eq!((&numbers["kind"], &numbers["name"]), (&"operator-list".into(), &"numbers".into()));
+    assert_eq!((&numbers["entries"], &numbers["value_schema"]), (&10.into(), &"u64".into()));
     assert_eq!((&states[0]["operator"], &states[0]["key_schema"]), (&"counts".into(), &"u64".into()));
     assert_eq!(sources.len(), 1);
     let splits = sources[0]["splits"].as_array().unwrap();

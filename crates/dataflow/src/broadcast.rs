@@ -1,20 +1,23 @@
 //! The broadcast state pattern: a keyed stream beside one that all subtasks see, and what that one has made.
 
+mod chain;
+mod closures;
+
 use std::marker::PhantomData;
 
-use cutwater_core::{CheckpointId, EdgeId, OperatorUid, Timestamp};
-use cutwater_state::{Data, Key, Snapshotable};
+use cutwater_core::{EdgeId, OperatorUid, Timestamp};
+use cutwater_state::{Data, Key};
 
+pub use self::chain::BroadcastHead;
+use self::closures::FnBroadcast;
 use crate::UserError;
 use crate::each::RecordContext;
-use crate::exec::{AnyBatch, Batch, BuildContext, Chain, ChainSnapshot, Exec, SourcePoll};
-use crate::graph::{BuildChain, GraphError};
 use crate::job::Job;
-use crate::process::{KeyedChain, KeyedHead, KeyedProcess, ProcessContext, check_states};
-use crate::side::{MakeSides, SideOutputs};
-use crate::stage::{Compose, Identity, Stage};
-use crate::states::{Named, OperatorStates, States, StatesError};
-use crate::stream::{Build, Head, KeyedStream, OperatorSpec, Stream, TaskHead};
+use crate::process::ProcessContext;
+use crate::side::SideOutputs;
+use crate::stage::{Compose, Identity};
+use crate::states::{OperatorStates, States, StatesError};
+use crate::stream::{Head, KeyedStream, Stream};
 
 /// An operator over a keyed stream and a broadcast one. All records of the broadcast stream come to all subtasks, where they
 /// change broadcast states; the keyed records read those beside the state of their key. Flink calls it a keyed broadcast
@@ -25,7 +28,7 @@ use crate::stream::{Build, Head, KeyedStream, OperatorSpec, Stream, TaskHead};
 /// - The watermark is the lowest of both inputs; an input that has ended holds nothing back.
 /// - What [`Self::process_broadcast`] emits, each subtask emits.
 ///
-/// For the rest see [`KeyedProcess`].
+/// For the rest see [`KeyedProcess`](crate::KeyedProcess).
 ///
 /// ```
 /// use cutwater_dataflow::testing::BroadcastTestHarness;
@@ -94,11 +97,11 @@ pub trait KeyedBroadcastProcess<K: Key, A, B>: Clone + Send + Sync + 'static {
     /// The state of a key that has none yet.
     fn initial(&self) -> Self::State;
 
-    /// Declares further states by key, as [`KeyedProcess::open`].
+    /// Declares further states by key, as [`KeyedProcess::open`](crate::KeyedProcess::open).
     ///
     /// # Errors
     ///
-    /// As for [`KeyedProcess::open`].
+    /// As for [`KeyedProcess::open`](crate::KeyedProcess::open).
     fn open(&mut self, states: &mut States<'_, K>) -> Result<(), UserError> {
         let _ = states;
         Ok(())
@@ -108,14 +111,14 @@ pub trait KeyedBroadcastProcess<K: Key, A, B>: Clone + Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// As for [`KeyedProcess::open`].
+    /// As for [`KeyedProcess::open`](crate::KeyedProcess::open).
     fn open_broadcast(&mut self, states: &mut OperatorStates<'_>) -> Result<(), UserError>;
 
     /// Takes a record of the keyed stream. It reads broadcast states by [`ProcessContext::broadcast_state`].
     ///
     /// # Errors
     ///
-    /// As for [`KeyedProcess::process`].
+    /// As for [`KeyedProcess::process`](crate::KeyedProcess::process).
     fn process(&mut self, cx: &mut ProcessContext<'_, K, Self::State, Self::Out>, record: A) -> Result<(), UserError>;
 
     /// Takes a record of the broadcast stream. It changes broadcast states by [`RecordContext::operator_state`], and has no
@@ -123,14 +126,14 @@ pub trait KeyedBroadcastProcess<K: Key, A, B>: Clone + Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// As for [`KeyedProcess::process`].
+    /// As for [`KeyedProcess::process`](crate::KeyedProcess::process).
     fn process_broadcast(&mut self, cx: &mut RecordContext<'_, Self::Out>, record: B) -> Result<(), UserError>;
 
     /// A timer of the key fires: the watermark of both inputs has passed `time`.
     ///
     /// # Errors
     ///
-    /// As for [`KeyedProcess::process`].
+    /// As for [`KeyedProcess::process`](crate::KeyedProcess::process).
     fn on_timer(
         &mut self,
         cx: &mut ProcessContext<'_, K, Self::State, Self::Out>,
@@ -144,7 +147,7 @@ pub trait KeyedBroadcastProcess<K: Key, A, B>: Clone + Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// As for [`KeyedProcess::process`].
+    /// As for [`KeyedProcess::process`](crate::KeyedProcess::process).
     fn on_processing_timer(
         &mut self,
         cx: &mut ProcessContext<'_, K, Self::State, Self::Out>,
@@ -225,8 +228,7 @@ impl<'j, K: Key, A: Data, B: Data> BroadcastConnectedStreams<'j, K, A, B> {
         F: Fn(&mut ProcessContext<'_, K, S, O>, &H, A) -> Result<(), UserError> + Clone + Send + Sync + 'static,
         G: Fn(&mut RecordContext<'_, O>, &H, B) -> Result<(), UserError> + Clone + Send + Sync + 'static,
     {
-        let types = PhantomData;
-        self.process_with(uid, FnBroadcast { declare, process, process_broadcast, handles: None, types })
+        self.process_with(uid, FnBroadcast::new(declare, process, process_broadcast))
     }
 
     /// Processes the records of both streams with an operator of your own.
@@ -241,248 +243,5 @@ impl<'j, K: Key, A: Data, B: Data> BroadcastConnectedStreams<'j, K, A, B> {
         let wrong = head.check();
         job.draft().errors.extend(wrong);
         Stream::begin(job, head, &edges)
-    }
-}
-
-/// `process` with closures.
-struct FnBroadcast<D, H, F, G, S, O> {
-    declare: D,
-    process: F,
-    process_broadcast: G,
-    handles: Option<H>,
-    types: PhantomData<fn() -> (S, O)>,
-}
-
-impl<D: Clone, H: Clone, F: Clone, G: Clone, S, O> Clone for FnBroadcast<D, H, F, G, S, O> {
-    fn clone(&self) -> Self {
-        let Self { declare, process, process_broadcast, handles, .. } = self;
-        let (declare, process, handles) = (declare.clone(), process.clone(), handles.clone());
-        Self { declare, process, process_broadcast: process_broadcast.clone(), handles, types: PhantomData }
-    }
-}
-
-impl<D, H, F, G, S, O> FnBroadcast<D, H, F, G, S, O> {
-    fn handles(handles: &Option<H>) -> Result<&H, UserError> {
-        handles.as_ref().ok_or_else(|| "the operator was not opened".into())
-    }
-}
-
-impl<K, A, B, D, H, F, G, S, O> KeyedBroadcastProcess<K, A, B> for FnBroadcast<D, H, F, G, S, O>
-where
-    K: Key,
-    S: Data + Default,
-    H: Clone + Send + Sync + 'static,
-    O: Send + 'static,
-    D: Fn(&mut OperatorStates<'_>) -> Result<H, StatesError> + Clone + Send + Sync + 'static,
-    F: Fn(&mut ProcessContext<'_, K, S, O>, &H, A) -> Result<(), UserError> + Clone + Send + Sync + 'static,
-    G: Fn(&mut RecordContext<'_, O>, &H, B) -> Result<(), UserError> + Clone + Send + Sync + 'static,
-{
-    type State = S;
-    type Out = O;
-
-    fn initial(&self) -> S {
-        S::default()
-    }
-
-    fn open_broadcast(&mut self, states: &mut OperatorStates<'_>) -> Result<(), UserError> {
-        self.handles = Some((self.declare)(states)?);
-        Ok(())
-    }
-
-    fn process(&mut self, cx: &mut ProcessContext<'_, K, S, O>, record: A) -> Result<(), UserError> {
-        (self.process)(cx, Self::handles(&self.handles)?, record)
-    }
-
-    fn process_broadcast(&mut self, cx: &mut RecordContext<'_, O>, record: B) -> Result<(), UserError> {
-        (self.process_broadcast)(cx, Self::handles(&self.handles)?, record)
-    }
-}
-
-/// The keyed side of the operator as one of its own.
-struct KeyedSide<P, B> {
-    process: P,
-    types: PhantomData<fn(B)>,
-}
-
-impl<P: Clone, B> Clone for KeyedSide<P, B> {
-    fn clone(&self) -> Self {
-        Self { process: self.process.clone(), types: PhantomData }
-    }
-}
-
-impl<K: Key, A, B: 'static, P: KeyedBroadcastProcess<K, A, B>> KeyedProcess<K, A> for KeyedSide<P, B> {
-    type State = P::State;
-    type Out = P::Out;
-
-    fn initial(&self) -> P::State {
-        self.process.initial()
-    }
-
-    fn open(&mut self, states: &mut States<'_, K>) -> Result<(), UserError> {
-        self.process.open(states)
-    }
-
-    #[inline]
-    fn process(&mut self, cx: &mut ProcessContext<'_, K, P::State, P::Out>, record: A) -> Result<(), UserError> {
-        self.process.process(cx, record)
-    }
-
-    fn on_timer(&mut self, cx: &mut ProcessContext<'_, K, P::State, P::Out>, time: Timestamp) -> Result<(), UserError> {
-        self.process.on_timer(cx, time)
-    }
-
-    fn on_processing_timer(
-        &mut self,
-        cx: &mut ProcessContext<'_, K, P::State, P::Out>,
-        time: Timestamp,
-    ) -> Result<(), UserError> {
-        self.process.on_processing_timer(cx, time)
-    }
-}
-
-/// An operator with a keyed and a broadcast input as the head of a task.
-pub struct BroadcastHead<K, A, B, P> {
-    keyed: KeyedHead<K, A, KeyedSide<P, B>>,
-}
-
-impl<K, A, B, P: Clone> Clone for BroadcastHead<K, A, B, P> {
-    fn clone(&self) -> Self {
-        Self { keyed: self.keyed.clone() }
-    }
-}
-
-impl<K: Key, A: Data, B: Data, P: KeyedBroadcastProcess<K, A, B>> BroadcastHead<K, A, B, P> {
-    pub(crate) fn new(uid: OperatorUid, process: P) -> Self {
-        let (process, sides) = (KeyedSide { process, types: PhantomData }, MakeSides::default());
-        Self { keyed: KeyedHead { uid, process, name: "connect_broadcast", sides, types: PhantomData } }
-    }
-
-    /// What is wrong with the states that the operator declares.
-    fn check(&self) -> Option<GraphError> {
-        let KeyedHead { uid, process, .. } = &self.keyed;
-        if let Some(wrong) = check_states::<K, A, _>(uid, process) {
-            return Some(wrong);
-        }
-        let mut named = Named::<K>::draft(uid.clone());
-        let mut process = process.process.clone();
-        process.open(&mut named.states()).ok()?;
-        let taken = |name: &str| named.taken(name);
-        let opened = OperatorStates::draft(uid.clone(), &taken).open(|states| process.open_broadcast(states));
-        opened.err().map(|error| GraphError::of_open(uid, error))
-    }
-}
-
-impl<K: Key, A: Data, B: Data, P: KeyedBroadcastProcess<K, A, B>> Head for BroadcastHead<K, A, B, P> {
-    type Out = P::Out;
-    type Built = Box<dyn Chain>;
-
-    fn build<N: Stage<P::Out>>(&self, next: N, context: &BuildContext<'_>) -> Result<Box<dyn Chain>, UserError> {
-        let mut keyed = self.keyed.chain(next, context)?;
-        let KeyedChain { named, process, .. } = &mut keyed;
-        let taken = |name: &str| named.taken(name);
-        let states = OperatorStates::of(self.keyed.uid.clone(), context, &taken)?;
-        keyed.operator = states.open(|states| process.process.open_broadcast(states))?;
-        Ok(Box::new(BroadcastChain { keyed, types: PhantomData::<fn(B)> }))
-    }
-
-    fn place(&self, build: Build<Box<dyn Chain>>) -> Option<BuildChain> {
-        Some(build)
-    }
-}
-
-impl<K: Key, A: Data, B: Data, P: KeyedBroadcastProcess<K, A, B>> TaskHead for BroadcastHead<K, A, B, P> {
-    fn operator(&self) -> OperatorSpec {
-        self.keyed.operator()
-    }
-
-    fn parallelism_limit(&self) -> u32 {
-        self.keyed.parallelism_limit()
-    }
-}
-
-impl<K: Key, A: Data, B: Data, P: KeyedBroadcastProcess<K, A, B>> SideOutputs for BroadcastHead<K, A, B, P> {
-    fn sides(&self) -> &MakeSides {
-        self.keyed.sides()
-    }
-}
-
-/// A keyed chain whose second input comes without keys.
-struct BroadcastChain<K: Key, A, B: 'static, P: KeyedBroadcastProcess<K, A, B>, N> {
-    keyed: KeyedChain<K, A, KeyedSide<P, B>, N>,
-    types: PhantomData<fn(B)>,
-}
-
-impl<K, A, B, P, N> BroadcastChain<K, A, B, P, N>
-where
-    K: Key,
-    A: Data,
-    B: Data,
-    P: KeyedBroadcastProcess<K, A, B>,
-    N: Stage<P::Out>,
-{
-    fn process_broadcast(
-        &mut self,
-        exec: &mut Exec,
-        batch: Box<dyn AnyBatch>,
-    ) -> Result<Option<Box<dyn AnyBatch>>, UserError> {
-        let mut batch = Batch::<B>::enter(exec, batch)?;
-        while let Some((time, record)) = batch.take() {
-            exec.begun += 1;
-            exec.records += 1;
-            self.keyed.call_broadcast(exec, time, |side, cx| side.process.process_broadcast(cx, record))?;
-            if exec.outbox.is_blocked() && batch.len() > 0 {
-                return Ok(Some(batch));
-            }
-        }
-        Ok(None)
-    }
-}
-
-impl<K, A, B, P, N> Chain for BroadcastChain<K, A, B, P, N>
-where
-    K: Key,
-    A: Data,
-    B: Data,
-    P: KeyedBroadcastProcess<K, A, B>,
-    N: Stage<P::Out>,
-{
-    fn read(&mut self, exec: &mut Exec, limit: usize) -> Result<SourcePoll, UserError> {
-        self.keyed.read(exec, limit)
-    }
-
-    fn process(&mut self, exec: &mut Exec, batch: Box<dyn AnyBatch>) -> Result<Option<Box<dyn AnyBatch>>, UserError> {
-        match exec.input {
-            0 => self.keyed.process(exec, batch),
-            _ => self.process_broadcast(exec, batch),
-        }
-    }
-
-    fn advance(&mut self, exec: &mut Exec, watermark: Timestamp, limit: usize) -> Result<bool, UserError> {
-        self.keyed.advance(exec, watermark, limit)
-    }
-
-    fn processing_due(&self) -> Option<Timestamp> {
-        self.keyed.processing_due()
-    }
-
-    fn advance_processing(&mut self, exec: &mut Exec, limit: usize) -> Result<bool, UserError> {
-        self.keyed.advance_processing(exec, limit)
-    }
-
-    fn flush(&mut self, exec: &mut Exec) {
-        self.keyed.flush(exec);
-    }
-
-    fn snapshot(
-        &mut self,
-        exec: &mut Exec,
-        checkpoint: CheckpointId,
-        out: &mut ChainSnapshot,
-    ) -> Result<(), UserError> {
-        self.keyed.snapshot(exec, checkpoint, out)
-    }
-
-    fn states(&mut self) -> Vec<&mut dyn Snapshotable> {
-        self.keyed.states()
     }
 }

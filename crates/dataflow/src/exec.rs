@@ -23,6 +23,10 @@ pub enum Element {
     Batch(Box<dyn AnyBatch>),
     /// No record at or before this time follows on the channel.
     Watermark(Timestamp),
+    /// The sender has nothing to send for now: its watermark holds nobody back, until [`Self::Active`].
+    Idle,
+    /// The sender has something to send again: what follows.
+    Active,
     /// Everything before belongs to the checkpoint.
     Barrier(Barrier),
     /// The sender gave the checkpoint up.
@@ -36,6 +40,8 @@ impl std::fmt::Debug for Element {
         match self {
             Self::Batch(batch) => write!(f, "Batch({} records)", batch.len()),
             Self::Watermark(watermark) => write!(f, "Watermark({watermark})"),
+            Self::Idle => f.write_str("Idle"),
+            Self::Active => f.write_str("Active"),
             Self::Barrier(barrier) => write!(f, "{barrier:?}"),
             Self::CancelBarrier(checkpoint) => write!(f, "CancelBarrier({checkpoint})"),
             Self::End => f.write_str("End"),

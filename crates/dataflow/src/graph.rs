@@ -288,6 +288,12 @@ pub enum GraphError {
         /// The job of the other.
         other: String,
     },
+    /// A source was given an idleness of zero: it would be idle between any two records.
+    #[error("source {operator} has an idleness of zero: give it the longest silence that is usual, or leave it out")]
+    Idleness {
+        /// The source.
+        operator: OperatorUid,
+    },
     /// There is nothing to run.
     #[error("job {job} has no stream that ends in a sink; add a source and a sink")]
     Empty {
@@ -318,6 +324,7 @@ impl GraphError {
             Self::OtherJob { .. } => "GRF0007",
             Self::States(_) => "GRF0008",
             Self::Open { .. } => "GRF0009",
+            Self::Idleness { .. } => "GRF0010",
         }
     }
 }

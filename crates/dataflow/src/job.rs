@@ -28,7 +28,7 @@ impl Job {
     /// Reads an input. The uid names its positions in checkpoints.
     pub fn source<S: Source>(&self, uid: &str, source: S) -> Stream<'_, SourceHead<S>, Identity<S::Record>> {
         let uid = self.draft().take_uid(uid, "source");
-        let head = SourceHead { uid, source: Arc::new(source) };
+        let head = SourceHead { uid, source: Arc::new(source), idleness: None };
         Stream::begin(self, head, &[])
     }
 

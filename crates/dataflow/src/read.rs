@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use cutwater_core::{CheckpointId, Moment, OperatorUid, SubtaskId, Timestamp};
 use cutwater_state::Snapshotable;
@@ -9,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::UserError;
 use crate::exec::{
-    AnyBatch, BuildContext, Chain, ChainSnapshot, Exec, OperatorSnapshot, Origin, SnapshotKind, SourcePoll,
+    AnyBatch, BuildContext, Chain, ChainSnapshot, Element, Exec, OperatorSnapshot, Origin, SnapshotKind, SourcePoll,
 };
 use crate::graph::BuildChain;
 use crate::source::{ReadStatus, Source, SourceOutput, SplitReader};
@@ -20,11 +21,13 @@ use crate::stream::{Build, Head, OperatorKind, OperatorSpec, TaskHead};
 pub struct SourceHead<S> {
     pub(crate) uid: OperatorUid,
     pub(crate) source: Arc<S>,
+    /// A split that gives nothing for so long is idle.
+    pub(crate) idleness: Option<Duration>,
 }
 
 impl<S> Clone for SourceHead<S> {
     fn clone(&self) -> Self {
-        Self { uid: self.uid.clone(), source: Arc::clone(&self.source) }
+        Self { uid: self.uid.clone(), source: Arc::clone(&self.source), idleness: self.idleness }
     }
 }
 
@@ -75,6 +78,8 @@ impl<S: Source> Head for SourceHead<S> {
             output: SourceOutput::new(0),
             watermark: Timestamp::MIN,
             announced: Timestamp::MIN,
+            idleness: self.idleness,
+            idle: false,
             emitted,
             next,
         };
@@ -101,12 +106,11 @@ impl<S: Source> SourceHead<S> {
     fn open(&self, name: String, found: Option<SplitSnapshot>) -> Result<Split<S>, UserError> {
         let Some(found) = found else {
             let reader = Some(self.source.open(&name, None)?);
-            return Ok(Split { name, reader, last: None, wait: Moment::ZERO, watermark: Timestamp::MIN, records: 0 });
+            return Ok(Split::new(name, reader, None, Timestamp::MIN, 0));
         };
         let position: Option<S::Position> = found.position.as_deref().map(cutwater_state::decode).transpose()?;
         let reader = if found.ended { None } else { Some(self.source.open(&name, position.as_ref())?) };
-        let watermark = Timestamp(found.watermark);
-        Ok(Split { name, reader, last: position, wait: Moment::ZERO, watermark, records: found.records })
+        Ok(Split::new(name, reader, position, Timestamp(found.watermark), found.records))
     }
 }
 
@@ -119,6 +123,33 @@ struct Split<S: Source> {
     wait: Moment,
     watermark: Timestamp,
     records: u64,
+    /// Since when it has given nothing, although it was asked; while output waits for credit nobody asks.
+    quiet: Option<Moment>,
+    idle: bool,
+}
+
+impl<S: Source> Split<S> {
+    fn new(
+        name: String,
+        reader: Option<S::Reader>,
+        last: Option<S::Position>,
+        watermark: Timestamp,
+        records: u64,
+    ) -> Self {
+        Self { name, reader, last, wait: Moment::ZERO, watermark, records, quiet: None, idle: false }
+    }
+
+    /// Whether more is to come of it that the watermark has to wait for.
+    fn is_open(&self) -> bool {
+        self.reader.is_some() && self.watermark < Timestamp::MAX
+    }
+
+    /// Marks it idle if its time has come; when that is, if it is still to come.
+    fn idle_at(&mut self, idleness: Option<Duration>, now: Moment) -> Option<Moment> {
+        let due = self.quiet? + idleness?;
+        self.idle |= due <= now;
+        (!self.idle).then_some(due)
+    }
 }
 
 struct SourceChain<S: Source, N> {
@@ -131,15 +162,20 @@ struct SourceChain<S: Source, N> {
     watermark: Timestamp,
     /// What the receivers were told in this attempt: after a restore they are told anew.
     announced: Timestamp,
+    idleness: Option<Duration>,
+    /// What the receivers were told.
+    idle: bool,
     emitted: u64,
     next: N,
 }
 
 impl<S: Source, N: Stage<S::Record>> SourceChain<S, N> {
-    /// The watermark of the subtask: that of the slowest split that has not ended.
+    /// The watermark of the subtask: that of the slowest split that is neither idle nor at its end. If all that are open are
+    /// idle nothing is waited for, and it is that of the fastest.
     fn lowest(&self) -> Timestamp {
-        let open = self.splits.iter().filter(|split| split.reader.is_some());
-        open.map(|split| split.watermark).min().unwrap_or(Timestamp::MAX)
+        let open = || self.splits.iter().filter(|split| split.is_open());
+        let lowest = open().filter(|split| !split.idle).map(|split| split.watermark).min();
+        lowest.or_else(|| open().map(|split| split.watermark).max()).unwrap_or(Timestamp::MAX)
     }
 
     fn raise(&mut self, exec: &mut Exec) -> Result<(), UserError> {
@@ -147,6 +183,35 @@ impl<S: Source, N: Stage<S::Record>> SourceChain<S, N> {
         if self.watermark > self.announced {
             self.announced = self.watermark;
             self.next.watermark(exec, self.watermark)?;
+        }
+        Ok(())
+    }
+
+    /// Raises the watermark, and tells the receivers whether the subtask is idle, if that has changed.
+    fn settle(&mut self, exec: &mut Exec) -> Result<(), UserError> {
+        self.raise(exec)?;
+        let mut open = self.splits.iter().filter(|split| split.is_open()).peekable();
+        let idle = open.peek().is_some() && open.all(|split| split.idle);
+        if idle != self.idle {
+            self.idle = idle;
+            self.next.flush(exec);
+            exec.outbox.broadcast(|| if idle { Element::Idle } else { Element::Active });
+        }
+        Ok(())
+    }
+
+    /// What one call of a split's reader gave, before it is sent on: nothing keeps or makes it quiet, anything ends that.
+    fn note(&mut self, exec: &mut Exec, at: usize, status: ReadStatus) -> Result<(), UserError> {
+        let (now, split) = (exec.now, &mut self.splits[at]);
+        let rises = self.output.watermarks.iter().any(|(_, watermark)| *watermark > split.watermark);
+        if self.output.records.is_empty() && !rises {
+            split.quiet.get_or_insert(now);
+            split.idle_at(self.idleness, now);
+            return Ok(());
+        }
+        split.quiet = matches!(status, ReadStatus::WaitUntil(_)).then_some(now);
+        if std::mem::take(&mut split.idle) {
+            self.settle(exec)?; // before its records, so that they are not late
         }
         Ok(())
     }
@@ -201,7 +266,7 @@ impl<S: Source, N: Stage<S::Record>> SourceChain<S, N> {
 
 impl<S: Source, N: Stage<S::Record>> Chain for SourceChain<S, N> {
     fn read(&mut self, exec: &mut Exec, limit: usize) -> Result<SourcePoll, UserError> {
-        self.raise(exec)?;
+        self.settle(exec)?;
         let mut earliest: Option<Moment> = None;
         for _ in 0..self.splits.len() {
             let at = self.turn % self.splits.len();
@@ -209,7 +274,8 @@ impl<S: Source, N: Stage<S::Record>> Chain for SourceChain<S, N> {
             let split = &mut self.splits[at];
             let Some(reader) = split.reader.as_mut() else { continue };
             if split.wait > exec.now {
-                earliest = Some(earliest.map_or(split.wait, |other| other.min(split.wait)));
+                let idle_at = split.idle_at(self.idleness, exec.now);
+                earliest = [earliest, idle_at, Some(split.wait)].into_iter().flatten().min();
                 continue;
             }
             self.output.clear(exec.now, limit);
@@ -222,15 +288,17 @@ impl<S: Source, N: Stage<S::Record>> Chain for SourceChain<S, N> {
             if let ReadStatus::WaitUntil(moment) = status {
                 split.wait = moment;
             }
+            self.note(exec, at, status)?;
             self.drain(exec, at)?;
             if status == ReadStatus::End {
                 // Only now: an ended split no longer holds the watermark back.
                 let split = &mut self.splits[at];
                 split.last = split.reader.take().map(|reader| reader.position());
-                self.raise(exec)?;
             }
+            self.settle(exec)?;
             return Ok(SourcePoll::More);
         }
+        self.settle(exec)?;
         Ok(earliest.map_or(SourcePoll::End, SourcePoll::WaitUntil))
     }
 

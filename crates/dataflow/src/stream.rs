@@ -2,6 +2,7 @@
 
 use std::marker::PhantomData;
 use std::sync::Arc;
+use std::time::Duration;
 
 use cutwater_core::{EdgeId, KeyGroup, OperatorUid, Timestamp};
 use cutwater_state::{Data, Key};
@@ -9,11 +10,13 @@ use cutwater_state::{Data, Key};
 use crate::UserError;
 use crate::exchange::{BroadcastOutput, Buffer, KeyedOutput, TurnOutput};
 use crate::exec::{BuildContext, Chain, Keyed};
-use crate::graph::{BuildChain, MakeCommitter};
+use crate::graph::{BuildChain, GraphError, MakeCommitter};
 use crate::job::Job;
 use crate::process::{FnProcess, Fold, KeyedHead, KeyedProcess, ProcessContext, check_states};
+use crate::read::SourceHead;
 use crate::side::{MakeSides, SideOutputs};
 use crate::sink::Sink;
+use crate::source::Source;
 use crate::stage::{Compose, Filter, FlatMap, Identity, Map, SinkStage, Stage};
 use crate::states::{StatefulFn, States, StatesError};
 
@@ -113,6 +116,35 @@ impl<'j, H: TaskHead> Stream<'j, H, Identity<H::Out>> {
         let (operator, limit) = (head.operator(), head.parallelism_limit());
         let task = job.draft().begin(operator, limit, edges);
         Self { job, head, chain: Identity::default(), task, last: 0 }
+    }
+}
+
+impl<S: Source> Stream<'_, SourceHead<S>, Identity<S::Record>> {
+    /// A split of the source that gives nothing for so long is idle: it no longer holds the watermark back, until its next
+    /// record or rising watermark. A subtask all of whose splits are idle is idle itself, and tells those behind it; if all
+    /// that an operator reads is idle, its watermark rises to the highest that it was told, and it is idle too. The watermark
+    /// never goes back: records of an idle split that are then behind it are late. Not idle: a split that nobody asks, since
+    /// output waits for its receivers.
+    ///
+    /// Without it a split that is silent and has not ended holds back all windows and timers behind it. Source: Flink's
+    /// `WatermarkStrategy.withIdleness`.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use cutwater_dataflow::{Job, from_iter, discard};
+    /// # let job = Job::new("doc");
+    /// job.source("readings", from_iter(0u64..100)).idleness(Duration::from_secs(30)).sink("out", discard());
+    /// # assert!(job.build().is_ok());
+    /// ```
+    ///
+    /// A duration of zero is an error of [`Job::build`].
+    pub fn idleness(mut self, idleness: Duration) -> Self {
+        if idleness.is_zero() {
+            let operator = self.head.uid.clone();
+            self.job.draft().errors.push(GraphError::Idleness { operator });
+        }
+        self.head.idleness = Some(idleness);
+        self
     }
 }
 

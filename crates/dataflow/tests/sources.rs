@@ -155,7 +155,12 @@ impl Subtask {
         let sent = std::iter::from_fn(|| self.exec.outbox.pop());
         sent.filter_map(|(_, element)| match element {
             Element::Watermark(watermark) => Some(watermark.0),
-            Element::Batch(_) | Element::Barrier(_) | Element::CancelBarrier(_) | Element::End => None,
+            Element::Batch(_)
+            | Element::Idle
+            | Element::Active
+            | Element::Barrier(_)
+            | Element::CancelBarrier(_)
+            | Element::End => None,
         })
         .collect()
     }

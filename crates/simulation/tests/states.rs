@@ -5,8 +5,8 @@ use std::time::Duration;
 use cutwater_core::Timestamp;
 use cutwater_dataflow::{
     Aggregate, BroadcastState, JobGraph, KeyedBroadcastProcess, KeyedProcess, ListState, MapState, OperatorListState,
-    OperatorStates, Process, ProcessContext, RecordContext, States, Ttl, UnionListState, UserError, Windows, from_iter,
-    generator,
+    OperatorStates, Process, ProcessContext, ReadStatus, RecordContext, Source, SourceOutput, SplitReader, States, Ttl,
+    UnionListState, UserError, Windows, from_iter, generator,
 };
 use cutwater_file::lines_sink;
 use cutwater_simulation::{Env, Mark, Mutant, Report, Simulation};
@@ -176,6 +176,45 @@ impl KeyedBroadcastProcess<u64, u64, u64> for Ruled {
     }
 }
 
+/// Says nothing, and ends when it has been asked so often. It is idle before: windows behind it must close as without it.
+#[derive(Clone)]
+struct Silent {
+    asked: u64,
+}
+
+struct Listens(u64);
+
+impl Source for Silent {
+    type Record = u64;
+    type Position = u64;
+    type Reader = Listens;
+
+    fn splits(&self, _: u32) -> Result<Vec<String>, UserError> {
+        Ok(vec!["all".to_owned()])
+    }
+
+    fn open(&self, _: &str, position: Option<&u64>) -> Result<Listens, UserError> {
+        Ok(Listens(position.copied().unwrap_or(self.asked)))
+    }
+}
+
+impl SplitReader for Listens {
+    type Record = u64;
+    type Position = u64;
+
+    fn read(&mut self, out: &mut SourceOutput<u64>) -> Result<ReadStatus, UserError> {
+        self.0 = self.0.saturating_sub(1);
+        match self.0 {
+            0 => Ok(ReadStatus::End),
+            _ => Ok(ReadStatus::WaitUntil(out.now() + Duration::from_millis(2))),
+        }
+    }
+
+    fn position(&self) -> u64 {
+        self.0
+    }
+}
+
 #[derive(Clone)]
 struct Sum;
 
@@ -214,7 +253,9 @@ fn job(env: &Env) -> Result<JobGraph, UserError> {
         .key_by(|n| n % KEYS)
         .process_with("tell", Tell::default())
         .sink("told-out", sink());
+    let silent = job.source("silent-in", Silent { asked: 12 }).idleness(ms(3));
     job.source("sessions-in", generator(RECORDS, |n| n).event_time(time))
+        .union(silent)
         .key_by(|n| n % KEYS)
         .window(Windows::sessions(ms(200)))
         .aggregate("sessions", Sum)

@@ -186,8 +186,20 @@ struct Input {
     input: u8,
     stash: VecDeque<Element>,
     watermark: Timestamp,
+    /// Its sender has said that it is idle.
+    idle: bool,
+    /// Whether its watermark counts: not while it is idle, and after that not before it has caught up with what the other
+    /// channels have made of the watermark meanwhile. Source: Flink's `StatusWatermarkValve`.
+    aligned: bool,
     ended: bool,
     credit: u64,
+}
+
+impl Input {
+    /// Whether more is to come that the watermark may have to wait for.
+    fn is_open(&self) -> bool {
+        !self.ended && self.watermark < Timestamp::MAX
+    }
 }
 
 struct Running {
@@ -224,6 +236,8 @@ pub struct TaskCore {
     turn: usize,
     aligner: Aligner,
     watermark: Timestamp,
+    /// Whether the receivers were told that this subtask is idle. A source tells them itself.
+    idle: bool,
     /// A moment, and what the wall clock showed then.
     wall: (Moment, i64),
     /// The watermark whose timers are being fired.
@@ -284,7 +298,15 @@ impl TaskCore {
         let chain = (spec.build)(&context).map_err(|error| failed(Cause::of_build(error)))?;
         let dropped = dropped_states(spec, &restored, &claimed);
         let dropped = dropped.map_err(|error| failed(Cause::Restore(Box::new(error))))?;
-        let input = |input| Input { input, stash: VecDeque::new(), watermark, ended: false, credit: 0 };
+        let input = |input| Input {
+            input,
+            stash: VecDeque::new(),
+            watermark,
+            idle: false,
+            aligned: true,
+            ended: false,
+            credit: 0,
+        };
         let channels = graph.channels(start.subtask.task, start.parallelism);
         let inputs: Vec<_> = channels.map(|(edge, _)| input(edge.input)).collect();
         let channels = u32::try_from(inputs.len()).expect("a subtask has fewer channels than 2^32");
@@ -302,6 +324,7 @@ impl TaskCore {
             turn: 0,
             aligner: Aligner::new(settings.mode, channels, settings.checkpoints_after_tasks_finish),
             watermark,
+            idle: false,
             wall: (Moment::ZERO, 0),
             advancing: None,
             running: None,
@@ -589,7 +612,17 @@ impl TaskCore {
                 Element::Watermark(watermark) => {
                     let input = &mut self.inputs[at];
                     input.watermark = input.watermark.max(watermark);
+                    input.aligned |= !input.idle && input.watermark >= self.watermark;
                     self.raise();
+                }
+                Element::Idle => {
+                    let input = &mut self.inputs[at];
+                    (input.idle, input.aligned) = (true, false);
+                    self.raise();
+                }
+                Element::Active => {
+                    let input = &mut self.inputs[at];
+                    (input.idle, input.aligned) = (false, input.watermark >= self.watermark);
                 }
                 Element::Barrier(barrier) => {
                     let handled = self.aligner.handle_barrier(now, channel, barrier);
@@ -606,6 +639,7 @@ impl TaskCore {
                     handled.map_err(|violation| self.fault(violation.into()))?;
                 }
             }
+            self.tell_status();
             self.settle(now)?;
             if self.advancing.is_some() {
                 return Ok(true); // timers first: nothing may be cut in their midst
@@ -627,13 +661,32 @@ impl TaskCore {
         })
     }
 
-    /// Begins to advance if the lowest watermark of the open channels has risen.
+    /// Begins to advance if the lowest watermark of the open channels that count has risen. If all open ones are idle nothing
+    /// is waited for, and the highest of them counts.
     fn raise(&mut self) {
-        let open = self.inputs.iter().filter(|input| !input.ended);
-        let lowest = open.map(|input| input.watermark).min().unwrap_or(Timestamp::MAX);
-        if lowest > self.watermark {
-            self.advancing = Some(lowest);
+        let open = || self.inputs.iter().filter(|input| input.is_open());
+        let target = match open().filter(|input| input.aligned).map(|input| input.watermark).min() {
+            Some(lowest) => lowest,
+            None if open().all(|input| input.idle) => {
+                open().map(|input| input.watermark).max().unwrap_or(Timestamp::MAX)
+            }
+            None => return, // those that are not idle have still to catch up
+        };
+        if target > self.watermark {
+            self.advancing = Some(target);
         }
+    }
+
+    /// Tells the receivers whether all open channels are idle, if that has changed; behind the watermark that it made.
+    fn tell_status(&mut self) {
+        let mut open = self.inputs.iter().filter(|input| input.is_open()).peekable();
+        let idle = open.peek().is_some() && open.all(|input| input.idle);
+        if idle == self.idle || self.advancing.is_some() {
+            return;
+        }
+        self.idle = idle;
+        self.chain.flush(&mut self.exec);
+        self.exec.outbox.broadcast(|| if idle { Element::Idle } else { Element::Active });
     }
 
     fn advance(&mut self, watermark: Timestamp) -> Result<bool, TaskError> {
@@ -644,6 +697,7 @@ impl TaskCore {
         if done.map_err(|error| self.fault(Cause::User(error)))? {
             self.watermark = watermark;
             self.advancing = None;
+            self.tell_status();
             if !self.ended && self.inputs.iter().all(|input| input.ended) {
                 self.end();
             }

@@ -164,7 +164,7 @@ impl<T> FileSource<T> {
     /// - A file must grow and do nothing else. That it was cut, replaced, moved or written anew is an error, which no
     ///   restart mends. Files that appear later are not noticed.
     /// - Compressed files can't be followed. A CSV file must have its header when the job starts.
-    /// - A file that does not grow holds the watermark back.
+    /// - A file that does not grow holds the watermark back, unless the source has an idleness.
     /// - What an earlier run read to its end without following it is done with: its growth is not read.
     #[must_use]
     pub fn follow(mut self) -> Self {

@@ -106,7 +106,7 @@ impl World<'_> {
             }
             Element::CancelBarrier(_) => marks[0] = Some(Mark::CancelBarrier),
             Element::End => channel.ended = true,
-            Element::Watermark(_) => {}
+            Element::Watermark(_) | Element::Idle | Element::Active => {}
         }
         self.shared.lock().choices.note(channel.sent << 8 | channel.elements.len() as u64);
         let is_batch = matches!(element, Element::Batch(_));
@@ -286,7 +286,12 @@ impl World<'_> {
         let subtask = node.subtask;
         let element = match element {
             Element::Barrier(barrier) => Element::Barrier(self.planted_base(id, subtask, barrier)),
-            other @ (Element::Batch(_) | Element::Watermark(_) | Element::CancelBarrier(_) | Element::End) => other,
+            other @ (Element::Batch(_)
+            | Element::Watermark(_)
+            | Element::Idle
+            | Element::Active
+            | Element::CancelBarrier(_)
+            | Element::End) => other,
         };
         let Some(running) = self.processes.get_mut(&id).and_then(|process| process.running.as_mut()) else { return };
         let node = &mut running.nodes[receiver];
