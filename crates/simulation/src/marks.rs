@@ -53,7 +53,7 @@ marks! {
     // Checkpoints.
     SeveralInFlight = "several checkpoints are in flight",
     CompletedOutOfOrder = "a newer checkpoint completes first",
-    OfOldReign = "a checkpoint in flight is given up, since the job was claimed anew",
+    OfOldReign = "a checkpoint is given up, since the job was claimed anew",
     Expired = "a checkpoint expires",
     DeclinedCounted = "a subtask declines for a failure",
     DeclinedOvertaken = "a subtask gives up for a newer barrier",
