@@ -74,10 +74,11 @@ pub use cutwater_restart::{ExponentialDelay, Strategy};
 pub use cutwater_runtime::{
     CheckpointCounts, CheckpointHistory, CheckpointKind, CheckpointStatistics, CheckpointStatisticsSummary,
     CheckpointStatus, CheckpointSummary, ClaimMode, CopyError, Distribution, Failure, FailureDecision, FailurePosition,
-    FailureRecord, HistorySizes, IgnoreUnclaimed, JobError, JobHandle, JobOutcome, JobState, JobStatus, Metric,
-    OpenCheckpointError, Options, OptionsError, RestoreError, SavepointError, StartFrom, StatisticsError, StopMode,
-    StoredStatistics, SubtaskStatistics, SubtaskStatus, TakenSavepoint, UnclaimedState, copy_savepoint,
-    delete_savepoint, open_checkpoint, read_savepoint, read_statistics, run, spawn, stop_on_signals, store_at,
+    FailureRecord, HistorySizes, IgnoreUnclaimed, JobError, JobHandle, JobOutcome, JobRates, JobState, JobStatus,
+    Metric, OpenCheckpointError, Options, OptionsError, RestoreError, SavepointError, StartFrom, StatisticsError,
+    StopMode, StoredStatistics, SubtaskRates, SubtaskStatistics, SubtaskStatus, TakenSavepoint, UnclaimedState,
+    copy_savepoint, delete_savepoint, open_checkpoint, read_savepoint, read_statistics, run, spawn, stop_on_signals,
+    store_at,
 };
 #[cfg(feature = "simulation")]
 pub use cutwater_simulation as simulation;

@@ -27,6 +27,7 @@ use crate::job::{ClaimMode, JobOutcome, Options};
 use crate::restore::{RestorePoint, new_operators};
 use crate::savepoint::{SavepointError, TakenSavepoint};
 use crate::spans;
+use crate::statistics::written_bytes;
 use crate::statistics::{StatisticsError, StoredStatistics};
 use crate::status::{CheckpointSummary, JobState, Shared, Watched};
 use crate::upload::{Uploader, chain};
@@ -544,6 +545,7 @@ impl Shell {
         let summary = CheckpointSummary {
             checkpoint: checkpoint.checkpoint,
             bytes: checkpoint.state_bytes(),
+            written_bytes: subtasks().map(|part| written_bytes(checkpoint.checkpoint, part)).sum(),
             duration: checkpoint.duration,
             sync: subtasks().map(|subtask| subtask.phases.sync).max().unwrap_or_default(),
         };

@@ -45,6 +45,7 @@ mod job;
 mod metrics;
 mod open;
 mod place;
+mod rates;
 mod restore;
 mod savepoint;
 mod signals;
@@ -61,6 +62,7 @@ pub use job::{ClaimMode, IgnoreUnclaimed, JobHandle, JobOutcome, Options, StartF
 pub use metrics::Metric;
 pub use open::{OpenCheckpointError, open_checkpoint};
 pub use place::{OptionsError, job_folder, store_at};
+pub use rates::{JobRates, SubtaskRates};
 pub use savepoint::{CopyError, SavepointError, TakenSavepoint, copy_savepoint, delete_savepoint, read_savepoint};
 pub use signals::stop_on_signals;
 pub use statistics::{

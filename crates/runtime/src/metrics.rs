@@ -61,7 +61,8 @@ fn metrics(status: &JobStatus) -> Vec<Metric> {
     let in_progress = status.checkpoints.counts().in_progress;
     of_job("number_of_in_progress_checkpoints", false, Some(in_progress as f64));
     of_job("last_completed_checkpoint_id", false, last.map(|last| last.checkpoint.0 as f64));
-    of_job("last_checkpoint_size", false, last.map(|last| last.bytes as f64));
+    of_job("last_checkpoint_size", false, last.map(|last| last.written_bytes as f64));
+    of_job("last_checkpoint_full_size", false, last.map(|last| last.bytes as f64));
     of_job("last_checkpoint_duration", false, last.map(|last| ms(last.duration)));
     of_job("last_checkpoint_sync_duration", false, last.map(|last| ms(last.sync)));
     for subtask in &status.subtasks {

@@ -130,8 +130,6 @@ impl SubtaskStatistics {
     /// Its part of this checkpoint. Files of earlier ones, which it builds on, were not written for it.
     pub(crate) fn of(task: &str, checkpoint: CheckpointId, snapshot: &SubtaskSnapshot) -> Self {
         let phases = snapshot.phases;
-        let is_own = |file: &&FileRef| checkpoint_of_snapshot(&file.name).is_none_or(|of| of == checkpoint);
-        let files = snapshot.files.iter().filter(is_own).fold(0u64, |sum, file| sum.saturating_add(file.bytes));
         Self {
             subtask: snapshot.subtask,
             task: task.to_owned(),
@@ -139,7 +137,7 @@ impl SubtaskStatistics {
             alignment: phases.alignment,
             sync: phases.sync,
             asynchronous: phases.asynchronous,
-            written_bytes: files.saturating_add(snapshot.inline.len() as u64),
+            written_bytes: written_bytes(checkpoint, snapshot),
             full_bytes: snapshot.state_bytes,
             files: snapshot.files.len() as u64,
         }
@@ -150,6 +148,13 @@ impl SubtaskStatistics {
         let (id, tasks) = (checkpoint.checkpoint, checkpoint.tasks.iter());
         tasks.flat_map(|task| task.subtasks.iter().map(|subtask| Self::of(&task.name, id, subtask))).collect()
     }
+}
+
+/// The bytes that a subtask wrote for this checkpoint: without files of earlier ones, which it builds on.
+pub(crate) fn written_bytes(checkpoint: CheckpointId, snapshot: &SubtaskSnapshot) -> u64 {
+    let is_own = |file: &&FileRef| checkpoint_of_snapshot(&file.name).is_none_or(|of| of == checkpoint);
+    let files = snapshot.files.iter().filter(is_own).fold(0u64, |sum, file| sum.saturating_add(file.bytes));
+    files.saturating_add(snapshot.inline.len() as u64)
 }
 
 impl CheckpointStatistics {

@@ -2,8 +2,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use cutwater_core::{Attempt, CheckpointId, Epoch, OperatorUid, SubtaskId, Timestamp};
+use cutwater_core::{Attempt, CheckpointId, Epoch, Moment, OperatorUid, SubtaskId, Timestamp};
 
+use crate::clock::Clock;
 use crate::failures::FailureRecord;
 use crate::hosted::Gauges;
 use crate::statistics::CheckpointHistory;
@@ -11,6 +12,8 @@ use crate::statistics::CheckpointHistory;
 /// What a job does, at one moment.
 #[derive(Clone, Debug)]
 pub struct JobStatus {
+    /// When this was looked at, counted from the start of the job in this process.
+    pub looked_at: Moment,
     /// The job.
     pub job: String,
     /// Where it is in its life.
@@ -47,7 +50,7 @@ pub struct JobStatus {
     pub subtasks: Vec<SubtaskStatus>,
 }
 
-/// What a subtask of the attempt has done so far. Rates and shares are differences between two looks.
+/// What a subtask of the attempt has done so far. Rates and shares come from two looks: [`JobStatus::rates_since`].
 ///
 /// The three times add up to the time since its first quantum. A worker that has several subtasks is busy with one while the
 /// others count as idle or backpressured.
@@ -95,6 +98,8 @@ pub struct CheckpointSummary {
     pub checkpoint: CheckpointId,
     /// Bytes of state.
     pub bytes: u64,
+    /// Bytes written for it: fewer than those of the state if it builds on others.
+    pub written_bytes: u64,
     /// From its start until all acknowledgements were in.
     pub duration: Duration,
     /// The longest time that a subtask stood still for it.
@@ -104,6 +109,7 @@ pub struct CheckpointSummary {
 impl JobStatus {
     pub(crate) fn new(job: &str) -> Self {
         Self {
+            looked_at: Moment::ZERO,
             job: job.to_owned(),
             state: JobState::Created,
             epoch: None,
@@ -126,6 +132,7 @@ impl JobStatus {
 
 /// The status as the driver keeps it and handles read it.
 pub(crate) struct Shared {
+    clock: Clock,
     status: Mutex<JobStatus>,
     /// The subtasks of the attempt.
     watched: Mutex<Vec<Watched>>,
@@ -157,12 +164,13 @@ impl Watched {
 
 impl Shared {
     pub(crate) fn new(status: JobStatus) -> Self {
-        Self { status: Mutex::new(status), watched: Mutex::default() }
+        Self { clock: Clock::new(), status: Mutex::new(status), watched: Mutex::default() }
     }
 
     pub(crate) fn read(&self) -> JobStatus {
         let mut status = self.status.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
         let watched = self.watched.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        status.looked_at = self.clock.now();
         status.subtasks = watched.iter().map(Watched::read).collect();
         let sources = watched.iter().zip(&status.subtasks).filter(|(watched, _)| watched.is_source);
         status.records_in = sources.map(|(_, subtask)| subtask.records).sum();
