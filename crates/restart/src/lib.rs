@@ -35,15 +35,19 @@
 //!   Apache Flink 2.3; [`Strategy::default_with_checkpointing`] and [`Strategy::default_without_checkpointing`] are
 //!   what holds when nobody chose.
 //! - [`Restarter`]: one strategy at work for one job.
+//! - [`ProgressWatch`]: notices a job that restarts again and again without getting on; [`Restarter::handle_no_progress`]
+//!   ends such a one.
 //! - [`FailureClass`]: what no retry can mend ends the job, whatever the strategy.
 //!
 //! Promised: after [`Action::GiveUp`] nothing follows; at most one restart is scheduled at a time; a delay of the
 //! exponential strategy lies within its bounds, jitter included. Not offered: restarting a part of a job (all of it
-//! restarts), and noticing a job that restarts again and again without getting on.
+//! restarts).
 
+mod progress;
 mod restarter;
 mod rng;
 mod strategy;
 
+pub use progress::{FailureSite, NoProgress, ProgressWatch, SourceRange};
 pub use restarter::{Action, FailureClass, GiveUp, Restarter};
 pub use strategy::{ExponentialDelay, InvalidStrategy, Strategy};

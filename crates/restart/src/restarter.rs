@@ -69,6 +69,11 @@ pub enum GiveUp {
     },
     /// The failure was [`FailureClass::NonRecoverable`].
     NonRecoverable,
+    /// The job makes no progress, and is to be stopped then: see [`ProgressWatch`](crate::ProgressWatch).
+    NoProgress {
+        /// After how many failures or restores in a row.
+        attempts: u32,
+    },
 }
 
 impl fmt::Display for GiveUp {
@@ -80,6 +85,7 @@ impl fmt::Display for GiveUp {
                 write!(f, "more than {max_failures} failures within {interval:?}")
             }
             Self::NonRecoverable => f.write_str("the failure is one that no restart can mend"),
+            Self::NoProgress { attempts } => write!(f, "no progress in {attempts} attempts in a row"),
         }
     }
 }
@@ -167,6 +173,15 @@ impl Restarter {
                 self.state = State::Ended;
                 self.actions.push_back(Action::GiveUp { reason });
             }
+        }
+    }
+
+    /// The job makes no progress and is to be stopped: gives [`Action::GiveUp`], whatever the strategy. Ignored after
+    /// [`Action::GiveUp`].
+    pub fn handle_no_progress(&mut self, attempts: u32) {
+        if self.state != State::Ended {
+            self.state = State::Ended;
+            self.actions.push_back(Action::GiveUp { reason: GiveUp::NoProgress { attempts } });
         }
     }
 

@@ -399,3 +399,14 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_job_without_progress_is_given_up_once_whatever_the_strategy() {
+    let strategy = Strategy::FixedDelay { attempts: u32::MAX, delay: Duration::ZERO };
+    let mut restarter = Restarter::new(strategy, 1).unwrap();
+    restarter.handle_no_progress(3);
+    restarter.handle_no_progress(4);
+    restarter.handle_failure(Moment::ZERO, FailureClass::Recoverable);
+    assert_eq!(restarter.poll_action(), Some(Action::GiveUp { reason: GiveUp::NoProgress { attempts: 3 } }));
+    assert_eq!((restarter.poll_action(), restarter.has_given_up()), (None, true));
+}
