@@ -143,7 +143,7 @@ fn start(durable: &Arc<Durable>, nonce: u64, crash_in: Option<CheckpointId>) -> 
                 }
 
                 // The job is ours. All threads run before the first checkpoint can be asked for.
-                Action::Opened { epoch, restore } => {
+                Action::Opened { epoch, restore, discarded: _ } => {
                     match &restore {
                         None => println!("start {nonce}: epoch {epoch}, from nothing"),
                         Some(from) => println!("start {nonce}: epoch {epoch}, from checkpoint {}", from.checkpoint),
@@ -193,6 +193,7 @@ fn start(durable: &Arc<Durable>, nonce: u64, crash_in: Option<CheckpointId>) -> 
                 | Action::RequestFailed { .. }
                 | Action::Restore { .. }
                 | Action::FailJob(_)
+                | Action::FellBack { .. }
                 | Action::Superseded { .. }) => panic!("not expected here: {other:?}"),
             }
         }

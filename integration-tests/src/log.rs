@@ -32,7 +32,7 @@ impl Log {
     pub fn completed(&self) -> impl Iterator<Item = &CompletedCheckpoint> {
         self.entries.iter().filter_map(|entry| match &entry.kind {
             LogEntryKind::Completed { checkpoint, .. } => Some(&**checkpoint),
-            LogEntryKind::Claim { .. } | LogEntryKind::Ended(_) => None,
+            LogEntryKind::Claim { .. } | LogEntryKind::Ended { .. } => None,
         })
     }
 
@@ -53,7 +53,7 @@ impl Log {
     pub fn claims(&self) -> Vec<Option<CheckpointId>> {
         let claims = self.entries.iter().filter_map(|entry| match &entry.kind {
             LogEntryKind::Claim { restored, .. } => Some(*restored),
-            LogEntryKind::Completed { .. } | LogEntryKind::Ended(_) => None,
+            LogEntryKind::Completed { .. } | LogEntryKind::Ended { .. } => None,
         });
         claims.collect()
     }
@@ -61,6 +61,8 @@ impl Log {
     /// Whether the job has finished.
     #[must_use]
     pub fn finished(&self) -> bool {
-        self.entries.last().is_some_and(|last| last.kind == LogEntryKind::Ended(Outcome::Finished))
+        self.entries
+            .last()
+            .is_some_and(|last| matches!(last.kind, LogEntryKind::Ended { outcome: Outcome::Finished, .. }))
     }
 }

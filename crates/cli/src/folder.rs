@@ -170,7 +170,8 @@ impl JobFolder {
         }
         let newest = entries.last_key_value().and_then(|(slot, entry)| match entry.kind {
             LogEntryKind::Completed { .. } => Some(*slot),
-            LogEntryKind::Claim { .. } | LogEntryKind::Ended(_) => entry.newest,
+            LogEntryKind::Ended { discarded: true, .. } => None,
+            LogEntryKind::Claim { .. } | LogEntryKind::Ended { discarded: false, .. } => entry.newest,
         });
         let mut retained = BTreeSet::new();
         if let Some(newest) = newest {
@@ -228,7 +229,7 @@ impl Log {
     pub(crate) fn checkpoints(&self) -> impl Iterator<Item = &CompletedCheckpoint> {
         self.entries.values().filter_map(|entry| match &entry.kind {
             LogEntryKind::Completed { checkpoint, .. } => Some(checkpoint.as_ref()),
-            LogEntryKind::Claim { .. } | LogEntryKind::Ended(_) => None,
+            LogEntryKind::Claim { .. } | LogEntryKind::Ended { .. } => None,
         })
     }
 
@@ -237,10 +238,10 @@ impl Log {
         self.checkpoints().filter(|checkpoint| self.retained.contains(&checkpoint.slot))
     }
 
-    /// How the job ended, if its last record says so.
-    pub(crate) fn outcome(&self) -> Option<&Outcome> {
+    /// How the job ended, if its last record says so, and whether its checkpoints were deleted with that.
+    pub(crate) fn outcome(&self) -> Option<(&Outcome, bool)> {
         match &self.entries.last_key_value()?.1.kind {
-            LogEntryKind::Ended(outcome) => Some(outcome),
+            LogEntryKind::Ended { outcome, discarded } => Some((outcome, *discarded)),
             LogEntryKind::Claim { .. } | LogEntryKind::Completed { .. } => None,
         }
     }

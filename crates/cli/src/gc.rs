@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use cutwater_coordinator::inspect::{boundary_of, epoch_of_snapshot, first_slot, slot_of};
-use cutwater_coordinator::{CompletedCheckpoint, FileRef, Outcome};
+use cutwater_coordinator::{CompletedCheckpoint, FileRef};
 use cutwater_core::Epoch;
 use cutwater_runtime::is_statistics_name;
 use serde::Serialize;
@@ -109,7 +109,7 @@ fn one(folder: &JobFolder) -> Result<Job, Failure> {
         }
         list.push(Object { name, bytes, why });
     }
-    job.over = log.outcome().is_some_and(Outcome::is_final);
+    job.over = log.outcome().is_some_and(|(outcome, _)| outcome.is_final());
     job.problems = log.problems;
     Ok(job)
 }

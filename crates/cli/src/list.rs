@@ -26,6 +26,8 @@ struct Job {
     /// Where the savepoint was made that a job was stopped behind.
     #[serde(skip_serializing_if = "Option::is_none")]
     savepoint: Option<String>,
+    /// Whether the checkpoints were deleted when the job ended, as it was set to.
+    checkpoints_deleted: bool,
     /// Oldest first.
     checkpoints: Vec<Summary>,
     /// How many more there are, with `--all`.
@@ -40,7 +42,9 @@ pub(crate) fn gather(location: &str, all: bool) -> Result<List, Failure> {
 
 fn one(folder: &JobFolder, all: bool) -> Result<Job, Failure> {
     let log = folder.log()?;
-    let (outcome, failure, savepoint) = match log.outcome() {
+    let ended = log.outcome();
+    let checkpoints_deleted = ended.is_some_and(|(_, discarded)| discarded);
+    let (outcome, failure, savepoint) = match ended.map(|(outcome, _)| outcome) {
         None => ("open", None, None),
         Some(Outcome::Finished) => ("finished", None, None),
         Some(Outcome::Canceled) => ("canceled", None, None),
@@ -52,7 +56,7 @@ fn one(folder: &JobFolder, all: bool) -> Result<Job, Failure> {
         log.checkpoints().map(|checkpoint| Summary::of(checkpoint, &log)).partition(|summary| all || summary.retained);
     let (folder, not_shown) = (folder.path.display().to_string(), hidden.len() as u64);
     let (job, problems) = (log.job, log.problems);
-    Ok(Job { job, folder, outcome, failure, savepoint, checkpoints: shown, not_shown, problems })
+    Ok(Job { job, folder, outcome, failure, savepoint, checkpoints_deleted, checkpoints: shown, not_shown, problems })
 }
 
 impl Report for List {
@@ -78,14 +82,18 @@ impl Job {
             let what = count(self.not_shown, "older checkpoint");
             out += &format!("  and {what} no longer retained (see --all)\n");
         }
-        out + &match (self.outcome, &self.failure) {
+        out += &match (self.outcome, &self.failure) {
             ("failed", Some(reason)) => wrap("  outcome: failed: ", reason),
             ("open", _) => "  outcome: none recorded; the job runs, or was killed\n".to_owned(),
             (outcome, _) => match &self.savepoint {
                 Some(savepoint) => wrap(&format!("  outcome: {outcome} with savepoint "), savepoint),
                 None => format!("  outcome: {outcome}\n"),
             },
+        };
+        if self.checkpoints_deleted {
+            out += "  its checkpoints were deleted with that, as it was set to\n";
         }
+        out
     }
 }
 

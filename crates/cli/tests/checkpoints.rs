@@ -34,7 +34,11 @@ fn text(path: &Path) -> &str {
 
 /// Runs a job to its end with two checkpoints retained and returns its folder.
 fn job(folder: &Path, name: &str) -> PathBuf {
-    let settings = Settings::new()
+    job_with(folder, name, Settings::new())
+}
+
+fn job_with(folder: &Path, name: &str, settings: Settings) -> PathBuf {
+    let settings = settings
         .enable_checkpointing(Duration::from_secs(60))
         .checkpoint_storage(text(folder))
         .num_retained_checkpoints(2)
@@ -277,4 +281,22 @@ fn exit_codes_are_as_documented() {
     assert!(!missing.exists() && files_below(empty.path()) == [file], "nothing is created");
     let help = cutwater(&["verify", "--help"]);
     assert!(help.out.contains("4  something is damaged"), "{}", help.out);
+}
+
+#[test]
+fn a_job_whose_checkpoints_went_with_it_is_shown_as_such_and_its_folder_is_sound() {
+    let folder = tempfile::tempdir().unwrap();
+    let deletes = cutwater::ExternalizedCheckpointRetention::DeleteOnCancellation;
+    let path = job_with(folder.path(), "words", Settings::new().externalized_checkpoint_retention(deletes));
+    let ran = cutwater(&["list", text(&path)]);
+    assert_eq!(ran.code, 0, "{}", ran.err);
+    assert!(ran.out.contains("no checkpoint") && ran.out.contains("outcome: finished"), "{}", ran.out);
+    assert!(ran.out.contains("its checkpoints were deleted with that"), "{}", ran.out);
+    lines_fit(&ran, folder.path());
+    let (code, list) = json(&["list", text(&path), "--all"]);
+    let job = &list["jobs"][0];
+    assert_eq!((code, &job["checkpoints_deleted"]), (0, &true.into()));
+    assert!(job["checkpoints"].as_array().unwrap().iter().all(|checkpoint| checkpoint["retained"] == false));
+    assert_eq!(cutwater(&["verify", text(&path)]).code, 0, "nothing that should be there is missing");
+    assert_eq!(cutwater(&["inspect", text(&path)]).code, 5, "there is none to look into");
 }

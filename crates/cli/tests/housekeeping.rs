@@ -179,7 +179,7 @@ fn subsumed(path: &Path) -> String {
     });
     let mut files = records.filter_map(|entry| match entry.kind {
         LogEntryKind::Completed { checkpoint, .. } => checkpoint.files().next().map(|file| file.name.clone()),
-        LogEntryKind::Claim { .. } | LogEntryKind::Ended(_) => None,
+        LogEntryKind::Claim { .. } | LogEntryKind::Ended { .. } => None,
     });
     files.next_back().unwrap()
 }

@@ -11,10 +11,10 @@ pub(crate) use table::KEYS;
 #[cfg(test)]
 mod tests;
 
-/// One configuration key of Flink, and what it is to Cutwater.
+/// One configuration key, of Flink or (`cutwater.`) of ours, and what it is to Cutwater.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Key {
-    /// The name of Flink 2.3.
+    /// The name: that of Flink 2.3, or ours.
     pub name: &'static str,
     /// What its value looks like.
     pub kind: Kind,
@@ -50,7 +50,7 @@ pub enum Kind {
 /// Whether a [`Key`] does anything.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Support {
-    /// It does what Flink's does.
+    /// It does what Flink's does, or what its description says.
     Built,
     /// A feature that is not there yet: refused by name, so that nobody believes it is on.
     NotBuilt {
@@ -257,8 +257,9 @@ fn distance(one: &str, other: &str) -> usize {
     last[other.len()]
 }
 
-/// The variable for a key: upper case, `.` and `-` as `_`, and our prefix.
+/// The variable for a key: upper case, `.` and `-` as `_`, and our prefix, which keys of ours have already.
 pub(crate) fn variable(name: &str) -> String {
+    let name = name.strip_prefix("cutwater.").filter(|rest| !rest.is_empty()).unwrap_or(name);
     let upper = name.to_ascii_uppercase().replace(['.', '-'], "_");
     format!("CUTWATER_{upper}")
 }

@@ -85,8 +85,8 @@ pub use file::discover;
 pub use keys::{Key, Kind, Status, Support, keys, status};
 pub use origin::{Level, Origin};
 pub use resolved::{
-    BackendKind, CheckpointStorage, Checkpointing, CheckpointingMode, HistorySizes, Recovery, Resolved,
-    RestartSettings, Said, Setting,
+    BackendKind, CheckpointStorage, Checkpointing, CheckpointingMode, ExternalizedCheckpointRetention, HistorySizes,
+    NoProgressSettings, Recovery, Resolved, RestartSettings, Said, Setting,
 };
 pub use settings::Settings;
 pub use source::Config;

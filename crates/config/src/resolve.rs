@@ -10,8 +10,9 @@ use crate::keys::{Key, Kind, Support, keys};
 use crate::source::{Found, Layer};
 use crate::value;
 use crate::{
-    BackendKind, CheckpointStorage, Checkpointing, CheckpointingMode, ConfigError, Conflict, HistorySizes, Origin,
-    Recovery, Resolved, RestartSettings, Warning,
+    BackendKind, CheckpointStorage, Checkpointing, CheckpointingMode, ConfigError, Conflict,
+    ExternalizedCheckpointRetention, HistorySizes, NoProgressSettings, Origin, Recovery, Resolved, RestartSettings,
+    Warning,
 };
 
 mod restart;
@@ -36,6 +37,8 @@ const YEAR: Duration = Duration::from_secs(365 * 86_400);
 
 const INTERVAL: &str = "execution.checkpointing.interval";
 const MIN_PAUSE: &str = "execution.checkpointing.min-pause";
+const NUM_RETAINED: &str = "execution.checkpointing.num-retained";
+const FALL_BACK: &str = "cutwater.state-recovery.fall-back";
 const STORAGE: &str = "execution.checkpointing.storage";
 const DIR: &str = "execution.checkpointing.dir";
 const NAME: &str = "pipeline.name";
@@ -64,6 +67,7 @@ pub(crate) fn resolve(
     };
     Ok(Resolved {
         restart: values.restart()?,
+        no_progress: values.no_progress()?,
         backend: values.backend()?,
         parallelism: values.parallelism()?,
         max_parallelism: values.max_parallelism()?,
@@ -128,7 +132,8 @@ impl Values {
             min_pause,
             max_concurrent: self.positive("execution.checkpointing.max-concurrent-checkpoints")?,
             tolerable_failures: self.number("execution.checkpointing.tolerable-failed-checkpoints", 0)?,
-            num_retained: self.positive("execution.checkpointing.num-retained")?,
+            num_retained: self.positive(NUM_RETAINED)?,
+            retention: self.retention()?,
             after_tasks_finish: self.boolean("execution.checkpointing.checkpoints-after-tasks-finish")?,
             compression: self.boolean("execution.checkpointing.snapshot-compression")?,
             incremental: self.boolean("execution.checkpointing.incremental")?,
@@ -143,6 +148,34 @@ impl Values {
         } else {
             CheckpointingMode::ExactlyOnce
         })
+    }
+
+    fn retention(&self) -> Result<ExternalizedCheckpointRetention, ConfigError> {
+        use ExternalizedCheckpointRetention as Retention;
+        Ok(match self.choice("execution.checkpointing.externalized-checkpoint-retention")? {
+            Some("DELETE_ON_CANCELLATION") => Retention::DeleteOnCancellation,
+            Some("NO_EXTERNALIZED_CHECKPOINTS") => Retention::NoExternalizedCheckpoints,
+            Some(_) | None => Retention::RetainOnCancellation,
+        })
+    }
+
+    fn no_progress(&self) -> Result<NoProgressSettings, ConfigError> {
+        Ok(NoProgressSettings {
+            stop: self.choice("cutwater.restart.no-progress")? == Some("STOP"),
+            attempts: self.positive("cutwater.restart.no-progress-attempts")?,
+        })
+    }
+
+    fn fall_back(&self) -> Result<bool, ConfigError> {
+        let fall_back = self.boolean(FALL_BACK)?;
+        if fall_back && self.positive(NUM_RETAINED)?.get() < 2 {
+            return Err(self.conflict(
+                FALL_BACK,
+                NUM_RETAINED,
+                "at least 2 must be kept to fall back from one to the other",
+            ));
+        }
+        Ok(fall_back)
     }
 
     fn storage(&mut self) -> Result<CheckpointStorage, ConfigError> {
@@ -171,6 +204,7 @@ impl Values {
         Ok(Recovery {
             path: self.text("execution.state-recovery.path")?.map(str::to_owned),
             claim: mode == Some("CLAIM"),
+            fall_back: self.fall_back()?,
             ignore_unclaimed: self.boolean("execution.state-recovery.ignore-unclaimed-state")?,
         })
     }

@@ -13,6 +13,8 @@ pub struct Resolved {
     pub checkpointing: Checkpointing,
     /// The restart strategy; `None` if nobody chose one, which leaves it to whether checkpointing is on.
     pub restart: Option<RestartSettings>,
+    /// What follows if the job restarts again and again without getting on.
+    pub no_progress: NoProgressSettings,
     /// Where keyed state lives.
     pub backend: BackendKind,
     /// The folder of [`CheckpointStorage::Folder`], as written: a path or a URI.
@@ -86,6 +88,9 @@ pub struct Recovery {
     pub claim: bool,
     /// Whether state that no operator asks for is left out; false by default: then such a start is refused.
     pub ignore_unclaimed: bool,
+    /// Whether the retained checkpoint before it takes the place of one that is damaged; false by default. Then
+    /// [`Checkpointing::num_retained`] is at least 2.
+    pub fall_back: bool,
 }
 
 /// How much of the past the status of a job holds, each from 0 to 1000.
@@ -122,6 +127,8 @@ pub struct Checkpointing {
     pub tolerable_failures: u32,
     /// How many completed ones are kept; 1 by default.
     pub num_retained: NonZeroU32,
+    /// What becomes of them when the job ends; they are kept by default.
+    pub retention: ExternalizedCheckpointRetention,
     /// Whether they go on when some subtasks have ended; true by default.
     pub after_tasks_finish: bool,
     /// Whether state files are compressed; false by default.
@@ -142,6 +149,7 @@ impl Default for Checkpointing {
             max_concurrent: NonZeroU32::MIN,
             tolerable_failures: 0,
             num_retained: NonZeroU32::MIN,
+            retention: ExternalizedCheckpointRetention::RetainOnCancellation,
             after_tasks_finish: true,
             compression: false,
             incremental: false,
@@ -158,6 +166,34 @@ pub enum CheckpointingMode {
     ExactlyOnce,
     /// Each record counts, some twice after a restart; no channel ever waits.
     AtLeastOnce,
+}
+
+/// What becomes of checkpoints when the job ends. Names and rules are Flink's, but that `RetainOnCancellation` keeps them
+/// also when the job has finished. Savepoints and published output always stay.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ExternalizedCheckpointRetention {
+    /// They are kept.
+    #[default]
+    RetainOnCancellation,
+    /// They are kept if the job failed, or was stopped to go on later; deleted if it finished, was drained or cancelled.
+    DeleteOnCancellation,
+    /// They are deleted, unless the job was stopped behind a checkpoint without a savepoint.
+    NoExternalizedCheckpoints,
+}
+
+/// What follows if a job restarts again and again without getting on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NoProgressSettings {
+    /// Whether the job ends as failed; false by default: it is reported.
+    pub stop: bool,
+    /// After how many failures or restores in a row without progress; 3 by default.
+    pub attempts: NonZeroU32,
+}
+
+impl Default for NoProgressSettings {
+    fn default() -> Self {
+        Self { stop: false, attempts: NonZeroU32::new(3).expect("three is not zero") }
+    }
 }
 
 /// Where checkpoints are written.

@@ -1,8 +1,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::CheckpointingMode;
 use crate::value::write_duration;
+use crate::{CheckpointingMode, ExternalizedCheckpointRetention};
 
 #[cfg(test)]
 mod tests;
@@ -99,6 +99,34 @@ impl Settings {
     #[must_use]
     pub fn num_retained_checkpoints(self, checkpoints: u32) -> Self {
         self.set("execution.checkpointing.num-retained", checkpoints.to_string())
+    }
+
+    /// What becomes of checkpoints when the job ends. Sets
+    /// `execution.checkpointing.externalized-checkpoint-retention`.
+    #[must_use]
+    pub fn externalized_checkpoint_retention(self, retention: ExternalizedCheckpointRetention) -> Self {
+        let name = match retention {
+            ExternalizedCheckpointRetention::RetainOnCancellation => "RETAIN_ON_CANCELLATION",
+            ExternalizedCheckpointRetention::DeleteOnCancellation => "DELETE_ON_CANCELLATION",
+            ExternalizedCheckpointRetention::NoExternalizedCheckpoints => "NO_EXTERNALIZED_CHECKPOINTS",
+        };
+        self.set("execution.checkpointing.externalized-checkpoint-retention", name)
+    }
+
+    /// Whether the retained checkpoint before it takes the place of one that is damaged; output of what came between is
+    /// then published once more. Needs at least 2 of [`Self::num_retained_checkpoints`]. Sets
+    /// `cutwater.state-recovery.fall-back`.
+    #[must_use]
+    pub fn fall_back_past_damaged_checkpoints(self, fall_back: bool) -> Self {
+        self.set("cutwater.state-recovery.fall-back", fall_back.to_string())
+    }
+
+    /// Ends the job as failed if it restarts `attempts` times in a row without getting on; at least 1. Sets
+    /// `cutwater.restart.no-progress` to `STOP`, and `cutwater.restart.no-progress-attempts`.
+    #[must_use]
+    pub fn stop_without_progress(self, attempts: u32) -> Self {
+        self.set("cutwater.restart.no-progress", "STOP")
+            .set("cutwater.restart.no-progress-attempts", attempts.to_string())
     }
 
     /// Whether checkpoints go on when a part of the job has reached its end. Sets

@@ -2,7 +2,7 @@ use std::fmt;
 
 use cutwater_core::{Barrier, CheckpointId, Epoch, SubtaskId};
 
-use crate::{AbortReason, CheckpointError, CompletedCheckpoint, OpenError};
+use crate::{AbortReason, CheckpointError, CompletedCheckpoint, OpenError, Outcome};
 
 /// Joins an answer of the store to the action that asked for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -93,6 +93,10 @@ pub enum Action {
         epoch: Epoch,
         /// What to restore; `None` to start from nothing.
         restore: Option<Box<CompletedCheckpoint>>,
+        /// How the job ended before, if its checkpoints were deleted with that, as
+        /// [`Settings::externalized_checkpoint_retention`](crate::Settings::externalized_checkpoint_retention) says: then
+        /// it does not go on from where it was.
+        discarded: Option<Outcome>,
     },
     /// The job has finished in an earlier run; nothing was claimed. The coordinator is of no more use.
     AlreadyFinished {
@@ -146,6 +150,12 @@ pub enum Action {
     Restore {
         /// What to restore; `None` to start from nothing.
         restore: Option<Box<CompletedCheckpoint>>,
+    },
+    /// This checkpoint is damaged, and an older one is restored in its place: [`Action::Restore`] follows, with that. What
+    /// came between the two is processed and published again. The answer to [`crate::Coordinator::handle_damaged`].
+    FellBack {
+        /// The one that is damaged.
+        bad: Box<CompletedCheckpoint>,
     },
     /// Too many checkpoints failed: end the attempt and ask the restart strategy. The coordinator begins no checkpoint
     /// until the next attempt runs.

@@ -12,6 +12,7 @@ use crate::{
 mod begin;
 mod digest;
 mod failures;
+mod fallback;
 mod outcome;
 mod pending;
 mod run;
@@ -52,6 +53,7 @@ pub struct Coordinator {
     clock: Option<(Moment, u64)>, // a moment and the wall clock then
     phase: Phase,
     restore: Option<Box<CompletedCheckpoint>>, // what the next attempt starts from
+    falls_back: bool, // the attempt that comes starts from an older one, if the job is still ours
     origin: Option<Origin>,
     base: Option<CheckpointId>, // what deltas may build on
     next_id: CheckpointId,
@@ -103,6 +105,7 @@ impl Coordinator {
             clock: None,
             phase: Phase::Opening,
             restore: None,
+            falls_back: false,
             origin: None,
             base: None,
             next_id: CheckpointId(1),

@@ -2,7 +2,8 @@
 //!
 //! A tool lists the objects below `log/`, keeps those for which [`slot_of`] knows a slot, and reads each with
 //! [`read_slot`]. What counts are the slots from [`first_slot`] of the newest boundary on. The newest completed
-//! checkpoint is that of the last record, or of the slot that its [`LogEntry::newest`] names.
+//! checkpoint is that of the last record, or of the slot that its [`LogEntry::newest`] names; none if that record says that
+//! the checkpoints were discarded.
 //!
 //! ```
 //! use cutwater_coordinator::inspect::{read_slot, slot_name, slot_of};
@@ -33,7 +34,8 @@ pub struct LogEntry {
     /// The job, as the record says.
     pub job: String,
     /// The slot of the newest completed checkpoint before this record, if there was one. It is always still there, so if
-    /// it is missing the log is damaged.
+    /// it is missing the log is damaged. `None` also in claims of a job that began anew, since its checkpoints were deleted
+    /// when it had ended.
     pub newest: Option<u64>,
     /// What happened.
     pub kind: LogEntryKind,
@@ -59,7 +61,13 @@ pub enum LogEntryKind {
         retained: Vec<u64>,
     },
     /// The job ended. A claim after it says that it was started again.
-    Ended(Outcome),
+    Ended {
+        /// How.
+        outcome: Outcome,
+        /// Whether its checkpoints went with it: none of those before this record can be restored any more, and their
+        /// files are deleted or about to be.
+        discarded: bool,
+    },
 }
 
 /// The name of a slot's object, relative to the job's folder.
@@ -118,7 +126,8 @@ pub fn read_slot(name: &str, bytes: &[u8]) -> Result<LogEntry, OpenError> {
         Body::Completed(completed) => {
             LogEntryKind::Completed { checkpoint: Box::new(completed.checkpoint), retained: completed.retained }
         }
-        Body::Ended(outcome) => LogEntryKind::Ended(outcome),
+        Body::Ended(outcome) => LogEntryKind::Ended { outcome, discarded: false },
+        Body::Discarded(outcome) => LogEntryKind::Ended { outcome, discarded: true },
     };
     Ok(LogEntry { slot, epoch, process: nonce.process, job, newest, kind })
 }
@@ -194,7 +203,8 @@ mod tests {
         let cases = [
             (Body::Claim(claim), LogEntryKind::Claim { max_parallelism, restored, origin }),
             (Body::Completed(Box::new(completed)), LogEntryKind::Completed { checkpoint, retained }),
-            (Body::Ended(Outcome::Canceled), LogEntryKind::Ended(Outcome::Canceled)),
+            (Body::Ended(Outcome::Canceled), LogEntryKind::Ended { outcome: Outcome::Canceled, discarded: false }),
+            (Body::Discarded(Outcome::Canceled), LogEntryKind::Ended { outcome: Outcome::Canceled, discarded: true }),
         ];
         for (body, kind) in cases {
             let entry =

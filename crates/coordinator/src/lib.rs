@@ -62,7 +62,8 @@
 //! # The log
 //!
 //! A sequence of slots, `log/<20 digits>` from 0 on, each created if absent and never changed. A slot holds a claim (a new
-//! reign begins: nobody of a lower epoch can append after it), a completed checkpoint, or how the job ended. To open a
+//! reign begins: nobody of a lower epoch can append after it), a completed checkpoint, or how the job ended, and whether its
+//! checkpoints went with it. To open a
 //! log is to find its first free slot by galloping and bisecting, and to claim it. Beside the slots,
 //! `boundary/<20 digits>` number *k* says that slots below 1024 *k* may be gone; boundaries have no gaps and stay for ever.
 //!
@@ -73,6 +74,8 @@
 //!   more, by somebody who slept for long, but counts for nothing.
 //! - What is deleted (files of subsumed and aborted checkpoints, slots below a durable boundary) is deleted only after the
 //!   record that lets go of it is durable. What could not be deleted is carried on in the next record.
+//! - When checkpoints go with the job ([`ExternalizedCheckpointRetention`]), the record of its end says so first, and only
+//!   then their files are deleted. Whoever opens the log after that finds no checkpoint in it.
 //! - Files that were never acknowledged, of a process that died, are found by one listing after opening: snapshot files of
 //!   lower epochs that no record names. Whoever wrote them can append nothing after our claim, so nobody will need them.
 //!
@@ -80,8 +83,8 @@
 //!
 //! As long as the store creates atomically and a read sees every create that was answered before: two coordinators never
 //! both append after each other's claim; [`Action::NotifyCompleted`] comes only when the record is in the log; no file
-//! that a retained record names is deleted; what is restored is the newest completed checkpoint, or what was asked for by
-//! name. No clock is relied on, nor a listing: one that is wrong only leaves files behind.
+//! that a retained record names is deleted; what is restored is the newest completed checkpoint, what was asked for by
+//! name, or, if that was wanted, an older one after the newest was found damaged ([`Coordinator::handle_damaged`]). No clock is relied on, nor a listing: one that is wrong only leaves files behind.
 //!
 //! # What is not offered
 //!
@@ -106,4 +109,4 @@ pub use error::{AbortReason, CheckpointError, OpenError};
 pub use log::names::{checkpoint_of_snapshot, snapshot_name};
 pub use plan::{Plan, PlanInput, TaskPlan};
 pub use savepoint::{MAX_SAVEPOINT_BYTES, SAVEPOINT_NAME, Savepoint};
-pub use settings::{Job, Outcome, RestoreFrom, Settings};
+pub use settings::{ExternalizedCheckpointRetention, Job, Outcome, RestoreFrom, Settings};

@@ -11,11 +11,13 @@ use std::time::Duration;
 use cutwater_core::{CheckpointId, Epoch, Moment};
 
 use crate::{
-    Action, CompletedCheckpoint, CreateOutcome, Job, OpenError, Origin, Outcome, RestoreFrom, Settings, Token,
+    Action, CompletedCheckpoint, CreateOutcome, ExternalizedCheckpointRetention, Job, OpenError, Origin, Outcome,
+    RestoreFrom, Settings, Token,
 };
 
 mod append;
 mod check;
+mod fallback;
 pub(crate) mod names;
 mod open;
 mod orphans;
@@ -25,6 +27,7 @@ mod search;
 
 use append::Append;
 use check::Check;
+use fallback::Older;
 use open::Open;
 use record::Nonce;
 pub(crate) use retention::Pin;
@@ -61,6 +64,8 @@ pub(crate) struct Opened {
     pub(crate) restore: Option<Box<CompletedCheckpoint>>,
     pub(crate) origin: Option<Origin>,
     pub(crate) next_id: CheckpointId,
+    /// How the job ended before, if its checkpoints went with it.
+    pub(crate) discarded: Option<Outcome>,
 }
 
 #[derive(Clone, Debug)]
@@ -68,6 +73,8 @@ pub(crate) struct Log {
     job: Job,
     num_retained: usize,
     allow_rewind: bool,
+    retains: ExternalizedCheckpointRetention,
+    older: Older,
     slots_per_boundary: u64,
     nonce: Nonce,
     next_token: u64,
@@ -102,6 +109,8 @@ impl Log {
             job,
             num_retained: usize::try_from(settings.num_retained.get()).unwrap_or(usize::MAX).min(65536),
             allow_rewind: settings.allow_rewind,
+            retains: settings.externalized_checkpoint_retention,
+            older: Older::new(settings.fall_back),
             slots_per_boundary: names::SLOTS_PER_BOUNDARY,
             nonce: Nonce { process: nonce, counter: 0 },
             next_token: 0,
@@ -210,9 +219,9 @@ impl Log {
         matches!(self.state, State::Idle)
     }
 
-    /// Whether the listing, or a deletion, is out.
+    /// Whether the listing, or a deletion, is out, or is to be when a copy is made.
     pub(crate) fn is_tidying(&self) -> bool {
-        self.listing.is_some() || self.retention.is_at_work()
+        self.listing.is_some() || self.retention.is_at_work() || self.retention.is_letting_go()
     }
 
     pub(crate) fn epoch(&self) -> Option<Epoch> {
@@ -233,6 +242,8 @@ impl Log {
             job: _,
             num_retained: _,
             allow_rewind: _,
+            retains: _,
+            older,
             slots_per_boundary,
             nonce,
             next_token: _,
@@ -252,6 +263,7 @@ impl Log {
         let listing = listing.map(|(_, epoch)| epoch);
         (slots_per_boundary, nonce, state, asked.is_some(), retry_at, listing).hash(hasher);
         (epoch, tail, newest_slot, latest).hash(hasher);
+        older.hash(hasher);
         retention.digest(hasher);
     }
 

@@ -38,6 +38,48 @@ pub struct Settings {
     /// Whether the job may start below what its sinks were told to publish, or again after it has finished. Default
     /// `false`; with `true` output may appear twice.
     pub allow_rewind: bool,
+    /// What becomes of the checkpoints when the job ends. Default: they are kept.
+    pub externalized_checkpoint_retention: ExternalizedCheckpointRetention,
+    /// Whether an attempt that can't be restored, since its checkpoint is damaged, is followed by one from the retained
+    /// checkpoint before: see [`crate::Coordinator::handle_damaged`]. Default `false`. Does something only with
+    /// `num_retained` of 2 or more; output of what is replayed appears twice.
+    pub fall_back: bool,
+}
+
+/// What becomes of the checkpoints of a job when it ends. Names and rules are Flink's, but for the first. Savepoints are
+/// the user's and are never touched; nor is output that is published.
+///
+/// | | finished, drained | cancelled | stopped | failed |
+/// |---|---|---|---|---|
+/// | `RetainOnCancellation` | kept | kept | kept | kept |
+/// | `DeleteOnCancellation` | deleted | deleted | kept | kept |
+/// | `NoExternalizedCheckpoints` | deleted | deleted | deleted if a savepoint was made, else kept | deleted |
+///
+/// A job whose checkpoints were deleted, and which had not finished, begins from nothing when it is started again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum ExternalizedCheckpointRetention {
+    /// They are kept, however the job ends, so that the same command resumes and tools can read them. (Flink deletes them
+    /// when the job has finished.)
+    #[default]
+    RetainOnCancellation,
+    /// They are kept only if the job failed, or was stopped behind one of them to go on later.
+    DeleteOnCancellation,
+    /// They are never kept. (A stop behind a checkpoint alone keeps it: it would be a cancellation else.)
+    NoExternalizedCheckpoints,
+}
+
+impl ExternalizedCheckpointRetention {
+    /// Whether checkpoints are deleted once a job has ended so.
+    #[must_use]
+    pub fn deletes_after(self, outcome: &Outcome) -> bool {
+        match (self, outcome) {
+            (Self::RetainOnCancellation, _) => false,
+            (_, Outcome::Finished | Outcome::Canceled | Outcome::Stopped { drained: true, .. }) => true,
+            (Self::DeleteOnCancellation, Outcome::Failed(_) | Outcome::Stopped { drained: false, .. }) => false,
+            (Self::NoExternalizedCheckpoints, Outcome::Failed(_)) => true,
+            (Self::NoExternalizedCheckpoints, Outcome::Stopped { savepoint, drained: false }) => savepoint.is_some(),
+        }
+    }
 }
 
 impl Default for Settings {
@@ -52,6 +94,8 @@ impl Default for Settings {
             num_retained: NonZeroU32::MIN,
             checkpoints_after_tasks_finish: true,
             allow_rewind: false,
+            externalized_checkpoint_retention: ExternalizedCheckpointRetention::default(),
+            fall_back: false,
         }
     }
 }
@@ -80,7 +124,8 @@ impl Outcome {
 /// Where a job starts.
 #[derive(Clone, Debug, PartialEq, Hash)]
 pub enum RestoreFrom {
-    /// At the newest completed checkpoint of the log; from nothing if there is none.
+    /// At the newest completed checkpoint of the log; from nothing if there is none, or if they were all deleted when the
+    /// job ended.
     Latest,
     /// From nothing. Refused while the log has a completed checkpoint, unless [`Settings::allow_rewind`].
     Nothing,
@@ -91,6 +136,9 @@ pub enum RestoreFrom {
     /// If the newest completed checkpoint of this log descends from the same one, the job goes on from the newest, so
     /// that the same command resumes after a crash. Likewise if the newest is this very checkpoint: a job that was stopped
     /// with a savepoint resumes from it. If it is neither, refused, unless [`Settings::allow_rewind`].
+    ///
+    /// If the checkpoints of this log were deleted when the job ended, the newest of them counts for that all the same,
+    /// and the job starts from the given one where it would go on from the newest.
     Foreign(Box<CompletedCheckpoint>),
 }
 
@@ -99,9 +147,10 @@ pub enum RestoreFrom {
 pub enum Outcome {
     /// All data was read and all output published. The job is not run again.
     Finished,
-    /// The user stopped it. The same command resumes from the newest checkpoint.
+    /// The user stopped it. The same command resumes from the newest checkpoint, if they are kept:
+    /// [`ExternalizedCheckpointRetention`].
     Canceled,
-    /// It failed for good, with the reason (cut at 4096 bytes). The same command resumes from the newest checkpoint.
+    /// It failed for good, with the reason (cut at 4096 bytes). The same command resumes likewise.
     Failed(String),
     /// The user stopped it behind a last checkpoint, whose output is published.
     Stopped {

@@ -52,7 +52,9 @@
 
 pub mod prelude;
 
-pub use cutwater_config::{CheckpointingMode, Config, ConfigError, Resolved, Settings, discover};
+pub use cutwater_config::{
+    CheckpointingMode, Config, ConfigError, ExternalizedCheckpointRetention, Resolved, Settings, discover,
+};
 pub use cutwater_coordinator::{AbortReason, CompletedCheckpoint};
 pub use cutwater_core::{
     Attempt, CheckpointId, Epoch, KeyGroup, KeyGroupRange, KeyHash, MaxParallelism, Moment, OperatorUid, SubtaskId,
@@ -70,15 +72,15 @@ pub use cutwater_dataflow::{
     NonRecoverable, OutputTag, Prepared, Process, ProcessContext, ReadStatus, RecordContext, Sink, SinkContext,
     SinkWriter, Source, SourceOutput, SplitReader, Stream, Union, UserError, discard, from_iter, generator,
 };
-pub use cutwater_restart::{ExponentialDelay, Strategy};
+pub use cutwater_restart::{ExponentialDelay, FailureSite, NoProgress, SourceRange, Strategy};
 pub use cutwater_runtime::{
     CheckpointCounts, CheckpointHistory, CheckpointKind, CheckpointStatistics, CheckpointStatisticsSummary,
     CheckpointStatus, CheckpointSummary, ClaimMode, CopyError, Distribution, Failure, FailureDecision, FailurePosition,
-    FailureRecord, HistorySizes, IgnoreUnclaimed, JobError, JobHandle, JobOutcome, JobRates, JobState, JobStatus,
-    Metric, OpenCheckpointError, Options, OptionsError, RestoreError, SavepointError, StartFrom, StatisticsError,
-    StopMode, StoredStatistics, SubtaskRates, SubtaskStatistics, SubtaskStatus, TakenSavepoint, UnclaimedState,
-    copy_savepoint, delete_savepoint, open_checkpoint, read_savepoint, read_statistics, run, spawn, stop_on_signals,
-    store_at,
+    FailureRecord, FellBack, HistorySizes, IgnoreUnclaimed, JobError, JobHandle, JobOutcome, JobRates, JobState,
+    JobStatus, Metric, OnNoProgress, OpenCheckpointError, Options, OptionsError, Replayed, RestoreError,
+    SavepointError, StartFrom, StatisticsError, StopMode, StoredStatistics, SubtaskRates, SubtaskStatistics,
+    SubtaskStatus, TakenSavepoint, UnclaimedState, copy_savepoint, delete_savepoint, open_checkpoint, read_savepoint,
+    read_statistics, run, spawn, stop_on_signals, store_at,
 };
 #[cfg(feature = "simulation")]
 pub use cutwater_simulation as simulation;

@@ -41,6 +41,19 @@ struct SplitSnapshot {
     records: u64,
 }
 
+impl OperatorSnapshot {
+    /// How many records the splits of a source had yielded, over all attempts of the job. `None` if this is not of a
+    /// source, or can't be read.
+    #[must_use]
+    pub fn records_read(&self) -> Option<u64> {
+        if self.kind != SnapshotKind::SourceSplits {
+            return None;
+        }
+        let splits: Vec<SplitSnapshot> = cutwater_state::decode(&self.payload).ok()?;
+        Some(splits.iter().fold(0, |sum: u64, split| sum.saturating_add(split.records)))
+    }
+}
+
 impl<S: Source> Head for SourceHead<S> {
     type Out = S::Record;
     type Built = Box<dyn Chain>;

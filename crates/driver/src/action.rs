@@ -1,12 +1,14 @@
 use std::fmt;
 use std::time::Duration;
 
-use cutwater_coordinator::{AbortReason, CheckpointError, CompletedCheckpoint, OpenError, RequestId, Token};
+use cutwater_coordinator::{AbortReason, CheckpointError, CompletedCheckpoint, OpenError, Outcome, RequestId, Token};
 use cutwater_core::{Attempt, Barrier, CheckpointId, Epoch, SubtaskId};
 use cutwater_dataflow::Finish;
 use cutwater_dataflow::exec::OperatorSnapshot;
-use cutwater_restart::GiveUp;
+use cutwater_restart::{GiveUp, NoProgress};
 use cutwater_task::SnapshotError;
+
+use crate::FellBack;
 
 /// What the caller does next, in the order polled. Names of objects are relative to the job's folder.
 ///
@@ -46,7 +48,8 @@ pub enum Action {
         prefix: String,
     },
     /// Start an attempt: publish `handles`, sweep what earlier attempts left unpublished, build the subtasks, restore their
-    /// state, run. Answer with [`crate::Driver::handle_started`]; what subtasks report before that may be told before.
+    /// state, run. Answer with [`crate::Driver::handle_started`], or [`crate::Driver::handle_damaged`]; what subtasks report
+    /// before that may be told before.
     ///
     /// Whatever else a start needs, such as that the checkpoint fits the program, is to be checked before anything is
     /// published.
@@ -178,6 +181,22 @@ pub enum Action {
         /// From the failure to the start.
         delay: Duration,
     },
+    /// The checkpoints of the job were deleted when it ended so, as it was set to: it begins from nothing, or from what it
+    /// was told. For the report; [`Action::Start`] follows.
+    BeginsAnew {
+        /// How it had ended.
+        outcome: Outcome,
+    },
+    /// A checkpoint is damaged, and an older one is restored in its place. For the report; [`Action::Start`] follows.
+    FellBack(Box<FellBack>),
+    /// The job restarts again and again without getting on. For the report; if the job is to be stopped for it that
+    /// follows by itself.
+    NoProgress {
+        /// In what.
+        no_progress: NoProgress,
+        /// Whether it has not been told since the job last got on.
+        first: bool,
+    },
     /// How the job ended could not be recorded in the log. For the report; [`Action::Done`] follows.
     EndUnrecorded {
         /// What the store said.
@@ -268,6 +287,9 @@ impl fmt::Debug for Action {
                 write!(f, "OutputUnreadable(checkpoint {checkpoint}, {error:?})")
             }
             Self::Restarting { restarts, delay } => write!(f, "Restarting({restarts}, after {delay:?})"),
+            Self::BeginsAnew { outcome } => write!(f, "BeginsAnew({outcome:?})"),
+            Self::FellBack(fell_back) => write!(f, "FellBack({fell_back})"),
+            Self::NoProgress { no_progress, first } => write!(f, "NoProgress({no_progress}, first {first})"),
             Self::EndUnrecorded { reason } => write!(f, "EndUnrecorded({reason})"),
             Self::Done(end) => write!(f, "Done({end:?})"),
         }

@@ -6,12 +6,14 @@ use cutwater_coordinator::{
 use cutwater_core::{Attempt, CheckpointId, Epoch, Moment, SubtaskId};
 use cutwater_dataflow::Finish;
 use cutwater_dataflow::exec::OperatorSnapshot;
-use cutwater_restart::{FailureClass, InvalidStrategy, Restarter};
+use cutwater_restart::{FailureClass, FailureSite, InvalidStrategy, NoProgress, ProgressWatch, Restarter};
 
-use crate::{Action, DriverSettings, End};
+use crate::{Action, DriverSettings, End, OnNoProgress};
 
 mod attempts;
 mod ending;
+mod fallback;
+mod progress;
 mod publishing;
 mod savepoints;
 #[cfg(test)]
@@ -19,6 +21,7 @@ mod savepoints;
 mod tests;
 
 use attempts::{Between, Phase, Report};
+use progress::Told;
 use savepoints::{Copy, Stop};
 
 /// What is published at the end of a job and is in no checkpoint.
@@ -46,8 +49,13 @@ pub struct Driver {
     /// Acknowledgements held back while output of the checkpoint before is being published: a checkpoint may not
     /// complete before, since a restore publishes only what the newest one names.
     held: Vec<(Attempt, CheckpointId, SubtaskSnapshot)>,
-    described: Option<String>, // the failure that is told next
-    failure: Option<String>,   // that which ended the last attempt
+    described: Told,         // the failure that is told next
+    failure: Option<String>, // that which ended the last attempt
+    watch: ProgressWatch,
+    on_no_progress: OnNoProgress,
+    no_progress: Option<NoProgress>, // since the job last got on
+    damage: Option<String>,          // of the checkpoint that could not be restored
+    fell_from: Option<Box<CompletedCheckpoint>>,
     copies: BTreeMap<RequestId, Copy>,
     stop: Option<Stop>,  // the job is to stop behind a checkpoint, or is to be drained
     ending: Option<End>, // how the job is to end; then no attempt runs, though one may be starting or stopping
@@ -85,8 +93,13 @@ impl Driver {
             commits: VecDeque::new(),
             committing: None,
             held: Vec::new(),
-            described: None,
+            described: Told::default(),
             failure: None,
+            watch: ProgressWatch::new(settings.no_progress_attempts),
+            on_no_progress: settings.on_no_progress,
+            no_progress: None,
+            damage: None,
+            fell_from: None,
             copies: BTreeMap::new(),
             stop: None,
             ending: None,
@@ -105,7 +118,13 @@ impl Driver {
     /// Says in words what the failure is that is told *next*, by [`Self::handle_failure`], [`Self::handle_started`] or
     /// [`Self::handle_committed`]. Only for the record that the log gets if the job ends of it.
     pub fn describe_failure(&mut self, words: String) {
-        self.described = Some(words);
+        self.described.words = Some(words);
+    }
+
+    /// Says where the failure is that is told *next*, for whether the job makes progress. Without it, a failure is like no
+    /// other.
+    pub fn locate_failure(&mut self, site: FailureSite) {
+        self.described.site = Some(site);
     }
 
     /// The store can be used: starts reading the log, to claim the job. Only the first call counts.
@@ -143,10 +162,24 @@ impl Driver {
     ///
     /// Returns whether this is a failure that ends the attempt, as [`Self::handle_failure`] does.
     pub fn handle_started(&mut self, now: Moment, attempt: Attempt, result: Result<(), FailureClass>) -> bool {
-        let words = self.described.take();
-        let ended = self.on_started(now, attempt, result, words);
+        let told = std::mem::take(&mut self.described);
+        let ended = self.on_started(now, attempt, result, told);
         self.settle(now);
         ended
+    }
+
+    /// The attempt could not be started, and nothing of it is left, since the checkpoint that it was to restore is damaged:
+    /// a file is missing, cut, or not as it was written; `reason` says which and how. Not for a store that does not answer,
+    /// nor for a checkpoint that does not fit the job.
+    ///
+    /// Returns whether an older checkpoint takes its place; then [`Action::FellBack`] and the next [`Action::Start`] follow
+    /// without asking the restart strategy, unless another process has the job by now. If not, nothing has changed: answer
+    /// with [`Self::handle_started`].
+    #[must_use]
+    pub fn handle_damaged(&mut self, now: Moment, attempt: Attempt, reason: String) -> bool {
+        let falls_back = self.on_damaged(now, attempt, reason);
+        self.settle(now);
+        falls_back
     }
 
     /// The answer to [`Action::Stop`]: all threads of the attempt have ended.
@@ -168,8 +201,8 @@ impl Driver {
         checkpoint: CheckpointId,
         result: Result<(), FailureClass>,
     ) -> bool {
-        let words = self.described.take();
-        let ended = self.on_committed(now, attempt, checkpoint, result, words);
+        let told = std::mem::take(&mut self.described);
+        let ended = self.on_committed(now, attempt, checkpoint, result, told);
         self.settle(now);
         ended
     }
@@ -224,8 +257,8 @@ impl Driver {
     /// Returns whether this failure ends the attempt: then the caller keeps its error for the report. One that comes
     /// after the first of an attempt, of another attempt, or while the job ends changes nothing.
     pub fn handle_failure(&mut self, now: Moment, attempt: Attempt, class: FailureClass) -> bool {
-        let words = self.described.take();
-        let ended = self.on_failure(now, attempt, class, words);
+        let told = std::mem::take(&mut self.described);
+        let ended = self.on_failure(now, attempt, class, told);
         self.settle(now);
         ended
     }
@@ -323,6 +356,12 @@ impl Driver {
         self.over || self.ending.is_some()
     }
 
+    /// In what the job makes no progress, if it does not; until a source gets further in a checkpoint.
+    #[must_use]
+    pub fn no_progress(&self) -> Option<&NoProgress> {
+        self.no_progress.as_ref()
+    }
+
     /// What is known of checkpoints.
     #[must_use]
     pub fn coordinator(&self) -> &Coordinator {
@@ -352,11 +391,16 @@ impl Driver {
             Said::Read { token, name, limit } => self.act(Action::Read { token, name, limit }),
             Said::Delete { token, names } => self.act(Action::Delete { token, names }),
             Said::List { token, prefix } => self.act(Action::List { token, prefix }),
-            Said::Opened { epoch, restore } => {
+            Said::Opened { epoch, restore, discarded } => {
                 self.epoch = Some(epoch);
+                self.actions.extend(discarded.map(|outcome| Action::BeginsAnew { outcome }));
                 self.take_restore(restore);
             }
-            Said::Restore { restore } => self.take_restore(restore),
+            Said::FellBack { bad } => self.fell_from = Some(bad),
+            Said::Restore { restore } => {
+                self.tell_fall_back(restore.as_deref());
+                self.take_restore(restore);
+            }
             Said::Trigger { barrier, subtasks, hold } => {
                 if self.is_running() {
                     self.act(Action::Trigger { attempt, barrier, subtasks, hold });
@@ -383,7 +427,7 @@ impl Driver {
                 if self.is_running() {
                     let words = in_words(&error);
                     self.act(Action::CheckpointsFailed(error));
-                    self.fail(now, FailureClass::Recoverable, Some(words));
+                    self.fail(now, FailureClass::Recoverable, Told { words: Some(words), site: None });
                 }
             }
             Said::AllDone => self.begin_last_cut(),

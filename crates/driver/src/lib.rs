@@ -9,7 +9,7 @@
 //! use std::collections::BTreeMap;
 //! use cutwater_coordinator::*;
 //! use cutwater_core::{MaxParallelism, Moment, SubtaskId, TaskId};
-//! use cutwater_driver::{Action, Driver, DriverSettings, End};
+//! use cutwater_driver::{Action, Driver, DriverSettings, End, NO_PROGRESS_ATTEMPTS, OnNoProgress};
 //! use cutwater_restart::Strategy;
 //! use cutwater_task::TaskSnapshot;
 //!
@@ -19,6 +19,8 @@
 //!     checkpointing: Settings::default(),
 //!     job: Job { name: "daily".to_owned(), max_parallelism: MaxParallelism::default() },
 //!     strategy: Strategy::default_with_checkpointing(),
+//!     no_progress_attempts: NO_PROGRESS_ATTEMPTS,
+//!     on_no_progress: OnNoProgress::Report,
 //!     nonce: 0x5eed, // a number drawn at random
 //!     plan: Plan { tasks: vec![task] },
 //!     slots_per_boundary: None,
@@ -74,17 +76,19 @@
 //!
 //! # What is not offered
 //!
-//! Restarting a part of a job, and falling back to an older checkpoint when the newest can't be restored. Whether a
-//! checkpoint fits the program is for the caller to check, when it starts an attempt.
+//! Restarting a part of a job. Whether a checkpoint is damaged, and whether it
+//! fits the program is for the caller to check, when it starts an attempt.
 
 mod action;
 mod driver;
+mod fallback;
 mod output;
 mod plan;
 mod settings;
 
 pub use action::{Action, End};
 pub use driver::Driver;
+pub use fallback::{FellBack, Replayed};
 pub use output::prepared_output;
 pub use plan::plan_of;
-pub use settings::DriverSettings;
+pub use settings::{DriverSettings, NO_PROGRESS_ATTEMPTS, OnNoProgress};

@@ -1,5 +1,7 @@
 //! The codes of errors, in one place. docs/errors.md has the cause of each and what to do.
 
+use cutwater_restart::GiveUp;
+
 use crate::error::{Failure, JobError, RestoreError};
 use crate::open::OpenCheckpointError;
 use crate::place::OptionsError;
@@ -12,6 +14,7 @@ impl JobError {
     #[must_use]
     pub fn code(&self) -> &'static str {
         match self {
+            Self::Failed { gave_up: GiveUp::NoProgress { .. }, .. } => "JOB0008",
             Self::Failed { source, .. } => source.code(),
             Self::Store { source, .. } => source.code(),
             Self::Open { source, .. } => source.code(),

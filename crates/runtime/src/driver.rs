@@ -32,6 +32,7 @@ use crate::statistics::{StatisticsError, StoredStatistics};
 use crate::status::{CheckpointSummary, JobState, Shared, Watched};
 use crate::upload::{Uploader, chain};
 
+mod notices;
 mod savepoints;
 mod statistics;
 mod store;
@@ -145,6 +146,8 @@ impl Shell {
             checkpointing: options.checkpointing.clone(),
             job: Job { name: graph.name().to_owned(), max_parallelism },
             strategy: restart,
+            no_progress_attempts: options.no_progress_attempts,
+            on_no_progress: options.on_no_progress,
             nonce: Clock::nonce(),
             plan: plan_of(&graph, options.parallelism.get()),
             slots_per_boundary: None,
@@ -232,6 +235,12 @@ impl Shell {
             Event::Deleted(token, result) => self.driver.handle_deleted(now, token, result),
             Event::Listed(token, result) => self.driver.handle_listed(now, token, result),
             Event::Started(attempt, Ok(started)) => self.handle_started(now, attempt, *started),
+            Event::Started(attempt, Err(failure)) if self.falls_back(now, attempt, &failure) => {
+                self.end_restore(Err(&chain(&failure)));
+                self.keep(failure);
+                // No strategy is asked, so that there is no delay.
+                self.decided(FailureDecision::Restart { after: Duration::ZERO });
+            }
             Event::Started(attempt, Err(failure)) => {
                 self.end_restore(Err(&chain(&failure)));
                 self.fail(failure, |driver, class| driver.handle_started(now, attempt, Err(class)));
@@ -328,6 +337,9 @@ impl Shell {
             false => FailureClass::Recoverable,
         };
         self.driver.describe_failure(chain(&failure));
+        if let Some(site) = failure.site() {
+            self.driver.locate_failure(site);
+        }
         if tell(&mut self.driver, class) {
             self.keep(failure);
         } else if self.driver.is_ending() {
@@ -398,6 +410,9 @@ impl Shell {
                 self.shared.update(|status| status.restarts = restarts);
                 self.decided(FailureDecision::Restart { after: delay });
             }
+            Action::BeginsAnew { outcome } => self.begins_anew(outcome),
+            Action::FellBack(fell_back) => self.fell_back(*fell_back),
+            Action::NoProgress { no_progress, first } => self.no_progress(no_progress, first),
             Action::EndUnrecorded { reason } => {
                 tracing::warn!(job = self.graph.name(), "the end of the job could not be recorded: {reason}");
             }
@@ -439,6 +454,7 @@ impl Shell {
             status.attempt = Some(attempt);
             status.restored = restored;
             status.new_operators = new;
+            status.no_progress = self.driver.no_progress().cloned();
         });
         if let Some(point) = &point {
             self.max_parallelism = self.options.max_parallelism.unwrap_or(point.checkpoint.max_parallelism);
@@ -552,6 +568,7 @@ impl Shell {
         self.shared.update(|status| {
             status.completed_checkpoints += 1;
             status.last_checkpoint = Some(summary);
+            status.no_progress = self.driver.no_progress().cloned();
         });
         self.let_go_of_claimed();
         for request in requests {

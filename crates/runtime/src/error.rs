@@ -3,9 +3,10 @@ use std::sync::Arc;
 use cutwater_coordinator::{CheckpointError, OpenError};
 use cutwater_core::{CheckpointId, Epoch, MaxParallelism, OperatorUid};
 use cutwater_dataflow::exec::OperatorStateError;
-use cutwater_restart::GiveUp;
+use cutwater_restart::{FailureSite, GiveUp, SourceRange};
+use cutwater_state::StateError;
 use cutwater_storage::{InvalidName, ProbeError, StoreError};
-use cutwater_task::TaskError;
+use cutwater_task::{Cause, TaskError};
 
 use crate::host::HostError;
 use crate::open::OpenCheckpointError;
@@ -55,6 +56,32 @@ impl Failure {
             Self::Restore { source, .. } => source.is_non_recoverable(),
             Self::Commit { lost, .. } => *lost,
         }
+    }
+
+    /// Whether the checkpoint is damaged, so that an older one may be restored in its place: a file is missing, cut, or not
+    /// as it was written. Not if the store does not answer, or the checkpoint does not fit the job.
+    #[must_use]
+    pub fn is_damage(&self) -> bool {
+        match self {
+            Self::Restore { source, .. } => source.is_damage(),
+            Self::Task(_) | Self::Checkpoints(_) | Self::Commit { .. } | Self::Host(_) => false,
+        }
+    }
+
+    /// What makes this failure the same as another: operator, class of the error, source record. Known of failures of
+    /// subtasks.
+    pub(crate) fn site(&self) -> Option<FailureSite> {
+        let Self::Task(TaskError { subtask: _, operator, position, cause }) = self else { return None };
+        let class = match cause {
+            Cause::Panic { message, at } => format!("panic at {}", at.as_ref().unwrap_or(message)),
+            // All that is known of an error of somebody else is what it says.
+            Cause::User(error) => error.to_string(),
+            Cause::State(_) => "state that can't be encoded".to_owned(),
+            Cause::Protocol(_) => "an element that can't come".to_owned(),
+            Cause::Restore(_) | _ => cause.to_string(),
+        };
+        let position = position.map(|at| SourceRange { source: at.source.to_string(), first: at.first, last: at.last });
+        Some(FailureSite { operator: operator.clone(), class, position })
     }
 }
 
@@ -134,7 +161,7 @@ pub enum RestoreError {
         /// The file.
         name: String,
         /// What is wrong.
-        source: cutwater_state::StateError,
+        source: StateError,
     },
     /// The part of a subtask in the checkpoint's record can't be read.
     #[error(transparent)]
@@ -148,6 +175,21 @@ pub enum RestoreError {
 }
 
 impl RestoreError {
+    fn is_damage(&self) -> bool {
+        match self {
+            Self::Missing { .. } => true,
+            Self::File { source, .. } => matches!(source, StateError::Damaged { .. } | StateError::NotASnapshot),
+            Self::Unclaimed { .. }
+            | Self::UnknownState { .. }
+            | Self::MaxParallelism { .. }
+            | Self::Parallelism { .. }
+            | Self::OperatorState(_)
+            | Self::Store(_)
+            | Self::Inline(_)
+            | Self::Name(_) => false,
+        }
+    }
+
     fn is_non_recoverable(&self) -> bool {
         match self {
             Self::Store(error) => !error.retry_may_help(),

@@ -5,9 +5,12 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 use cutwater_config::{BackendKind, CheckpointingMode, HistorySizes, Resolved, RestartSettings};
-use cutwater_coordinator::{AbortReason, CompletedCheckpoint, RestoreFrom, Settings};
+use cutwater_coordinator::{
+    AbortReason, CompletedCheckpoint, ExternalizedCheckpointRetention, Outcome, RestoreFrom, Settings,
+};
 use cutwater_core::{MaxParallelism, OperatorUid};
 use cutwater_dataflow::JobGraph;
+use cutwater_driver::{NO_PROGRESS_ATTEMPTS, OnNoProgress};
 use cutwater_memory::MemoryBackend;
 use cutwater_restart::{ExponentialDelay, Strategy};
 use cutwater_state::StateBackend;
@@ -45,6 +48,11 @@ pub struct Options {
     pub task: TaskSettings,
     /// Whether and when to restart. Unset: fixed delay, 2147483647 times, 1 s, with checkpoints; none without.
     pub restart: Option<Strategy>,
+    /// What follows if the job restarts again and again without getting on: it is reported, unless set.
+    pub on_no_progress: OnNoProgress,
+    /// After how many failures or restores in a row without progress; 3 unless set. What counts is said at
+    /// [`ProgressWatch`](cutwater_restart::ProgressWatch).
+    pub no_progress_attempts: NonZeroU32,
     /// Where checkpoints are kept, below a folder with the job's name. Unset: in memory, for as long as the process
     /// lives.
     pub store: Option<Arc<dyn Store>>,
@@ -126,6 +134,8 @@ impl Options {
             checkpointing: Settings { enabled: false, ..Settings::default() },
             task: TaskSettings::default(),
             restart: None,
+            on_no_progress: OnNoProgress::Report,
+            no_progress_attempts: NO_PROGRESS_ATTEMPTS,
             store: None,
             from: StartFrom::Latest,
             backend: Arc::new(MemoryBackend),
@@ -162,6 +172,8 @@ impl Options {
             num_retained: checkpointing.num_retained,
             checkpoints_after_tasks_finish: checkpointing.after_tasks_finish,
             allow_rewind: false,
+            externalized_checkpoint_retention: retention(checkpointing.retention),
+            fall_back: config.recovery.fall_back,
         };
         options.task.mode = match checkpointing.mode {
             CheckpointingMode::ExactlyOnce => cutwater_barrier::Mode::ExactlyOnce,
@@ -170,6 +182,8 @@ impl Options {
         options.task.deltas = checkpointing.incremental.then(DeltaLimits::default);
         options.task.checkpoints_after_tasks_finish = checkpointing.after_tasks_finish;
         options.restart = config.restart.as_ref().map(strategy);
+        options.on_no_progress = if config.no_progress.stop { OnNoProgress::Stop } else { OnNoProgress::Report };
+        options.no_progress_attempts = config.no_progress.attempts;
         options.backend = match config.backend {
             BackendKind::Hashmap => Arc::new(MemoryBackend),
         };
@@ -192,6 +206,15 @@ impl Options {
 impl Default for Options {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+fn retention(configured: cutwater_config::ExternalizedCheckpointRetention) -> ExternalizedCheckpointRetention {
+    use cutwater_config::ExternalizedCheckpointRetention as Configured;
+    match configured {
+        Configured::RetainOnCancellation => ExternalizedCheckpointRetention::RetainOnCancellation,
+        Configured::DeleteOnCancellation => ExternalizedCheckpointRetention::DeleteOnCancellation,
+        Configured::NoExternalizedCheckpoints => ExternalizedCheckpointRetention::NoExternalizedCheckpoints,
     }
 }
 
@@ -228,7 +251,7 @@ pub enum JobOutcome {
     Finished,
     /// It had finished in an earlier run; nothing was done now.
     AlreadyFinished,
-    /// It was cancelled. The same command resumes from its newest checkpoint.
+    /// It was cancelled. The same command resumes from its newest checkpoint, if they are kept.
     Canceled,
     /// It was stopped behind a checkpoint, whose output is published. Unless it was drained, the same command resumes
     /// from it.
@@ -266,7 +289,8 @@ pub enum StopMode {
 
 /// Runs the job to its end, or until the process gets SIGINT or SIGTERM: then the job stops behind a savepoint if
 /// [`Options::savepoints`] says where, else behind a checkpoint, and without checkpoints at once. A second signal cancels
-/// it. What became of the job is returned, and told on standard error in one line.
+/// it. What became of the job is returned, and told on standard error in one line; in another, if it began from nothing
+/// since its checkpoints had been deleted, or from an older checkpoint since the newest was damaged.
 ///
 /// # Errors
 ///
@@ -292,10 +316,27 @@ pub fn run(graph: JobGraph, options: Options) -> Result<JobOutcome, JobError> {
     let handle = Arc::new(spawn(graph, options)?);
     stop_on_signals(&handle)?;
     let outcome = handle.wait();
+    let status = handle.status();
+    if let Some(ended) = &status.discarded {
+        eprintln!("job {} began anew: its checkpoints were deleted when it had {}", handle.job, in_words(ended));
+    }
+    if let Some(fell_back) = &status.fell_back {
+        eprintln!("job {}: {fell_back}", handle.job);
+    }
     if let Ok(outcome) = &outcome {
         eprintln!("job {} {outcome}", handle.job);
     }
     outcome
+}
+
+/// How a job had ended, after "when it had".
+pub(crate) fn in_words(outcome: &Outcome) -> &'static str {
+    match outcome {
+        Outcome::Finished => "finished",
+        Outcome::Canceled => "been cancelled",
+        Outcome::Failed(_) => "failed",
+        Outcome::Stopped { .. } => "been stopped",
+    }
 }
 
 /// Starts the job on threads of its own and returns at once.
@@ -326,6 +367,11 @@ pub fn spawn(graph: JobGraph, options: Options) -> Result<JobHandle, JobError> {
         && options.parallelism.get() > max.count()
     {
         return Err(invalid(format!("parallelism {} is above its {} key groups", options.parallelism, max.count())));
+    }
+    if options.checkpointing.fall_back && options.checkpointing.num_retained.get() < 2 {
+        let reason = "falling back past a damaged checkpoint (cutwater.state-recovery.fall-back) needs one before it: raise \
+                      execution.checkpointing.num-retained to at least 2";
+        return Err(invalid(reason.to_owned()));
     }
     let store = if options.checkpointing.enabled { options.store.clone() } else { None };
     let store = job_folder(store.unwrap_or_else(|| Arc::new(MemoryStore::new())), &job);

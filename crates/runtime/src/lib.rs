@@ -56,6 +56,7 @@ mod upload;
 
 pub use clock::Clock;
 pub use cutwater_config::HistorySizes;
+pub use cutwater_driver::{FellBack, OnNoProgress, Replayed};
 pub use error::{Failure, JobError, RestoreError, UnclaimedState};
 pub use failures::{FailureDecision, FailurePosition, FailureRecord};
 pub use job::{ClaimMode, IgnoreUnclaimed, JobHandle, JobOutcome, Options, StartFrom, StopMode, run, spawn};

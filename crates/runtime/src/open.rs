@@ -35,8 +35,11 @@ pub enum OpenCheckpointError {
         /// The jobs' folders in it, in the order of their names.
         jobs: Vec<String>,
     },
-    /// The job has a log, and no checkpoint has completed yet.
-    #[error("{url} is the folder of a job that has completed no checkpoint yet: start the job from nothing")]
+    /// The job has a log, and no checkpoint has completed yet, or they were deleted when it ended.
+    #[error(
+        "{url} is the folder of a job that has completed no checkpoint yet, or whose checkpoints were deleted when it ended: \
+         start the job from nothing"
+    )]
     NoCheckpoint {
         /// The job's folder.
         url: String,
@@ -143,12 +146,15 @@ fn newest(store: &dyn Store) -> Result<CompletedCheckpoint, OpenCheckpointError>
     let last = slots.iter().filter_map(|listed| slot_of(listed.name.as_str())).filter(|slot| *slot >= first).max();
     let none = || OpenCheckpointError::NoCheckpoint { url: store.url() };
     let mut entry = read(store, last.ok_or_else(none)?)?;
+    if matches!(entry.kind, LogEntryKind::Ended { discarded: true, .. }) {
+        return Err(OpenCheckpointError::NoCheckpoint { url: store.url() });
+    }
     if !matches!(entry.kind, LogEntryKind::Completed { .. }) {
         entry = read(store, entry.newest.ok_or_else(none)?)?;
     }
     match entry.kind {
         LogEntryKind::Completed { checkpoint, .. } => Ok(*checkpoint),
-        LogEntryKind::Claim { .. } | LogEntryKind::Ended(_) => {
+        LogEntryKind::Claim { .. } | LogEntryKind::Ended { .. } => {
             Err(damaged(store, entry.slot, "a later record says it is a checkpoint, and it is not"))
         }
     }

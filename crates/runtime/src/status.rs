@@ -2,7 +2,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use cutwater_coordinator::Outcome;
 use cutwater_core::{Attempt, CheckpointId, Epoch, Moment, OperatorUid, SubtaskId, Timestamp};
+use cutwater_driver::FellBack;
+use cutwater_restart::NoProgress;
 
 use crate::clock::Clock;
 use crate::failures::FailureRecord;
@@ -33,6 +36,13 @@ pub struct JobStatus {
     pub restored: Option<CheckpointId>,
     /// The operators that started empty, since that checkpoint has nothing of them.
     pub new_operators: Vec<OperatorUid>,
+    /// How the job had ended, if its checkpoints were deleted with that: it began from nothing, or from what it was told.
+    pub discarded: Option<Outcome>,
+    /// The damaged checkpoint past which the job went back last in this process, if it did, and what came again.
+    pub fell_back: Option<FellBack>,
+    /// In what the job makes no progress, if it restarts again and again without getting on; until a source has got further
+    /// in a checkpoint.
+    pub no_progress: Option<NoProgress>,
     /// The newest completed checkpoint of this process.
     pub last_checkpoint: Option<CheckpointSummary>,
     /// How many checkpoints completed in this process.
@@ -119,6 +129,9 @@ impl JobStatus {
             failures: Vec::new(),
             restored: None,
             new_operators: Vec::new(),
+            discarded: None,
+            fell_back: None,
+            no_progress: None,
             last_checkpoint: None,
             completed_checkpoints: 0,
             failed_checkpoints: 0,

@@ -104,6 +104,7 @@ impl Rig {
                 Action::NotifyAborted { checkpoint, .. } => format!("aborted {checkpoint}"),
                 Action::FailJob(_) => "the job fails".to_owned(),
                 Action::Opened { .. } => "opened".to_owned(),
+                Action::FellBack { bad } => format!("fell back past {}", bad.checkpoint),
                 other @ (Action::Delete { .. }
                 | Action::AlreadyFinished { .. }
                 | Action::Refused(_)

@@ -4,7 +4,7 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use cutwater_barrier::Mode;
-use cutwater_coordinator::Settings;
+use cutwater_coordinator::{ExternalizedCheckpointRetention, Settings};
 use cutwater_restart::{ExponentialDelay, Strategy};
 use cutwater_task::{DeltaLimits, TaskSettings};
 use serde::{Deserialize, Serialize};
@@ -58,6 +58,12 @@ pub struct WorldConfig {
     pub tolerable_failures: u32,
     /// How many completed checkpoints are kept.
     pub retained: u32,
+    /// What becomes of them when the job ends. In worlds of before they are kept.
+    #[serde(default)]
+    pub retention: Retention,
+    /// Whether the job goes back past a damaged checkpoint. In worlds of before it does not.
+    #[serde(default)]
+    pub fall_back: bool,
     /// By how many slots of the log a boundary moves.
     pub slots_per_boundary: u64,
     /// Whether and when the job restarts.
@@ -165,6 +171,18 @@ pub enum Restart {
     },
 }
 
+/// What becomes of checkpoints when the job ends.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Retention {
+    /// They are kept.
+    #[default]
+    Retain,
+    /// They are kept if it failed, or was stopped to go on later.
+    DeleteOnCancellation,
+    /// They are deleted.
+    Never,
+}
+
 /// How the next event is chosen among those that are possible.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Search {
@@ -252,6 +270,8 @@ rates! {
     drain: 2;
     /// A process is started from a savepoint, of those in which any was made.
     from_savepoint: 3000;
+    /// A file of the newest checkpoint is lost for good: only where the job may go back to one that is whole.
+    file_lost: 20;
 }
 
 impl WorldConfig {
@@ -271,6 +291,7 @@ impl WorldConfig {
         let exactly_once = random.percent(88);
         let deltas = random.percent(35);
         let mut pipelines: Vec<_> = (0..pipelines).map(|_| Pipeline::draw(random, records, most_stages)).collect();
+        let (retention, fall_back) = draw_ending(&mut Random::new(seed ^ 0x656e_6469_6e67_0000));
         let joined = draw_edges(&mut Random::new(seed ^ 0x6564_6765_7300_0000), &mut pipelines, records);
         Self {
             pipelines,
@@ -293,6 +314,8 @@ impl WorldConfig {
             max_concurrent: Random::new(seed ^ 0x666c_6967_6874_0000).one_of(&[1, 1, 1, 2, 3]),
             tolerable_failures: random.one_of(&[0, 1, 3, u32::MAX, u32::MAX]),
             retained: random.between(1, 3),
+            retention,
+            fall_back,
             slots_per_boundary: u64::from(random.one_of(&[2_u32, 3, 5, 1024])),
             restart: Restart::draw(random),
             search: if random.percent(75) {
@@ -348,6 +371,12 @@ impl WorldConfig {
             max_concurrent: NonZeroU32::new(self.max_concurrent).unwrap_or(NonZeroU32::MIN),
             tolerable_failures: self.tolerable_failures,
             num_retained: NonZeroU32::new(self.retained).unwrap_or(NonZeroU32::MIN),
+            externalized_checkpoint_retention: match self.retention {
+                Retention::Retain => ExternalizedCheckpointRetention::RetainOnCancellation,
+                Retention::DeleteOnCancellation => ExternalizedCheckpointRetention::DeleteOnCancellation,
+                Retention::Never => ExternalizedCheckpointRetention::NoExternalizedCheckpoints,
+            },
+            fall_back: self.fall_back,
             ..Settings::default()
         }
     }
@@ -366,6 +395,16 @@ impl WorldConfig {
             ..TaskSettings::default()
         }
     }
+}
+
+/// What becomes of checkpoints at the end, and whether the job may go back past a damaged one; by dice of their own too.
+fn draw_ending(random: &mut Random) -> (Retention, bool) {
+    let retention = match random.below(100) {
+        0..70 => Retention::Retain,
+        70..85 => Retention::DeleteOnCancellation,
+        _ => Retention::Never,
+    };
+    (retention, random.percent(30))
 }
 
 /// Joins and splits streams of a world, by dice of its own, so that all else is as it was before there were such.

@@ -24,6 +24,8 @@ pub(crate) struct GeneratedJudge {
     /// The most subtasks that a task ever has.
     most_subtasks: u32,
     exactly_once: bool,
+    /// Whether the job has gone back below what it had published.
+    rewound: bool,
     /// What each checkpoint cut, by pipeline.
     cuts: BTreeMap<CheckpointId, Vec<Cut>>,
     /// Rows that were published, by pipeline, with how often.
@@ -67,11 +69,17 @@ impl GeneratedJudge {
             joined: config.joined(),
             most_subtasks: config.parallelism.iter().copied().max().unwrap_or(1),
             exactly_once: config.exactly_once,
+            rewound: false,
             cuts: BTreeMap::new(),
             rows: vec![BTreeMap::new(); config.pipelines.len()],
             copies: vec![BTreeMap::new(); config.pipelines.len()],
             sides: vec![BTreeMap::new(); config.pipelines.len()],
         }
+    }
+
+    /// Whether each row is published once.
+    fn once(&self) -> bool {
+        self.exactly_once && !self.rewound
     }
 
     /// The pipelines whose sources a pipeline reads; none if it is a part of another.
@@ -255,7 +263,7 @@ impl GeneratedJudge {
             }
             for (day, count) in &days {
                 let there = found.get(day).copied().unwrap_or(0);
-                if there < *count || (self.exactly_once && there != *count) {
+                if there < *count || (self.once() && there != *count) {
                     return Err(format!("pipeline {pipeline}: {there} of {count} records of key and day {day:?}"));
                 }
             }
@@ -266,7 +274,7 @@ impl GeneratedJudge {
         for row in rows.keys() {
             let Row::Record(record) = row else { return Err(format!("{row} in a stream of records")) };
             let known = expected.remove(&(record.split, record.offset, record.copy));
-            if !known && self.exactly_once {
+            if !known && self.once() {
                 return Err(format!("pipeline {pipeline}: {row} is there twice, or should not be"));
             }
             order.entry(record.key).or_default().push(*record);
@@ -274,7 +282,7 @@ impl GeneratedJudge {
         if let Some(lost) = expected.first() {
             return Err(format!("pipeline {pipeline}: split, offset and copy {lost:?} is lost"));
         }
-        if spec.stages.is_empty() || !self.exactly_once {
+        if spec.stages.is_empty() || !self.once() {
             return Ok(());
         }
         for (key, mut records) in order {
@@ -347,12 +355,13 @@ impl Judge for GeneratedJudge {
             if matches!(row, Row::Day { .. }) {
                 self.shared.hit(Mark::TimersFired);
             }
-            if self.exactly_once && cut.is_none_or(|cut| !self.is_ahead(pipeline, &row, cut)) {
+            if self.once() && cut.is_none_or(|cut| !self.is_ahead(pipeline, &row, cut)) {
                 return Err(format!("{row} is published, the newest checkpoint is {newest:?}: {cut:?}"));
             }
+            let once = self.once();
             let times = self.rows[pipeline].entry(row.clone()).or_default();
             *times += 1;
-            if *times > 1 && self.exactly_once {
+            if *times > 1 && once {
                 return Err(format!("{row} is published twice"));
             }
         }
@@ -374,6 +383,16 @@ impl Judge for GeneratedJudge {
             self.check_fifths(pipeline, cut)?;
         }
         Ok(())
+    }
+
+    fn rewound(&mut self) {
+        self.rewound = true;
+    }
+
+    fn begin_anew(&mut self) {
+        self.rewound = false;
+        self.cuts.clear();
+        self.forget_files();
     }
 
     fn forget_files(&mut self) {

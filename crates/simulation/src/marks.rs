@@ -50,6 +50,10 @@ marks! {
     OrphanSwept = "a file of a dead epoch is swept",
     StaleListing = "a listing is stale",
     EpochByContest = "an epoch rises within a process",
+    Discarded = "the checkpoints of a job go when it ends",
+    DiedLettingGo = "a process dies between the end of its job and the last deletion",
+    BeganAnew = "a job begins anew, since its checkpoints went with it",
+    FromSavepointAnew = "a job without checkpoints of its own starts from its savepoint",
     // Checkpoints.
     SeveralInFlight = "several checkpoints are in flight",
     CompletedOutOfOrder = "a newer checkpoint completes first",
@@ -109,6 +113,11 @@ marks! {
     Restarted = "an attempt follows another in one process",
     Rescaled = "state is restored at another parallelism",
     RestoreCorrupt = "a damaged snapshot file is refused",
+    FileLost = "a file of a checkpoint is lost for good",
+    FellBack = "a job goes back past a damaged checkpoint",
+    NoneBefore = "a damaged checkpoint has none before it to go back to",
+    NoFallBackReplaced = "whoever was replaced misses a file and does not go back",
+    NoProgress = "a job restarts again and again without getting on",
     Canceled = "a job is cancelled",
     Finished = "a job finishes",
     // Processes and disks.

@@ -100,6 +100,12 @@ mutants! {
     EndOfOneInput = "end-of-one-input",
     /// Of the edges that a task writes, all but the first get the barrier one batch late.
     BarrierLateOnBranch = "barrier-late-on-branch",
+    /// The files of the checkpoints that go with the job are deleted when its end is being recorded, not after that.
+    FilesBeforeEnd = "files-before-end",
+    /// A store that does not answer is taken for a damaged checkpoint, and an older one is restored.
+    FallsBackUnreachable = "falls-back-unreachable",
+    /// Nobody is told that an older checkpoint is restored.
+    FallBackUntold = "fall-back-untold",
     /// The last subtask behind a broadcast does not get its batches.
     BroadcastMisses = "broadcast-misses",
     /// A checkpoint does not name the file before the last of those that its newest builds on.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use cutwater_coordinator::inspect::{LogEntry, LogEntryKind, boundary_of, read_slot, slot_of};
-use cutwater_coordinator::{CompletedCheckpoint, Outcome};
+use cutwater_coordinator::{CompletedCheckpoint, Origin, Outcome};
 use cutwater_core::{CheckpointId, Epoch, SubtaskId};
 use cutwater_dataflow::exec::SnapshotKind;
 use cutwater_state::{Block, StateHeader};
@@ -38,6 +38,12 @@ pub(crate) trait Judge {
     /// Everything up to this checkpoint has been published.
     fn check_published(&mut self, checkpoint: CheckpointId) -> Result<(), String>;
 
+    /// From now on output may come twice: the job has gone back below what it had published.
+    fn rewound(&mut self);
+
+    /// The job begins from nothing, and so does its output.
+    fn begin_anew(&mut self);
+
     /// Forgets all files: the disk has lost some, and those that are left will be shown again.
     fn forget_files(&mut self);
 
@@ -69,8 +75,17 @@ pub(crate) struct Oracle {
     lines: BTreeMap<String, Vec<String>>,
     /// Files that somebody was told are published.
     settled: BTreeSet<String>,
-    /// The newest durable checkpoint.
+    /// The newest durable checkpoint, since the job began anew.
     newest: Option<CheckpointId>,
+    /// Files of snapshots that were lost for good.
+    pub(crate) lost: BTreeSet<String>,
+    /// Final names of output that was not published when its checkpoint went with the job.
+    gone: BTreeSet<String>,
+    /// Final names of output of before the job began anew, and since when that is.
+    bygone: BTreeSet<String>,
+    anew: Epoch,
+    /// The savepoint that it has begun anew from, if not from nothing.
+    line_start: Option<CheckpointId>,
     /// Files that were written by somebody who was replaced, after the living one had swept; that could not be removed; or
     /// whose deletion was out when its process died: a successor makes up for it, unless the job had just finished.
     pub(crate) excused: BTreeSet<String>,
@@ -104,6 +119,11 @@ impl Oracle {
             lines: BTreeMap::new(),
             settled: BTreeSet::new(),
             newest: None,
+            lost: BTreeSet::new(),
+            gone: BTreeSet::new(),
+            bygone: BTreeSet::new(),
+            anew: Epoch(0),
+            line_start: None,
             excused: BTreeSet::new(),
             finished: false,
             drained: false,
@@ -162,13 +182,17 @@ impl Oracle {
                 self.violated(Rule::Mono, || format!("epoch {} is claimed after {reign}", entry.epoch));
             }
             LogEntryKind::Claim { .. } => {}
-            LogEntryKind::Completed { .. } | LogEntryKind::Ended(_) if entry.epoch != reign => {
+            LogEntryKind::Completed { .. } | LogEntryKind::Ended { .. } if entry.epoch != reign => {
                 self.violated(Rule::Fence, || format!("epoch {} appends in the reign of {reign}", entry.epoch));
             }
             LogEntryKind::Completed { checkpoint, retained } => self.completed(checkpoint, retained),
-            LogEntryKind::Ended(outcome) => {
+            LogEntryKind::Ended { outcome, discarded } => {
                 self.finished |= outcome.is_final();
                 self.drained |= outcome.is_final() && !matches!(outcome, Outcome::Finished);
+                if *discarded {
+                    self.shared.hit(Mark::Discarded);
+                    self.gone.extend(self.finals.keys().filter(|name| !self.lines.contains_key(*name)).cloned());
+                }
             }
         }
         self.history.push(entry);
@@ -242,31 +266,68 @@ impl Oracle {
     /// Nothing that a retained record needs is gone.
     fn check_references(&self) {
         for checkpoint in self.retained() {
-            if let Some(file) = checkpoint.files().find(|file| !self.files.contains(&file.name)) {
+            let is_gone = |name: &String| !self.files.contains(name) && !self.lost.contains(name);
+            if let Some(file) = checkpoint.files().find(|file| is_gone(&file.name)) {
                 let (id, name) = (checkpoint.checkpoint, file.name.clone());
                 self.violated(Rule::Ref, || format!("checkpoint {id} is retained and {name} is gone"));
             }
         }
     }
 
-    /// The checkpoints that the newest record of one keeps, itself included.
+    /// The checkpoints that the newest record of one keeps, itself included; none once they went with the job.
     pub(crate) fn retained(&self) -> impl Iterator<Item = &CompletedCheckpoint> {
-        let newest = self.history.iter().rev().find_map(|entry| match &entry.kind {
-            LogEntryKind::Completed { checkpoint, retained } => Some((checkpoint, retained)),
-            LogEntryKind::Claim { .. } | LogEntryKind::Ended(_) => None,
-        });
+        self.retained_until(Epoch(u64::MAX))
+    }
+
+    /// The same as of an epoch.
+    fn retained_until(&self, epoch: Epoch) -> impl Iterator<Item = &CompletedCheckpoint> {
+        let newest = self.newest_record(epoch);
         newest.into_iter().flat_map(|(checkpoint, retained)| {
             let others = retained.iter().filter_map(|slot| completed_in(&self.history, *slot));
-            others.chain([&**checkpoint])
+            others.chain([checkpoint])
         })
     }
 
-    /// The newest checkpoint of an epoch up to this one.
-    pub(crate) fn newest_until(&self, epoch: Epoch) -> Option<&CompletedCheckpoint> {
-        self.history.iter().rev().filter(|entry| entry.epoch <= epoch).find_map(|entry| match &entry.kind {
+    /// The newest record of a checkpoint of an epoch up to this one, unless its checkpoints went with the job.
+    fn newest_record(&self, epoch: Epoch) -> Option<(&CompletedCheckpoint, &Vec<u64>)> {
+        let entries = self.history.iter().rev().filter(|entry| entry.epoch <= epoch);
+        let last = entries.map(|entry| &entry.kind).find(|kind| is_checkpoint(kind) || lets_go(kind));
+        match last {
+            Some(LogEntryKind::Completed { checkpoint, retained }) => Some((checkpoint, retained)),
+            Some(LogEntryKind::Claim { .. } | LogEntryKind::Ended { .. }) | None => None,
+        }
+    }
+
+    /// The newest checkpoint that ever completed, whatever has become of it.
+    pub(crate) fn last_completed(&self) -> Option<&CompletedCheckpoint> {
+        self.history.iter().rev().find_map(|entry| match &entry.kind {
             LogEntryKind::Completed { checkpoint, .. } => Some(&**checkpoint),
-            LogEntryKind::Claim { .. } | LogEntryKind::Ended(_) => None,
+            LogEntryKind::Claim { .. } | LogEntryKind::Ended { .. } => None,
         })
+    }
+
+    /// Whether the checkpoints went with the job, and none has completed since.
+    pub(crate) fn lets_go(&self) -> bool {
+        self.lets_go_before(Epoch(u64::MAX))
+    }
+
+    /// The same as of an epoch.
+    fn lets_go_before(&self, epoch: Epoch) -> bool {
+        let entries = self.history.iter().rev().filter(|entry| entry.epoch <= epoch);
+        entries.map(|entry| &entry.kind).find(|kind| is_checkpoint(kind) || lets_go(kind)).is_some_and(lets_go)
+    }
+
+    /// The job begins anew, in an output folder that was cleared.
+    pub(crate) fn begin_anew(&mut self, epoch: Epoch) {
+        self.bygone.extend(std::mem::take(&mut self.finals).into_keys());
+        self.named.clear();
+        self.gone.clear();
+        self.lines.clear();
+        self.settled.clear();
+        self.newest = None;
+        self.line_start = None;
+        self.anew = epoch;
+        self.judge.begin_anew();
     }
 
     /// Somebody acts on what the log says up to this slot. What comes after it may be of somebody who died before it was
@@ -285,13 +346,42 @@ impl Oracle {
         self.rely(checkpoint.slot);
     }
 
-    /// A driver starts an attempt from this.
-    pub(crate) fn told_restore(&mut self, epoch: Epoch, restore: Option<&CompletedCheckpoint>) {
-        let newest = self.newest_until(epoch);
-        if newest != restore {
+    /// A driver starts an attempt from this. `passed` are those that it has found damaged, and has said so; `foreign` is
+    /// whether it was started from a savepoint.
+    pub(crate) fn told_restore(
+        &mut self,
+        epoch: Epoch,
+        restore: Option<&CompletedCheckpoint>,
+        passed: &BTreeSet<CheckpointId>,
+        foreign: bool,
+    ) {
+        let kept: Vec<&CompletedCheckpoint> = self.retained_until(epoch).collect();
+        let newest = kept.last().copied();
+        let expected = kept.iter().rev().copied().find(|kept| !passed.contains(&kept.checkpoint));
+        // Without checkpoints of its own the job starts from where it would have gone on.
+        let own = self.last_completed().filter(|_| foreign && self.lets_go_before(epoch));
+        let same_line = |last: &CompletedCheckpoint, from: &CompletedCheckpoint| {
+            let is_origin = |origin: &Origin| (origin.epoch, origin.checkpoint) == (from.epoch, from.checkpoint);
+            last == from || last.origin.as_ref().is_some_and(is_origin)
+        };
+        let anew = own.zip(restore).is_some_and(|(last, from)| same_line(last, from));
+        let back = if anew { own != restore } else { restore != newest };
+        if expected != restore && !anew {
             let id = |checkpoint: Option<&CompletedCheckpoint>| checkpoint.map(|checkpoint| checkpoint.checkpoint);
-            let (newest, restore) = (id(newest), id(restore));
-            self.violated(Rule::Mono, || format!("{restore:?} is restored in epoch {epoch}, the newest is {newest:?}"));
+            let (expected, restore) = (id(expected), id(restore));
+            self.violated(Rule::Mono, || format!("{restore:?} is restored in epoch {epoch}, and not {expected:?}"));
+        }
+        if let (true, Some(from)) = (anew, restore) {
+            self.shared.hit(Mark::FromSavepointAnew);
+            if self.lets_go() && epoch >= self.anew {
+                // Numbers go on from there.
+                self.line_start = Some(from.checkpoint);
+                self.newest = self.line_start;
+                self.anew = epoch;
+            }
+        }
+        if back {
+            self.judge.rewound();
         }
         let claim = self.history.iter().rposition(|entry| entry.epoch == epoch).map_or(0, |at| self.history[at].slot);
         self.rely(claim);
@@ -300,6 +390,12 @@ impl Oracle {
     /// A file of the output got its final name.
     pub(crate) fn published(&mut self, path: &Path) {
         let name = file_name(path);
+        if self.bygone.contains(&name) {
+            // By somebody who slept: whoever has moved the others away moves it too.
+            let _ = self.disk.unlink(path);
+            let _ = self.disk.sync_folder(Path::new(OUT));
+            return;
+        }
         match self.finals.get(&name) {
             Some(_) => self.shared.hit(Mark::OutputPublished),
             None => self.violated(Rule::Commit, || format!("{name} is published, and no durable checkpoint names it")),
@@ -337,7 +433,7 @@ impl Oracle {
     pub(crate) fn removed(&mut self, path: &Path) {
         let temporary = file_name(path);
         match self.named.get(&temporary) {
-            Some(name) if !self.lines.contains_key(name) => {
+            Some(name) if !self.lines.contains_key(name) && !self.gone.contains(name) => {
                 let name = name.clone();
                 self.violated(Rule::Commit, || format!("{name} is durable, unpublished, and its file is removed"));
             }
@@ -347,15 +443,18 @@ impl Oracle {
     }
 
     /// A driver was told that the output of this checkpoint is published.
-    pub(crate) fn told_published(&mut self, checkpoint: CheckpointId) {
+    pub(crate) fn told_published(&mut self, epoch: Epoch, checkpoint: CheckpointId) {
+        if epoch < self.anew {
+            return; // of before the job began anew
+        }
         let named = self.finals.iter().filter(|(_, of)| **of <= checkpoint);
-        let missing = named.clone().find(|(name, _)| !self.lines.contains_key(*name));
+        let missing = named.clone().find(|(name, _)| !self.lines.contains_key(*name) && !self.gone.contains(*name));
         if let Some((name, _)) = missing {
             let name = name.clone();
             self.violated(Rule::Commit, || format!("{name} should be published with checkpoint {checkpoint}"));
         }
         let names: Vec<String> = named.map(|(name, _)| name.clone()).collect();
-        self.settled.extend(names);
+        self.settled.extend(names.into_iter().filter(|name| !self.gone.contains(name)));
         if let Err(detail) = self.judge.check_published(checkpoint) {
             self.violated(Rule::Out, || format!("after checkpoint {checkpoint} was published: {detail}"));
         }
@@ -374,13 +473,14 @@ impl Oracle {
             self.violated(Rule::Commit, || format!("{} records were relied upon, {kept} are left", self.relied));
         }
         self.history.truncate(kept);
-        self.newest = self.history.iter().rev().find_map(|entry| match &entry.kind {
-            LogEntryKind::Completed { checkpoint, .. } => Some(checkpoint.checkpoint),
-            LogEntryKind::Claim { .. } | LogEntryKind::Ended(_) => None,
-        });
+        let of_now = self.history.iter().rev().filter(|entry| entry.epoch >= self.anew);
+        self.newest = of_now.clone().find_map(completed_id).or(self.line_start);
+        if !self.history.iter().any(|entry| lets_go(&entry.kind)) {
+            self.gone.clear();
+        }
         let ends = self.history.iter().filter_map(|entry| match &entry.kind {
-            LogEntryKind::Ended(outcome) if outcome.is_final() => Some(outcome),
-            LogEntryKind::Ended(_) | LogEntryKind::Claim { .. } | LogEntryKind::Completed { .. } => None,
+            LogEntryKind::Ended { outcome, .. } if outcome.is_final() => Some(outcome),
+            LogEntryKind::Ended { .. } | LogEntryKind::Claim { .. } | LogEntryKind::Completed { .. } => None,
         });
         let finals: Vec<_> = ends.collect();
         self.finished = !finals.is_empty();
@@ -393,7 +493,7 @@ impl Oracle {
         self.lines.clear();
         let visible = self.disk.list_folder(Path::new(OUT)).unwrap_or_default();
         let names = visible.iter().filter_map(|entry| entry.name.to_str()).filter(|name| !name.starts_with('.'));
-        let names: Vec<String> = names.map(str::to_owned).collect();
+        let names: Vec<String> = names.map(str::to_owned).filter(|name| !self.bygone.contains(name)).collect();
         for name in names {
             self.read_lines(name);
         }
@@ -417,14 +517,17 @@ impl Oracle {
         {
             self.violated(Rule::Out, || format!("at the end: {detail}"));
         }
-        if let Some((name, _)) = self.finals.iter().find(|(name, _)| !self.lines.contains_key(*name)) {
+        let unpublished = |name: &String| !self.lines.contains_key(name) && !self.gone.contains(name);
+        if let Some((name, _)) = self.finals.iter().find(|(name, _)| unpublished(name)) {
             self.violated(Rule::Commit, || format!("{name} is durable and was never published"));
         }
         let kept: BTreeSet<&str> =
             self.retained().flat_map(CompletedCheckpoint::files).map(|file| &*file.name).collect();
+        // What went with the job is gone even if it was of the last epoch.
+        let is_let_go = |name: &String| self.lets_go() && self.ever_named.contains(name);
         let orphan = self.files.iter().find(|name| {
             !kept.contains(name.as_str())
-                && epoch_of(name).is_some_and(|of| of < epoch)
+                && (epoch_of(name).is_some_and(|of| of < epoch) || is_let_go(name))
                 && !self.excused.contains(*name)
         });
         if let Some(orphan) = orphan {
@@ -448,17 +551,25 @@ pub(crate) fn epoch_of(name: &str) -> Option<Epoch> {
     name.strip_prefix("chk/")?.split('-').next()?.parse().ok().map(Epoch)
 }
 
+fn is_checkpoint(kind: &LogEntryKind) -> bool {
+    matches!(kind, LogEntryKind::Completed { .. })
+}
+
+fn lets_go(kind: &LogEntryKind) -> bool {
+    matches!(kind, LogEntryKind::Ended { discarded: true, .. })
+}
+
 fn completed_in(history: &[LogEntry], slot: u64) -> Option<&CompletedCheckpoint> {
     match &history.get(usize::try_from(slot).ok()?)?.kind {
         LogEntryKind::Completed { checkpoint, .. } => Some(checkpoint),
-        LogEntryKind::Claim { .. } | LogEntryKind::Ended(_) => None,
+        LogEntryKind::Claim { .. } | LogEntryKind::Ended { .. } => None,
     }
 }
 
 fn completed_id(entry: &LogEntry) -> Option<CheckpointId> {
     match &entry.kind {
         LogEntryKind::Completed { checkpoint, .. } => Some(checkpoint.checkpoint),
-        LogEntryKind::Claim { .. } | LogEntryKind::Ended(_) => None,
+        LogEntryKind::Claim { .. } | LogEntryKind::Ended { .. } => None,
     }
 }
 

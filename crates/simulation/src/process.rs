@@ -1,6 +1,6 @@
 //! One process of the job: the driver, the subtasks of its attempt, what is on its way between them and to the store.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use cutwater_coordinator::{CompletedCheckpoint, FileRef, RequestId, SubtaskSnapshot, Token};
@@ -56,6 +56,9 @@ pub(crate) struct Process {
     pub(crate) noticed: BTreeMap<SubtaskId, CheckpointId>,
     /// Whether it was started from a savepoint.
     pub(crate) from_savepoint: bool,
+    /// Checkpoints that it found damaged, and those past which it said to have gone back.
+    pub(crate) damaged: BTreeSet<CheckpointId>,
+    pub(crate) fell_from: BTreeSet<CheckpointId>,
     /// Savepoints that are being made.
     pub(crate) copies: Vec<Copying>,
     /// The checkpoint behind which the job is to stop, once it has completed.
@@ -64,7 +67,7 @@ pub(crate) struct Process {
     /// For marks: a record of this slot has an unknown fate.
     pub(crate) unknown: Option<String>,
     /// For marks: the acknowledgements that have come.
-    pub(crate) acked: std::collections::BTreeSet<(CheckpointId, SubtaskId)>,
+    pub(crate) acked: BTreeSet<(CheckpointId, SubtaskId)>,
 }
 
 /// A checkpoint that is being copied.

@@ -1,6 +1,7 @@
 //! The world: a clock, processes, channels, a network, a store, a disk; one decision after the other.
 
 mod actions;
+mod ending;
 mod events;
 mod flow;
 mod log;
@@ -87,6 +88,8 @@ pub(crate) struct World<'a> {
     outage_until: Moment,
     /// Savepoints that were made.
     savepoints: Vec<CompletedCheckpoint>,
+    /// The files that they hold.
+    savepoint_files: BTreeMap<String, Vec<u8>>,
     processes: BTreeMap<ProcessId, Process>,
     started: ProcessId,
     oracle: Oracle,
@@ -129,6 +132,7 @@ impl<'a> World<'a> {
             late: Vec::new(),
             outage_until: Moment::ZERO,
             savepoints: Vec::new(),
+            savepoint_files: BTreeMap::new(),
             processes: BTreeMap::new(),
             started: 0,
             steps: 0,

@@ -45,11 +45,12 @@ const STEPS: [&str; 23] = [
     "savepoint.create",
 ];
 
-const FAULTS: [&str; 23] = [
+const FAULTS: [&str; 24] = [
     "cancel",
     "corrupt_read",
     "disk_error",
     "drain",
+    "file_lost",
     "from_savepoint",
     "kill",
     "kill_at_step",

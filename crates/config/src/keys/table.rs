@@ -1,7 +1,37 @@
 use super::{Key, Kind, Support};
 
-/// Sorted by name. Names, kinds, defaults and old names are those of Flink 2.3.0.
+/// Sorted by name. Names, kinds, defaults and old names are those of Flink 2.3.0, but for `cutwater.`, which are ours.
 pub(crate) static KEYS: &[Key] = &[
+    Key {
+        name: "cutwater.restart.no-progress",
+        kind: Kind::Choice(&["REPORT", "STOP"]),
+        default: Some("REPORT"),
+        old: &[],
+        support: Support::Built,
+        description: "What follows if the job restarts again and again without getting on: it is reported, or the job ends as \
+            failed. No progress is that the same operator fails with the same error at the same place of the sources, or \
+            that restores follow failures and no source gets any further, `cutwater.restart.no-progress-attempts` times \
+            in a row. Kills of the process do not count.",
+    },
+    Key {
+        name: "cutwater.restart.no-progress-attempts",
+        kind: Kind::Integer,
+        default: Some("3"),
+        old: &[],
+        support: Support::Built,
+        description: "How many failures or restores in a row without progress it takes; at least 1. More: errors that mend \
+            themselves get more time.",
+    },
+    Key {
+        name: "cutwater.state-recovery.fall-back",
+        kind: Kind::Boolean,
+        default: Some("false"),
+        old: &[],
+        support: Support::Built,
+        description: "Whether a job whose checkpoint turns out to be damaged starts from the retained one before it; else it \
+            ends as failed. Output of what came between is published once more. Needs \
+            `execution.checkpointing.num-retained` of at least 2.",
+    },
     Key {
         name: "execution.checkpointing.aligned-checkpoint-timeout",
         kind: Kind::Duration,
@@ -63,9 +93,12 @@ pub(crate) static KEYS: &[Key] = &[
         kind: Kind::Choice(&["DELETE_ON_CANCELLATION", "RETAIN_ON_CANCELLATION", "NO_EXTERNALIZED_CHECKPOINTS"]),
         default: Some("RETAIN_ON_CANCELLATION"),
         old: &[],
-        support: Support::NotBuilt { inert: Some("RETAIN_ON_CANCELLATION") },
-        description: "What becomes of checkpoints when the job ends. Cutwater keeps them on cancel and on failure, so \
-            that the same command resumes (Flink's default deletes them).",
+        support: Support::Built,
+        description: "What becomes of checkpoints when the job ends. `RETAIN_ON_CANCELLATION` keeps them, so that the same \
+            command resumes (Flink's default deletes them, and after a job has finished it always does). \
+            `DELETE_ON_CANCELLATION` keeps them if the job failed or was stopped to go on later. \
+            `NO_EXTERNALIZED_CHECKPOINTS` deletes them, but for a stop without a savepoint. Savepoints and published \
+            output stay.",
     },
     Key {
         name: "execution.checkpointing.file-merging.across-checkpoint-boundary",

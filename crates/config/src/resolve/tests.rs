@@ -185,7 +185,7 @@ fn names_and_options_of_the_strategies() {
 
 #[test]
 fn values_out_of_range_are_refused() {
-    let cases: [(&[(&str, &str)], &str); 33] = [
+    let cases: [(&[(&str, &str)], &str); 38] = [
         (&[("execution.checkpointing.interval", "9 ms")], "`9 ms`, give at least 10 ms, or 0 for no checkpoints"),
         (&[("execution.checkpointing.interval", "soon")], "`soon`, give a whole number and a unit"),
         (&[("execution.checkpointing.interval", "-1 s")], "`-1 s`, give a whole number and a unit"),
@@ -194,6 +194,20 @@ fn values_out_of_range_are_refused() {
         (&[("execution.checkpointing.tolerable-failed-checkpoints", "-1")], "give 0 to 2147483647"),
         (&[("execution.checkpointing.tolerable-failed-checkpoints", "2147483648")], "give a whole number of 32 bits"),
         (&[("execution.checkpointing.num-retained", "0")], "give 1 to 2147483647"),
+        (
+            &[("execution.checkpointing.externalized-checkpoint-retention", "RETAIN")],
+            "give one of DELETE_ON_CANCELLATION, RETAIN_ON_CANCELLATION, NO_EXTERNALIZED_CHECKPOINTS",
+        ),
+        (
+            &[("cutwater.state-recovery.fall-back", "true")],
+            "is `true`, but `execution.checkpointing.num-retained` is `1` (default): at least 2 must be kept",
+        ),
+        (
+            &[("execution.checkpointing.num-retained", "1"), ("cutwater.state-recovery.fall-back", "true")],
+            "is `true`, but `execution.checkpointing.num-retained` is `1` (flag): at least 2 must be kept",
+        ),
+        (&[("cutwater.restart.no-progress", "ignore")], "give one of REPORT, STOP"),
+        (&[("cutwater.restart.no-progress-attempts", "0")], "give 1 to 2147483647"),
         (&[("execution.checkpointing.max-concurrent-checkpoints", "0")], "give 1 to 2147483647"),
         (&[("execution.checkpointing.checkpoints-after-tasks-finish", "yes")], "give `true` or `false`"),
         (&[("execution.checkpointing.storage", "s3")], "give one of jobmanager, filesystem"),
@@ -635,4 +649,26 @@ fn a_history_is_bounded() {
     }
     let unset = flags(&[]).unwrap().history;
     assert_eq!((unset, HistorySizes { checkpoints: 10, failures: 16 }), (HistorySizes::default(), unset), "Flink's");
+}
+
+#[test]
+fn keys_of_our_own_are_read_from_every_source() {
+    use ExternalizedCheckpointRetention::{DeleteOnCancellation, NoExternalizedCheckpoints, RetainOnCancellation};
+    let text = "cutwater:\n  state-recovery.fall-back: true\n  restart.no-progress: stop\n\
+                execution.checkpointing.num-retained: 2\n";
+    let resolved =
+        file("cutwater.yaml", text).environment([("CUTWATER_RESTART_NO_PROGRESS_ATTEMPTS", "5")]).resolve().unwrap();
+    assert!(resolved.recovery.fall_back && resolved.no_progress.stop);
+    assert_eq!(resolved.no_progress.attempts.get(), 5);
+    let settings = Settings::new().num_retained_checkpoints(2).fall_back_past_damaged_checkpoints(true);
+    let resolved = Config::new().code(settings.stop_without_progress(7)).resolve().unwrap();
+    assert!(resolved.recovery.fall_back && resolved.no_progress.stop);
+    assert_eq!(resolved.no_progress.attempts.get(), 7);
+    assert_eq!(Config::new().resolve().unwrap().no_progress, NoProgressSettings::default());
+    for retention in [RetainOnCancellation, DeleteOnCancellation, NoExternalizedCheckpoints] {
+        let settings = Settings::new().externalized_checkpoint_retention(retention);
+        assert_eq!(Config::new().code(settings).resolve().unwrap().checkpointing.retention, retention);
+    }
+    let message = refusal(flags(&[("cutwater.restart.no-progres", "STOP")]));
+    assert!(message.ends_with("did you mean `cutwater.restart.no-progress`?"), "{message}");
 }

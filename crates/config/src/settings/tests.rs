@@ -11,7 +11,7 @@ fn every_method_sets_its_keys_and_they_take_effect() {
     type Keys = &'static [(&'static str, &'static str)];
     type Effect = fn(&Resolved) -> bool;
     let new = Settings::new;
-    let cases: [(&str, Settings, Keys, Effect); 25] = [
+    let cases: [(&str, Settings, Keys, Effect); 28] = [
         ("new", new(), &[], |resolved| *resolved == Config::new().resolve().unwrap()),
         (
             "enable_checkpointing(1000 ms)",
@@ -66,6 +66,24 @@ fn every_method_sets_its_keys_and_they_take_effect() {
             new().tolerable_checkpoint_failure_number(3),
             &[("execution.checkpointing.tolerable-failed-checkpoints", "3")],
             |resolved| resolved.checkpointing.tolerable_failures == 3,
+        ),
+        (
+            "externalized_checkpoint_retention",
+            new().externalized_checkpoint_retention(ExternalizedCheckpointRetention::NoExternalizedCheckpoints),
+            &[("execution.checkpointing.externalized-checkpoint-retention", "NO_EXTERNALIZED_CHECKPOINTS")],
+            |resolved| resolved.checkpointing.retention == ExternalizedCheckpointRetention::NoExternalizedCheckpoints,
+        ),
+        (
+            "fall_back_past_damaged_checkpoints",
+            new().num_retained_checkpoints(2).fall_back_past_damaged_checkpoints(true),
+            &[("execution.checkpointing.num-retained", "2"), ("cutwater.state-recovery.fall-back", "true")],
+            |resolved| resolved.recovery.fall_back,
+        ),
+        (
+            "stop_without_progress",
+            new().stop_without_progress(5),
+            &[("cutwater.restart.no-progress", "STOP"), ("cutwater.restart.no-progress-attempts", "5")],
+            |resolved| resolved.no_progress.stop && resolved.no_progress.attempts.get() == 5,
         ),
         (
             "max_concurrent_checkpoints",

@@ -17,6 +17,7 @@ impl Coordinator {
             clock,
             phase,
             restore,
+            falls_back,
             origin,
             base,
             next_id,
@@ -30,7 +31,7 @@ impl Coordinator {
             last_completion,
         } = self;
         log.digest(hasher);
-        (clock, phase, restore, origin, base, next_id).hash(hasher);
+        (clock, phase, restore, falls_back, origin, base, next_id).hash(hasher);
         (run, has_run, pending, requests, next_request, failures, last_completion).hash(hasher);
     }
 }

@@ -90,7 +90,8 @@ impl Coordinator {
             self.job.max_parallelism = restore.max_parallelism;
         }
         self.restore = opened.restore;
-        self.actions.push_back(Action::Opened { epoch, restore: self.restore.clone() });
+        let (restore, discarded) = (self.restore.clone(), opened.discarded);
+        self.actions.push_back(Action::Opened { epoch, restore, discarded });
     }
 
     fn on_completed(&mut self, now: Moment, checkpoint: CheckpointId) {
@@ -205,6 +206,7 @@ impl Coordinator {
     fn on_current(&mut self, now: Moment) {
         if let Phase::FailingOver = self.phase {
             self.phase = Phase::Open;
+            self.fall_back();
             self.actions.push_back(Action::Restore { restore: self.restore.clone() });
         }
         self.go_on(now);

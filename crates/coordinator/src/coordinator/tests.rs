@@ -7,6 +7,8 @@ use super::*;
 use crate::{CheckpointError, FileRef, OpenError, Phases, PlanInput, TaskPlan, snapshot_name};
 
 mod concurrent;
+mod ending;
+mod fallback;
 mod log;
 mod rules;
 mod savepoints;
@@ -276,7 +278,11 @@ impl Rig {
             None => "nothing".to_owned(),
         };
         self.seen.push(match action {
-            Action::Opened { epoch, restore } => format!("epoch {epoch} from {}", id(&restore)),
+            Action::Opened { epoch, restore, discarded } => {
+                let anew = discarded.map(|outcome| format!(", whose checkpoints went with {outcome:?}"));
+                format!("epoch {epoch} from {}{}", id(&restore), anew.unwrap_or_default())
+            }
+            Action::FellBack { bad } => format!("fell back past {}", bad.checkpoint),
             Action::AlreadyFinished { latest, .. } => format!("finished already at {}", id(&latest)),
             Action::Refused(error) => format!("refused: {error}"),
             Action::Trigger { barrier, subtasks, hold } => {

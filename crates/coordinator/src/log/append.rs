@@ -77,7 +77,7 @@ impl Log {
         let (Some(epoch), State::Idle) = (self.epoch, &self.state) else { return };
         checkpoint.slot = self.tail;
         checkpoint.epoch = epoch;
-        let (retained, subsumed) = self.retention.after(self.num_retained);
+        let (retained, subsumed) = self.retention.after(self.num_retained, self.older.bad());
         let swept_below = self.retention.swept_below();
         let completed = Completed { checkpoint, retained, subsumed, swept_below };
         self.begin(epoch, Body::Completed(Box::new(completed)));
@@ -85,7 +85,8 @@ impl Log {
 
     pub(super) fn begin_ended(&mut self, outcome: Outcome) {
         if let (Some(epoch), State::Idle) = (self.epoch, &self.state) {
-            self.begin(epoch, Body::Ended(outcome));
+            let discards = self.retains.deletes_after(&outcome) && self.retention.checkpoints().next().is_some();
+            self.begin(epoch, if discards { Body::Discarded(outcome) } else { Body::Ended(outcome) });
         }
     }
 
@@ -212,11 +213,21 @@ impl Log {
         }
         self.tail = record.slot + 1;
         self.events.push_back(Event::Appended);
-        if let Body::Completed(completed) = record.body {
-            self.newest_slot = Some(record.slot);
-            self.retention.completed(&completed);
-            self.latest = Some(Box::new(completed.checkpoint));
-            self.clean();
+        match record.body {
+            Body::Completed(completed) => {
+                self.newest_slot = Some(record.slot);
+                self.retention.completed(&completed);
+                let before = self.latest.replace(Box::new(completed.checkpoint));
+                self.older.completed(before, &completed.retained);
+                self.clean();
+            }
+            Body::Discarded(_) => {
+                self.newest_slot = None;
+                self.latest = None;
+                self.retention.let_go();
+                self.clean();
+            }
+            Body::Claim(_) | Body::Ended(_) => {}
         }
     }
 

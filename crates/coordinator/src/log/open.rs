@@ -8,7 +8,7 @@ use super::append::Purpose;
 use super::record::{Body, Boundary, Claim, Completed, MAX_BYTES, Record, corrupt};
 use super::search::Search;
 use super::{Append, Event, Log, Opened, State, names};
-use crate::{Action, CompletedCheckpoint, OpenError, Origin, RestoreFrom, Token};
+use crate::{Action, CompletedCheckpoint, OpenError, Origin, Outcome, RestoreFrom, Token};
 
 /// Where an opening stands.
 #[derive(Clone, Debug, Hash)]
@@ -30,6 +30,8 @@ struct Last {
     epoch: Epoch,
     finished: bool,
     newest: Option<u64>,
+    /// How the job ended, if its checkpoints went with it: `newest` only says what had been published.
+    discarded: Option<Outcome>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -105,14 +107,18 @@ impl Open {
     fn take_last(&mut self, record: Record, base: u64) {
         let newest = match &record.body {
             Body::Completed(_) => Some(record.slot),
-            Body::Claim(_) | Body::Ended(_) => record.newest,
+            Body::Claim(_) | Body::Ended(_) | Body::Discarded(_) => record.newest,
         };
-        let finished = matches!(&record.body, Body::Ended(outcome) if outcome.is_final());
-        self.last = Some(Last { epoch: record.epoch, finished, newest });
+        let (finished, discarded) = match &record.body {
+            Body::Ended(outcome) => (outcome.is_final(), None),
+            Body::Discarded(outcome) => (outcome.is_final(), Some(outcome.clone())),
+            Body::Claim(_) | Body::Completed(_) => (false, None),
+        };
+        self.last = Some(Last { epoch: record.epoch, finished, newest, discarded });
         match record.body {
             Body::Completed(completed) => self.take_newest(completed, base),
-            Body::Claim(_) | Body::Ended(_) if newest.is_some() => self.step = Step::Newest,
-            Body::Claim(_) | Body::Ended(_) => self.step = Step::Recheck,
+            Body::Claim(_) | Body::Ended(_) | Body::Discarded(_) if newest.is_some() => self.step = Step::Newest,
+            Body::Claim(_) | Body::Ended(_) | Body::Discarded(_) => self.step = Step::Recheck,
         }
     }
 
@@ -149,6 +155,9 @@ impl Open {
             Some(_) | None => Ok(start),
         };
         let latest = || Ok(newest.map_or(Start::Empty, start));
+        if self.discarded().is_some() {
+            return self.decide_anew(newest, allow_rewind);
+        }
         match &self.from {
             RestoreFrom::Latest => latest(),
             RestoreFrom::Nothing => rewind(Start::Empty),
@@ -169,6 +178,30 @@ impl Open {
                 }
             }
         }
+    }
+
+    /// The same when no checkpoint of the log can be restored any more. What had been published is still known.
+    fn decide_anew(&self, newest: Option<&CompletedCheckpoint>, allow_rewind: bool) -> Result<Start, OpenError> {
+        match &self.from {
+            RestoreFrom::Latest | RestoreFrom::Nothing => Ok(Start::Empty),
+            RestoreFrom::Checkpoint(wanted) => {
+                Err(OpenError::NoSuchCheckpoint { checkpoint: *wanted, retained: Vec::new() })
+            }
+            RestoreFrom::Foreign(foreign) => {
+                let origin = origin_of(foreign);
+                let is_beyond = |newest: &&CompletedCheckpoint| {
+                    newest.origin.as_ref() != Some(&origin) && origin_of(newest) != origin
+                };
+                match newest.filter(is_beyond) {
+                    Some(newest) if !allow_rewind => Err(OpenError::BelowPublished { published: newest.checkpoint }),
+                    Some(_) | None => Ok(Start::Foreign(foreign.clone())),
+                }
+            }
+        }
+    }
+
+    fn discarded(&self) -> Option<&Outcome> {
+        self.last.as_ref().and_then(|last| last.discarded.as_ref())
     }
 
     fn retained(&self) -> impl Iterator<Item = &CompletedCheckpoint> {
@@ -245,12 +278,12 @@ impl Log {
             (Step::Last, Some(bytes)) => open.take_last(read(bytes)?, base),
             (Step::Newest, Some(bytes)) => match read(bytes)?.body {
                 Body::Completed(completed) => open.take_newest(completed, base),
-                Body::Claim(_) | Body::Ended(_) => open.not_a_checkpoint(&name),
+                Body::Claim(_) | Body::Ended(_) | Body::Discarded(_) => open.not_a_checkpoint(&name),
             },
             (Step::Others, _) => {
                 match object.map(read).transpose()?.map(|record| record.body) {
                     Some(Body::Completed(completed)) => drop(open.others.insert(slot, completed.checkpoint)),
-                    Some(Body::Claim(_) | Body::Ended(_)) => open.not_a_checkpoint(&name),
+                    Some(Body::Claim(_) | Body::Ended(_) | Body::Discarded(_)) => open.not_a_checkpoint(&name),
                     // Subsumed and deleted: done. Retained ones must be there.
                     None if open.newest.as_ref().is_some_and(|newest| newest.subsumed.contains(&slot)) => {}
                     None => open.missing(&name),
@@ -275,7 +308,8 @@ impl Log {
             Some(last) if last.finished && !rewinds => {
                 let epoch = last.epoch;
                 self.close();
-                let latest = open.newest.map(|completed| Box::new(completed.checkpoint));
+                let kept = open.newest.filter(|_| last.discarded.is_none());
+                let latest = kept.map(|completed| Box::new(completed.checkpoint));
                 self.events.push_back(Event::AlreadyFinished { epoch, latest });
             }
             Some(_) | None => match open.decide(self.allow_rewind) {
@@ -307,11 +341,11 @@ impl Log {
             epoch,
             nonce: self.fresh_nonce(),
             job: self.job.name.clone(),
-            newest: open.last.as_ref().and_then(|last| last.newest),
+            newest: open.last.as_ref().filter(|last| last.discarded.is_none()).and_then(|last| last.newest),
             body: Body::Claim(claim),
         };
         let next_id = highest.map_or(CheckpointId(1), CheckpointId::next);
-        let opened = Opened { restore, origin, next_id };
+        let opened = Opened { restore, origin, next_id, discarded: open.discarded().cloned() };
         self.state = State::Appending(Box::new(Append::new(record, Purpose::Open { open, opened })));
         self.ask();
     }
@@ -322,8 +356,13 @@ impl Log {
         self.tail = record.slot + 1;
         self.newest_slot = record.newest;
         let boundary = open.boundaries.count();
-        self.retention.begin(boundary, open.newest.as_deref(), open.others);
-        self.latest = open.newest.map(|completed| Box::new(completed.checkpoint));
+        let discarded = open.discarded().is_some();
+        let newest = open.newest.as_deref();
+        if let Some(newest) = newest.filter(|_| !discarded) {
+            self.older.begin(&open.others, &newest.retained);
+        }
+        self.retention.begin(boundary, newest, discarded, open.others);
+        self.latest = open.newest.filter(|_| !discarded).map(|completed| Box::new(completed.checkpoint));
         self.state = State::Idle;
         self.events.push_back(Event::Opened(opened));
         self.clean();

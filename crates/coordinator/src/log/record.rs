@@ -4,7 +4,7 @@
 //! offset  length
 //!      0       8  magic "CUTWLOG\n"
 //!      8       2  format version, little-endian, as all numbers of the header
-//!     10       1  kind: 1 Claim, 2 Completed, 3 Ended, 4 Boundary, 5 Savepoint
+//!     10       1  kind: 1 Claim, 2 Completed, 3 Ended, 4 Boundary, 5 Savepoint, 6 Discarded
 //!     11       8  length of the body
 //!     19       4  CRC-32C of the 19 bytes before and of the body
 //!     23          body: postcard
@@ -46,7 +46,8 @@ pub(crate) struct Record {
     pub(crate) epoch: Epoch,
     pub(crate) nonce: Nonce,
     pub(crate) job: String,
-    /// The slot of the newest `Completed` before this record, so that opening need not walk back over claims.
+    /// The slot of the newest `Completed` before this record, so that opening need not walk back over claims. A claim
+    /// after `Discarded` has none: the job begins anew.
     pub(crate) newest: Option<u64>,
     pub(crate) body: Body,
 }
@@ -56,6 +57,20 @@ pub(crate) enum Body {
     Claim(Claim),
     Completed(Box<Completed>),
     Ended(Outcome),
+    /// The job ended, and its checkpoints went with it: from here on nobody may restore any that was before, since files
+    /// of it are being deleted. (A program that does not know this kind refuses the log, as it should.)
+    Discarded(Outcome),
+}
+
+impl Body {
+    fn kind(&self) -> u8 {
+        match self {
+            Self::Claim(_) => 1,
+            Self::Completed(_) => 2,
+            Self::Ended(_) => 3,
+            Self::Discarded(_) => 6,
+        }
+    }
 }
 
 /// From here on nobody of a lower epoch can append.
@@ -92,12 +107,7 @@ pub(crate) struct Boundary {
 
 impl Record {
     pub(crate) fn encode(&self) -> Vec<u8> {
-        let kind = match &self.body {
-            Body::Claim(_) => 1,
-            Body::Completed(_) => 2,
-            Body::Ended(_) => 3,
-        };
-        encode(kind, self)
+        encode(self.body.kind(), self)
     }
 
     /// Reads the record of `slot` of `job`.
@@ -115,7 +125,7 @@ impl Record {
 
     fn parse(name: &str, bytes: &[u8]) -> Result<(u8, Self), OpenError> {
         let (kind, body) = open(name, bytes)?;
-        if !(1..=3).contains(&kind) {
+        if !matches!(kind, 1..=3 | 6) {
             return Err(corrupt(name, format!("kind {kind} is not one of a slot")));
         }
         Ok((kind, decode(name, body)?))
@@ -127,13 +137,8 @@ impl Record {
     }
 
     fn check(&self, kind: u8, slot: u64) -> Result<(), String> {
-        let own_kind = match &self.body {
-            Body::Claim(_) => 1,
-            Body::Completed(_) => 2,
-            Body::Ended(_) => 3,
-        };
-        if own_kind != kind {
-            return Err(format!("the header says kind {kind}, the body {own_kind}"));
+        if self.body.kind() != kind {
+            return Err(format!("the header says kind {kind}, the body {}", self.body.kind()));
         }
         if self.slot != slot {
             return Err(format!("it was written for slot {}", self.slot));

@@ -30,6 +30,7 @@ pub(crate) struct Retention {
     boundary_out: Option<Token>,              // the creation of the next
     swept_below: u64,                         // slots below have been deleted
     sweep_out: Option<(Token, u64)>,          // the deletion of slots up to this one
+    let_go: bool,                             // the job has ended, and nothing is kept
 }
 
 /// What files of a checkpoint are kept for, even if it is subsumed.
@@ -88,11 +89,18 @@ impl Retention {
         self.swept_below
     }
 
-    /// Takes over what the log says.
+    /// Whether all is let go and not yet deleted; what is being copied goes after that.
+    pub(crate) fn is_letting_go(&self) -> bool {
+        self.let_go && !self.subsumed.is_empty()
+    }
+
+    /// Takes over what the log says. `discarded`: the checkpoints went when the job ended, and what is left of their
+    /// files is to be deleted.
     pub(super) fn begin(
         &mut self,
         boundary: u64,
         newest: Option<&Completed>,
+        discarded: bool,
         mut others: BTreeMap<u64, CompletedCheckpoint>,
     ) {
         self.boundary = boundary;
@@ -108,16 +116,33 @@ impl Retention {
             let files = others.remove(slot).map(|checkpoint| names_of(&checkpoint));
             self.subsumed.extend(files.map(|files| (*slot, Subsumed { files, out: None })));
         }
+        if discarded {
+            self.subsume_all();
+        }
     }
 
-    /// What the next `Completed` keeps beside itself, and what it subsumes or carries on, by slot.
-    pub(super) fn after(&self, num_retained: usize) -> (Vec<u64>, Vec<u64>) {
-        let dropped = (self.retained.len() + 1).saturating_sub(num_retained);
-        let (dropped, kept) = self.retained.split_at(dropped.min(self.retained.len()));
+    /// The record is durable that says: nothing is kept.
+    pub(super) fn let_go(&mut self) {
+        self.subsume_all();
+        self.let_go = true;
+    }
+
+    fn subsume_all(&mut self) {
+        let all = std::mem::take(&mut self.retained).into_iter();
+        self.subsumed.extend(all.map(|kept| (kept.slot, Subsumed { files: kept.files, out: None })));
+    }
+
+    /// What the next `Completed` keeps beside itself, and what it subsumes or carries on, by slot. Of the `bad`, which can't
+    /// be restored, nothing is kept.
+    pub(super) fn after(&self, num_retained: usize, bad: &BTreeSet<u64>) -> (Vec<u64>, Vec<u64>) {
+        let (good, bad): (Vec<u64>, Vec<u64>) =
+            self.retained.iter().map(|kept| kept.slot).partition(|slot| !bad.contains(slot));
+        let dropped = (good.len() + 1).saturating_sub(num_retained).min(good.len());
+        let (dropped, kept) = good.split_at(dropped);
         let mut subsumed: BTreeSet<u64> = self.subsumed.keys().copied().collect();
-        subsumed.extend(dropped.iter().map(|kept| kept.slot));
+        subsumed.extend(dropped.iter().chain(&bad));
         let too_many = subsumed.len().saturating_sub(MAX_SUBSUMED);
-        (kept.iter().map(|kept| kept.slot).collect(), subsumed.into_iter().skip(too_many).collect())
+        (kept.to_vec(), subsumed.into_iter().skip(too_many).collect())
     }
 
     /// The record is durable: what it says holds.
@@ -150,7 +175,9 @@ impl Retention {
             boundary_out,
             swept_below,
             sweep_out,
+            let_go,
         } = self;
+        let_go.hash(hasher);
         (retained, pins, litter, stubborn, boundary, found, swept_below, boundary_out.is_some()).hash(hasher);
         (litter_out.as_ref().map(|out| &out.1), sweep_out.map(|out| out.1)).hash(hasher);
         subsumed.len().hash(hasher);
@@ -247,7 +274,11 @@ impl Log {
                 self.sweep();
             }
         } else if let Some(slot) = retention.subsumed_by(token) {
-            if done {
+            if retention.let_go {
+                // What could not be deleted belongs to nobody, and goes when the job is started again.
+                retention.subsumed.remove(&slot);
+                self.clean();
+            } else if done {
                 retention.subsumed.remove(&slot);
                 self.advance_boundary();
             } else if let Some(subsumed) = retention.subsumed.get_mut(&slot) {

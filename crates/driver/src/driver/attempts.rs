@@ -5,9 +5,11 @@ use cutwater_core::{Attempt, CheckpointId, Moment, SubtaskId};
 use cutwater_restart::FailureClass;
 use cutwater_task::SnapshotError;
 
+use super::progress::Told;
 use super::publishing::LastCut;
 use super::{Driver, in_words};
-use crate::{Action, End, prepared_output};
+use crate::output::Inline;
+use crate::{Action, End};
 
 /// Where the newest attempt stands.
 #[derive(Debug)]
@@ -37,7 +39,7 @@ pub(super) enum Report {
     Ack { checkpoint: CheckpointId, snapshot: SubtaskSnapshot },
     Decline { checkpoint: CheckpointId, subtask: SubtaskId, reason: String, counted: bool },
     EndOfData { subtask: SubtaskId },
-    Failure { class: FailureClass, words: Option<String> },
+    Failure { class: FailureClass, told: Told },
 }
 
 impl Driver {
@@ -60,17 +62,11 @@ impl Driver {
                 self.coordinator.handle_decline(now, attempt, checkpoint, subtask, reason, counted);
             }
             Report::EndOfData { subtask } => self.coordinator.handle_end_of_data(now, attempt, subtask),
-            Report::Failure { class, words } => drop(self.on_failure(now, attempt, class, words)),
+            Report::Failure { class, told } => drop(self.on_failure(now, attempt, class, told)),
         }
     }
 
-    pub(super) fn on_failure(
-        &mut self,
-        now: Moment,
-        attempt: Attempt,
-        class: FailureClass,
-        words: Option<String>,
-    ) -> bool {
+    pub(super) fn on_failure(&mut self, now: Moment, attempt: Attempt, class: FailureClass, told: Told) -> bool {
         if attempt != self.attempt || self.ending.is_some() {
             return false;
         }
@@ -78,11 +74,11 @@ impl Driver {
             Phase::Starting(early) => {
                 let first = !early.iter().any(|report| matches!(report, Report::Failure { .. }));
                 if first {
-                    early.push(Report::Failure { class, words });
+                    early.push(Report::Failure { class, told });
                 }
                 first
             }
-            Phase::Running(_) => self.fail(now, class, words),
+            Phase::Running(_) => self.fail(now, class, told),
             Phase::Between(_) => false,
         }
     }
@@ -92,7 +88,7 @@ impl Driver {
         now: Moment,
         attempt: Attempt,
         result: Result<(), FailureClass>,
-        words: Option<String>,
+        told: Told,
     ) -> bool {
         let (true, Phase::Starting(early)) = (attempt == self.attempt, &mut self.phase) else { return false };
         let early = std::mem::take(early);
@@ -113,19 +109,19 @@ impl Driver {
             Err(class) => {
                 // A failure that was told before is the first one, and the caller knows of it.
                 let before = early.into_iter().find_map(|report| match report {
-                    Report::Failure { class, words } => Some((class, words)),
+                    Report::Failure { class, told } => Some((class, told)),
                     Report::Ack { .. } | Report::Decline { .. } | Report::EndOfData { .. } => None,
                 });
                 let is_first = before.is_none();
-                let (class, words) = before.unwrap_or((class, words));
-                self.fail(now, class, words) && is_first
+                let (class, told) = before.unwrap_or((class, told));
+                self.fail(now, class, told) && is_first
             }
         }
     }
 
     /// The attempt is over, or could not be started. One failure brings others about: the strategy hears of the first
     /// only.
-    pub(super) fn fail(&mut self, now: Moment, class: FailureClass, words: Option<String>) -> bool {
+    pub(super) fn fail(&mut self, now: Moment, class: FailureClass, told: Told) -> bool {
         match &self.phase {
             Phase::Between(_) => return false,
             Phase::Running(_) => self.stop(),
@@ -136,9 +132,11 @@ impl Driver {
             return false;
         }
         self.give_up_stop();
-        self.failure = words;
+        self.failure = told.words;
         self.coordinator.handle_failover(now);
-        self.restarter.handle_failure(now, class);
+        if class == FailureClass::NonRecoverable || !self.stands_still_at(told.site.as_ref()) {
+            self.restarter.handle_failure(now, class);
+        }
         true
     }
 
@@ -182,11 +180,17 @@ impl Driver {
 
     fn start(&mut self, now: Moment, restore: Option<Box<CompletedCheckpoint>>) {
         let epoch = self.epoch.expect("the job is open before the coordinator says what to restore");
+        let known = restore.as_deref().map_or(Ok(Inline::default()), Inline::of);
+        if let Ok(Inline { positions, .. }) = &known
+            && self.stands_still_from(positions)
+        {
+            return;
+        }
         let attempt = self.attempt.next();
         self.attempt = attempt;
         self.phase = Phase::Starting(Vec::new());
-        match restore.as_deref().map_or(Ok(Vec::new()), prepared_output) {
-            Ok(handles) => self.act(Action::Start { epoch, attempt, restore, handles }),
+        match known {
+            Ok(Inline { handles, .. }) => self.act(Action::Start { epoch, attempt, restore, handles }),
             Err(error) => {
                 let checkpoint = restore.map_or(CheckpointId(0), |restore| restore.checkpoint);
                 self.unreadable(now, checkpoint, error);
@@ -198,6 +202,6 @@ impl Driver {
     pub(super) fn unreadable(&mut self, now: Moment, checkpoint: CheckpointId, error: SnapshotError) {
         let words = format!("could not restore checkpoint {checkpoint}: {}", in_words(&error));
         self.act(Action::OutputUnreadable { checkpoint, error });
-        self.fail(now, FailureClass::NonRecoverable, Some(words));
+        self.fail(now, FailureClass::NonRecoverable, Told { words: Some(words), site: None });
     }
 }

@@ -10,8 +10,10 @@ use cutwater_dataflow::exec::OperatorSnapshot;
 use cutwater_restart::FailureClass;
 
 use super::attempts::Phase;
+use super::progress::Told;
 use super::{Driver, NO_CHECKPOINT};
-use crate::{Action, prepared_output};
+use crate::Action;
+use crate::output::Inline;
 
 /// What sinks hand over once all data is processed.
 pub(super) struct LastCut {
@@ -31,11 +33,15 @@ impl Driver {
     pub(super) fn on_completed(&mut self, now: Moment, checkpoint: Box<CompletedCheckpoint>, requests: Vec<RequestId>) {
         let id = checkpoint.checkpoint;
         // Of an attempt that is over the restore publishes it.
-        let output = self.is_running().then(|| prepared_output(&checkpoint));
+        let output = Inline::of(&checkpoint);
+        if let Ok(Inline { positions, .. }) = &output {
+            self.got_on(positions);
+        }
+        let output = self.is_running().then_some(output);
         self.act(Action::Completed { checkpoint: checkpoint.clone(), requests: requests.clone() });
         self.begin_copies(now, &checkpoint, &requests);
         match output {
-            Some(Ok(handles)) => self.commits.push_back((id, handles)),
+            Some(Ok(Inline { handles, .. })) => self.commits.push_back((id, handles)),
             Some(Err(error)) => self.unreadable(now, id, error),
             None => {}
         }
@@ -61,7 +67,7 @@ impl Driver {
         attempt: Attempt,
         checkpoint: CheckpointId,
         result: Result<(), FailureClass>,
-        words: Option<String>,
+        told: Told,
     ) -> bool {
         if self.committing != Some((attempt, checkpoint)) {
             return false;
@@ -77,7 +83,7 @@ impl Driver {
                 }
                 false
             }
-            Err(class) => self.fail(now, class, words),
+            Err(class) => self.fail(now, class, told),
         }
     }
 

@@ -9,7 +9,10 @@ use cutwater_restart::{GiveUp, Strategy};
 use cutwater_task::TaskSnapshot;
 
 use super::*;
+use crate::NO_PROGRESS_ATTEMPTS;
 
+mod fallback;
+mod progress;
 mod savepoints;
 
 const A: SubtaskId = SubtaskId { task: TaskId(0), index: 0 };
@@ -57,6 +60,8 @@ impl Rig {
             checkpointing,
             job: Job { name: "test".to_owned(), max_parallelism: MaxParallelism::default() },
             strategy,
+            no_progress_attempts: NO_PROGRESS_ATTEMPTS,
+            on_no_progress: OnNoProgress::Report,
             nonce: 1 + u64::try_from(store.len()).unwrap(),
             plan: Plan { tasks: vec![task] },
             slots_per_boundary: Some(4),
@@ -234,8 +239,9 @@ impl Rig {
                     Some(refusal) => refusal,
                     None if self.store.contains_key(&name) => CreateOutcome::Exists,
                     None => {
-                        if let Some(LogEntryKind::Ended(outcome)) = entry {
-                            self.seen.push(format!("record {outcome:?}"));
+                        if let Some(LogEntryKind::Ended { outcome, discarded }) = entry {
+                            let gone = if discarded { ", and its checkpoints go" } else { "" };
+                            self.seen.push(format!("record {outcome:?}{gone}"));
                         }
                         self.store.insert(name, bytes);
                         CreateOutcome::Created
@@ -287,6 +293,11 @@ impl Rig {
             Action::CheckpointsFailed(error) => error.to_string(),
             Action::OutputUnreadable { checkpoint, .. } => format!("unreadable output of {checkpoint}"),
             Action::Restarting { restarts, .. } => format!("restart {restarts} is scheduled"),
+            Action::BeginsAnew { outcome } => format!("begins anew after {outcome:?}"),
+            Action::FellBack(fell_back) => fell_back.to_string(),
+            Action::NoProgress { no_progress, first } => {
+                format!("no progress{}: {no_progress}", if first { "" } else { " still" })
+            }
             Action::EndUnrecorded { reason } => format!("unrecorded: {reason}"),
             Action::Done(end) => {
                 assert!(self.driver.is_ending() && self.driver.next_deadline().is_none());

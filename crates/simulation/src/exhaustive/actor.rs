@@ -453,7 +453,7 @@ impl Actor {
             Action::Delete { token, names } => self.delete(token, &names, effects),
             // Orphans are files of dead tasks, which are not in these worlds.
             Action::List { token, .. } => self.coordinator.handle_listed(Moment::ZERO, token, Ok(Vec::new())),
-            Action::Opened { epoch, restore } => {
+            Action::Opened { epoch, restore, discarded: _ } => {
                 self.phase = Phase::Running;
                 let (claim, restore) = (std::mem::take(&mut self.claim), restore.as_deref().map(Key::of));
                 effects.push(Effect::Opened { claim, epoch, restore });
@@ -462,6 +462,9 @@ impl Actor {
                 self.phase = Phase::Running;
                 let epoch = self.coordinator.epoch().expect("it is open");
                 effects.push(Effect::Restored { epoch, restore: restore.as_deref().map(Key::of) });
+            }
+            Action::FellBack { bad } => {
+                effects.push(wrong("nobody falls back unasked", format!("past checkpoint {}", bad.checkpoint)));
             }
             Action::Trigger { barrier, .. } => self.barrier = Some(barrier),
             Action::NotifyCompleted { checkpoint, requests } => {

@@ -58,6 +58,7 @@ pub(super) fn heal(world: &World, bounds: &Bounds, objects: &Objects) -> Result<
             Action::NotifyCompleted { .. } => return Ok(restored),
             other @ (Action::AlreadyFinished { .. }
             | Action::Refused(_)
+            | Action::FellBack { .. }
             | Action::NotifyAborted { .. }
             | Action::RequestFailed { .. }
             | Action::Restore { .. }

@@ -103,7 +103,7 @@ fn place_of(name: &str, bytes: &[u8]) -> Place {
     let entry = read_slot(name, bytes).expect("what is created can be read");
     let what = match entry.kind {
         LogEntryKind::Claim { .. } => What::Claim,
-        LogEntryKind::Ended(_) => What::Ended,
+        LogEntryKind::Ended { .. } => What::Ended,
         LogEntryKind::Completed { checkpoint, retained } => {
             let files = checkpoint.files().fold(0, |files, file| files | file_of(&file.name));
             What::Completed { key: Key::of(&checkpoint), retained, files }

@@ -22,18 +22,19 @@ impl GeneratedJudge {
             Some(Copied::Broadcast) => self.most_subtasks,
             Some(Copied::Fused | Copied::Rebalance) | None => 1,
         };
+        let once = self.once();
         for line in lines {
             let row = Row::parse(line).ok_or_else(|| format!("a line {line:?}"))?;
             let ahead = |cut: &Cut| match &row {
                 Row::Record(record) => record.number == 0 && record.offset < cut.position(record.split),
                 Row::Day { .. } => false,
             };
-            if self.exactly_once && !cut.is_some_and(ahead) {
+            if once && !cut.is_some_and(ahead) {
                 return Err(format!("{row} is published in a copy, the newest checkpoint is {newest:?}: {cut:?}"));
             }
             let times = self.copies[pipeline].entry(row.clone()).or_default();
             *times += 1;
-            if self.exactly_once && *times > most {
+            if once && *times > most {
                 return Err(format!("{row} is published {times} times in a copy, {most} may be"));
             }
         }
@@ -51,14 +52,14 @@ impl GeneratedJudge {
         for line in lines {
             let Some(Row::Record(record)) = Row::parse(line) else { return Err(format!("a line {line:?}")) };
             let ahead = cut.is_some_and(|cut| record.offset < cut.position(record.split));
-            if !record.number.is_multiple_of(5) || (self.exactly_once && !ahead) {
+            if !record.number.is_multiple_of(5) || (self.once() && !ahead) {
                 return Err(format!(
                     "{record:?} is published on the side, the newest checkpoint is {newest:?}: {cut:?}"
                 ));
             }
             self.shared.hit(Mark::SideOutput);
             let before = self.sides[pipeline].insert((record.key, record.number), record);
-            if self.exactly_once && before.is_some() {
+            if self.once() && before.is_some() {
                 return Err(format!("{record:?} is published on the side after {before:?}"));
             }
         }

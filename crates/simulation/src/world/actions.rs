@@ -42,6 +42,9 @@ impl World<'_> {
                 if self.is(Mutant::CommitBeforeDurable) {
                     self.publish_at_once(id, &name, &bytes);
                 }
+                if self.is(Mutant::FilesBeforeEnd) {
+                    self.let_go_at_once(&name, &bytes);
+                }
             }
             Action::Read { token, name, .. } => process.ops.push(Op::Read { token, name }),
             Action::Delete { token, mut names } => {
@@ -113,6 +116,14 @@ impl World<'_> {
                 self.violated(Rule::Contract, || format!("the output of checkpoint {checkpoint}: {error}"));
             }
             Action::Restarting { .. } => self.hit(Mark::Restarted),
+            Action::BeginsAnew { .. } => {
+                self.tell(Entity::Driver(id), || "has lost its checkpoints with its end".to_owned())
+            }
+            Action::FellBack(fell_back) => {
+                self.tell(Entity::Driver(id), || fell_back.to_string());
+                self.fell_back(id, fell_back.bad);
+            }
+            Action::NoProgress { .. } => self.hit(Mark::NoProgress),
             Action::EndUnrecorded { .. } => {}
             Action::Done(end) => process.end = Some(end),
         }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use cutwater_coordinator::{Job, OpenError, RestoreFrom};
 use cutwater_core::{Attempt, Epoch, MaxParallelism};
-use cutwater_driver::{Driver, DriverSettings, End, plan_of};
+use cutwater_driver::{Driver, DriverSettings, End, NO_PROGRESS_ATTEMPTS, OnNoProgress, plan_of};
 use cutwater_restart::FailureClass;
 use cutwater_storage::{Files, ObjectName, Store};
 
@@ -44,6 +44,7 @@ impl World<'_> {
                 r.savepoint,
                 r.stop,
                 r.drain,
+                if self.config.fall_back { r.file_lost } else { 0 },
             ];
             shared.choices.fault(&rates)
         };
@@ -59,6 +60,7 @@ impl World<'_> {
             "savepoint",
             "stop",
             "drain",
+            "file_lost",
         ];
         if fault == 0 {
             return;
@@ -91,6 +93,7 @@ impl World<'_> {
             }
             10 => self.ask_to_stop(id, false),
             11 if self.config.may_drain() => self.ask_to_stop(id, true),
+            12 => self.lose_file(),
             _ => {}
         }
     }
@@ -143,6 +146,8 @@ impl World<'_> {
             checkpointing: self.config.checkpointing(),
             job: Job { name: graph.name().to_owned(), max_parallelism: told },
             strategy: self.config.restart.strategy(),
+            no_progress_attempts: NO_PROGRESS_ATTEMPTS,
+            on_no_progress: OnNoProgress::Report,
             nonce: u64::from(id),
             plan: plan_of(&graph, parallelism),
             slots_per_boundary: Some(self.config.slots_per_boundary),
@@ -181,6 +186,8 @@ impl World<'_> {
             written: VecDeque::new(),
             uploads: Vec::new(),
             from_savepoint: from != RestoreFrom::Latest,
+            damaged: BTreeSet::new(),
+            fell_from: BTreeSet::new(),
             copies: Vec::new(),
             stop_behind: None,
             chains: BTreeMap::new(),
@@ -214,6 +221,12 @@ impl World<'_> {
             self.mark_death(&process);
             self.tell(Entity::Driver(id), || "dies".to_owned());
             self.excuse_deletions(&process);
+            if self.oracle.lets_go() {
+                self.hit(Mark::DiedLettingGo);
+                if self.oracle.finished {
+                    self.oracle.excuse_all(); // nobody comes back for them
+                }
+            }
             self.leave_behind(process);
         }
         if power_lost {

@@ -17,7 +17,7 @@ impl World<'_> {
     pub(super) fn delete_shared(&mut self, id: ProcessId, newest: &CompletedCheckpoint) {
         let others = self.oracle.history.iter().rev().filter_map(|entry| match &entry.kind {
             LogEntryKind::Completed { checkpoint, .. } => Some(checkpoint),
-            LogEntryKind::Claim { .. } | LogEntryKind::Ended(_) => None,
+            LogEntryKind::Claim { .. } | LogEntryKind::Ended { .. } => None,
         });
         let before = others.filter(|other| other.checkpoint < newest.checkpoint).map(|other| other.files()).next();
         let names: Vec<String> = before.into_iter().flatten().map(|file| file.name.clone()).collect();

@@ -82,7 +82,8 @@ impl World<'_> {
             Ok(true) => {
                 self.look_at_disk();
                 if checkpoint > CheckpointId(0) {
-                    self.oracle.told_published(checkpoint);
+                    let epoch = self.processes.get(&id).map_or(cutwater_core::Epoch(0), |process| process.epoch);
+                    self.oracle.told_published(epoch, checkpoint);
                 }
                 self.tell(Entity::Driver(id), || format!("output of checkpoint {checkpoint} is published"));
                 if !self.is(Mutant::CommittedEarly) || checkpoint == CheckpointId(0) {

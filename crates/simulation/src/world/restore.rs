@@ -7,6 +7,7 @@ use cutwater_state::{BlockKind, Snapshotable, StateKind};
 use cutwater_task::TaskCore;
 
 use super::World;
+use super::ending::StartFailure;
 use crate::marks::Mark;
 use crate::mutant::Mutant;
 use crate::process::Contents;
@@ -20,21 +21,22 @@ impl World<'_> {
         core: &mut TaskCore,
         chain: &[FileRef],
         range: KeyGroupRange,
-    ) -> Result<Contents, String> {
+    ) -> Result<Contents, StartFailure> {
+        let (damaged, other) = (StartFailure::damaged, StartFailure::recoverable);
         let mut contents = Contents::default();
         let (drop_timers, late) = (self.is(Mutant::TimersLost), self.is(Mutant::RemovedLast));
         for (place, file) in chain.iter().enumerate() {
             let bytes = self.read_file(id, file)?;
-            let reader = SnapshotReader::open(&bytes).map_err(|error| error.to_string())?;
+            let reader = SnapshotReader::open(&bytes).map_err(|error| damaged(error.to_string()))?;
             let headers = &reader.header().states;
             if reader.header().base.is_some() {
                 self.hit(Mark::DeltaRestored);
             }
-            let read = |info| reader.read_block(info).map_err(|error| error.to_string());
+            let read = |info| reader.read_block(info).map_err(|error| damaged(error.to_string()));
             let mut blocks: Vec<_> = reader.blocks().iter().map(read).collect::<Result<_, _>>()?;
             blocks.sort_by_key(|block| (block.kind == BlockKind::Changed) != late);
             if self.config.deltas {
-                contents.whole.add(headers, &blocks).ok_or("blocks that can't be read")?;
+                contents.whole.add(headers, &blocks).ok_or_else(|| other("blocks that can't be read".to_owned()))?;
             }
             if place == 0 {
                 contents.full = contents.whole.clone();
@@ -49,14 +51,17 @@ impl World<'_> {
                     let own = state.header();
                     own.operator == header.operator && own.name == header.name && own.kind == header.kind
                 };
-                let state = states.iter_mut().find(|state| same(state)).ok_or("a state that nobody has")?;
-                state.restore(&block, range).map_err(|error| error.to_string())?;
+                let state = states
+                    .iter_mut()
+                    .find(|state| same(state))
+                    .ok_or_else(|| other("a state that nobody has".to_owned()))?;
+                state.restore(&block, range).map_err(|error| other(error.to_string()))?;
             }
         }
         Ok(contents)
     }
 
-    pub(super) fn read_file(&mut self, id: ProcessId, file: &FileRef) -> Result<Vec<u8>, String> {
+    pub(super) fn read_file(&mut self, id: ProcessId, file: &FileRef) -> Result<Vec<u8>, StartFailure> {
         let fault = {
             let mut shared = self.shared.lock();
             let r = shared.rates;
@@ -64,15 +69,15 @@ impl World<'_> {
         };
         if fault == 1 || self.is_out_of_reach() {
             self.shared.lock().marks.fault("store_fails");
-            return Err("the store does not answer".to_owned());
+            return Err(StartFailure::unreachable("the store does not answer".to_owned()));
         }
-        let Some(mut bytes) = self.raw_read(&file.name) else {
+        let Some(mut bytes) = self.raw_read(&file.name).or_else(|| self.read_savepoint(id, &file.name)) else {
             // Whoever was replaced may find that its successor has let go of it.
-            if !self.is_replaced(id) {
+            if !self.is_replaced(id) && !self.oracle.lost.contains(&file.name) {
                 let name = &file.name;
                 self.violated(Rule::Ref, || format!("{name} is to be restored and is gone"));
             }
-            return Err("gone".to_owned());
+            return Err(StartFailure::damaged("gone".to_owned()));
         };
         if fault == 2 {
             self.shared.lock().marks.fault("corrupt_read");

@@ -97,11 +97,12 @@ impl World<'_> {
         if !retained {
             self.hit(Mark::SavepointOutlives);
         }
-        let bytes = self.read_file(id, file)?;
+        let bytes = self.read_file(id, file).map_err(|failure| failure.reason)?;
         // A read that brings back something else is noticed by the sum that the record has.
         if crc32c::crc32c(&bytes) != file.crc32c {
             return Err(format!("{} is damaged", file.name));
         }
+        self.savepoint_files.insert(file.name.clone(), bytes);
         Ok(())
     }
 
@@ -137,7 +138,7 @@ impl World<'_> {
 
     /// A start that was refused: there must be a checkpoint that its savepoint lies below.
     pub(super) fn refused_below(&mut self, process: &Process, published: CheckpointId) -> Option<Mark> {
-        let known = self.oracle.retained().any(|kept| kept.checkpoint == published);
+        let known = self.oracle.retained().chain(self.oracle.last_completed()).any(|kept| kept.checkpoint == published);
         if !known && !process.store_damaged && !self.is_replaced(process.id) {
             self.violated(Rule::Contract, || format!("refused for checkpoint {published}, which is not there"));
             return None;
@@ -150,7 +151,7 @@ impl World<'_> {
         let behind = process.stop_behind.and_then(|(_, behind)| behind);
         let newest = self.oracle.newest();
         // Whoever starts from a drained checkpoint is drained, though nobody asks for it any more.
-        let drained_before = drained && self.oracle.retained().last().is_some_and(CompletedCheckpoint::is_drained);
+        let drained_before = drained && self.oracle.last_completed().is_some_and(CompletedCheckpoint::is_drained);
         if process.epoch >= self.epoch && (behind.is_none() || behind != newest) && !drained_before {
             self.violated(Rule::Mono, || format!("stopped behind {behind:?}, and the newest checkpoint is {newest:?}"));
             return None;

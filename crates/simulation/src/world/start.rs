@@ -1,9 +1,9 @@
 //! How an attempt starts: publish, sweep, build, restore, a step at a time.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use cutwater_coordinator::CompletedCheckpoint;
-use cutwater_core::{Attempt, SubtaskId};
+use cutwater_core::{Attempt, CheckpointId, SubtaskId};
 use cutwater_dataflow::CommitContext;
 use cutwater_dataflow::exec::OperatorSnapshot;
 use cutwater_restart::FailureClass;
@@ -11,6 +11,7 @@ use cutwater_storage::Store;
 use cutwater_task::{RestoredBase, TaskCore, TaskSnapshot, TaskStart};
 
 use super::World;
+use super::ending::StartFailure;
 use super::events::Entity;
 use crate::marks::Mark;
 use crate::mutant::Mutant;
@@ -27,7 +28,12 @@ impl World<'_> {
     ) {
         let Some(process) = self.processes.get_mut(&id) else { return };
         let reign = process.driver.coordinator().epoch().unwrap_or(process.epoch);
-        self.oracle.told_restore(reign, restore.as_deref());
+        let passed: BTreeSet<CheckpointId> = process.damaged.intersection(&process.fell_from).copied().collect();
+        let foreign = process.from_savepoint;
+        if restore.is_none() {
+            self.begin_anew(reign);
+        }
+        self.oracle.told_restore(reign, restore.as_deref(), &passed, foreign);
         let restore = match self.is(Mutant::RestoreOlder) {
             true => self.older_than(restore),
             false => restore,
@@ -96,16 +102,20 @@ impl World<'_> {
                 self.tell(Entity::Driver(id), || format!("attempt {attempt} runs"));
                 self.with_driver(id, |driver| driver.handle_started(now, attempt, Ok(())));
             }
-            Err((class, reason)) => {
+            Err(failure) => {
                 self.hit(Mark::FailedStart);
+                let StartFailure { class, reason, kind } = failure;
                 self.tell(Entity::Driver(id), || format!("attempt {attempt} can't be started: {reason}"));
-                self.with_driver(id, |driver| driver.handle_started(now, attempt, Err(class)));
+                let restored = starting.restore.as_ref().map(|restore| restore.checkpoint);
+                if !self.goes_back(id, attempt, restored, kind, reason) {
+                    self.with_driver(id, |driver| driver.handle_started(now, attempt, Err(class)));
+                }
             }
         }
     }
 
-    pub(super) fn next_step(&mut self, id: ProcessId, starting: &mut Starting) -> Result<bool, (FailureClass, String)> {
-        let failed = |reason: String| (FailureClass::Recoverable, reason);
+    pub(super) fn next_step(&mut self, id: ProcessId, starting: &mut Starting) -> Result<bool, StartFailure> {
+        let failed = StartFailure::recoverable;
         let Some(process) = self.processes.get_mut(&id) else { return Ok(false) };
         match starting.stage {
             Stage::SweepStore => {
@@ -134,7 +144,7 @@ impl World<'_> {
                 }
                 None => {
                     if let (Some(restore), false) = (&starting.restore, self.mutant == Some(Mutant::RestoreOlder)) {
-                        self.oracle.told_published(restore.checkpoint);
+                        self.oracle.told_published(process.epoch, restore.checkpoint);
                     }
                     starting.stage = Stage::SweepSinks;
                 }
@@ -157,8 +167,8 @@ impl World<'_> {
         id: ProcessId,
         starting: &Starting,
         subtask: SubtaskId,
-    ) -> Result<TaskCore, (FailureClass, String)> {
-        let failed = |reason: String| (FailureClass::Recoverable, reason);
+    ) -> Result<TaskCore, StartFailure> {
+        let failed = StartFailure::recoverable;
         let Some(process) = self.processes.get(&id) else { return Err(failed(String::new())) };
         let graph = std::sync::Arc::clone(&process.graph);
         let spec = &graph.tasks()[subtask.task.0 as usize];
@@ -208,7 +218,7 @@ impl World<'_> {
         let mut core = TaskCore::new(&graph, &start, settings).map_err(|error| {
             let class =
                 if error.is_non_recoverable() { FailureClass::NonRecoverable } else { FailureClass::Recoverable };
-            (class, error.to_string())
+            StartFailure { class, ..StartFailure::recoverable(error.to_string()) }
         })?;
         if let Some(lost) = core.dropped_states().first() {
             return Err(failed(format!("the state {} of {} would be lost", lost.state, lost.operator)));
@@ -218,7 +228,7 @@ impl World<'_> {
             range.last.0 -= 1;
         }
         for chain in files {
-            let contents = self.restore_chain(id, &mut core, &chain, range).map_err(failed)?;
+            let contents = self.restore_chain(id, &mut core, &chain, range)?;
             let Some((process, base)) = self.processes.get_mut(&id).zip(start.base.as_ref()) else { continue };
             if own.as_ref() == Some(&chain) {
                 let key = (starting.attempt, subtask);

@@ -45,7 +45,7 @@ static REFERENCE: &[Row] = &[
     row("execution.checkpointing.data-inline-threshold", Warned, "7 kb", Some("20 kb"), &["state.storage.fs.memory-threshold", "state.backend.fs.memory-threshold"]),
     row("execution.checkpointing.dir", Honoured, "/checkpoints", None, &["state.checkpoints.dir", "state.backend.fs.checkpointdir"]),
     row("execution.checkpointing.during-recovery.enabled", Refused, "true", Some("false"), &[]),
-    row("execution.checkpointing.externalized-checkpoint-retention", Refused, "DELETE_ON_CANCELLATION", Some("RETAIN_ON_CANCELLATION"), &[]),
+    row("execution.checkpointing.externalized-checkpoint-retention", Honoured, "DELETE_ON_CANCELLATION", Some("RETAIN_ON_CANCELLATION"), &[]),
     row("execution.checkpointing.file-merging.across-checkpoint-boundary", Warned, "true", Some("false"), &[]),
     row("execution.checkpointing.file-merging.enabled", Refused, "true", Some("false"), &[]),
     row("execution.checkpointing.file-merging.max-file-size", Warned, "7 kb", Some("32 mb"), &[]),

@@ -372,7 +372,7 @@ impl World {
                     let asked = files(self);
                     self.process(who).ops.push(Op::List(token, asked));
                 }
-                Action::Opened { epoch, restore } => {
+                Action::Opened { epoch, restore, discarded: _ } => {
                     process.wants_attempt = true;
                     self.check_restore(epoch, true, restore.as_deref());
                     self.marks.hit(if restore.is_some() { "opened with a checkpoint" } else { "opened empty" });
@@ -432,7 +432,9 @@ impl World {
                     self.marks.hit(if unrecorded.is_some() { "closed unrecorded" } else { "closed" });
                 }
                 Action::Refused(OpenError::Storage { .. }) if faults => process.over = true,
-                Action::Refused(_) | Action::AlreadyFinished { .. } => panic!("seed {seed}: {action:?}"),
+                Action::Refused(_) | Action::AlreadyFinished { .. } | Action::FellBack { .. } => {
+                    panic!("seed {seed}: {action:?}")
+                }
             }
         }
     }
@@ -474,7 +476,7 @@ impl World {
         let reign = self.history.last().map_or(Epoch(0), |last| last.epoch);
         match &record.body {
             Body::Claim(_) => assert!(record.epoch > reign, "seed {seed}: a claim of an epoch that was"),
-            Body::Completed(_) | Body::Ended(_) => {
+            Body::Completed(_) | Body::Ended(_) | Body::Discarded(_) => {
                 assert_eq!(record.epoch, reign, "seed {seed}: a record of a reign that is over");
             }
         }
@@ -584,7 +586,7 @@ impl World {
 fn completed(record: &Record) -> Option<&Completed> {
     match &record.body {
         Body::Completed(completed) => Some(completed),
-        Body::Claim(_) | Body::Ended(_) => None,
+        Body::Claim(_) | Body::Ended(_) | Body::Discarded(_) => None,
     }
 }
 

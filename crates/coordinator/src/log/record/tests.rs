@@ -63,7 +63,8 @@ fn is_corrupt(result: &Result<Record, OpenError>) -> bool {
 fn records_read_back_as_written() {
     let failed = record(Body::Ended(Outcome::Failed("disk".to_owned())));
     let stopped = record(Body::Ended(Outcome::Stopped { savepoint: Some("file:///s".to_owned()), drained: true }));
-    for record in [completed(), claim(), failed, stopped, record(Body::Ended(Outcome::Finished))] {
+    let discarded = record(Body::Discarded(Outcome::Canceled));
+    for record in [completed(), claim(), failed, stopped, discarded, record(Body::Ended(Outcome::Finished))] {
         assert_eq!(read(&record.encode()), Ok(record));
     }
 }
@@ -201,10 +202,33 @@ fn version_1_is_frozen() {
     assert_eq!((completed().encode().len(), sum), (131, 2_839_448_845));
 }
 
+/// The ends that programs wrote before checkpoints could go with them.
+#[test]
+fn an_end_written_by_an_older_program_is_read() {
+    let bytes = |hex: &str| -> Vec<u8> {
+        (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap()).collect()
+    };
+    let cases = [
+        (Outcome::Finished, "435554574c4f470a0100030e00000000000000ee7afee407034d08056461696c7901050200"),
+        (Outcome::Canceled, "435554574c4f470a0100030e00000000000000edf9951607034d08056461696c7901050201"),
+        (
+            Outcome::Failed("disk".to_owned()),
+            "435554574c4f470a0100031300000000000000f10d645307034d08056461696c7901050202046469736b",
+        ),
+        (
+            Outcome::Stopped { savepoint: Some("s".to_owned()), drained: false },
+            "435554574c4f470a0100031200000000000000f54e885507034d08056461696c790105020301017300",
+        ),
+    ];
+    for (outcome, hex) in cases {
+        assert_eq!(read(&bytes(hex)), Ok(record(Body::Ended(outcome))), "{hex}");
+    }
+}
+
 proptest! {
     /// Bytes that nobody of us wrote, under a good checksum: an error or a record that keeps the rules, never a panic.
     #[test]
-    fn whatever_is_sealed_is_read_or_refused(kind in 0u8..6, body in prop::collection::vec(any::<u8>(), 0..200)) {
+    fn whatever_is_sealed_is_read_or_refused(kind in 0u8..8, body in prop::collection::vec(any::<u8>(), 0..200)) {
         let mut bytes = [MAGIC.as_slice(), &VERSION.to_le_bytes(), &[kind], &[0; HEADER - 11], &body].concat();
         seal(&mut bytes);
         if let Ok(record) = read(&bytes) {
