@@ -173,6 +173,11 @@ impl JobFolder {
             LogEntryKind::Ended { discarded: true, .. } => None,
             LogEntryKind::Claim { .. } | LogEntryKind::Ended { discarded: false, .. } => entry.newest,
         });
+        // It may have gone with an end of the job.
+        let is_end = |slot: &u64| {
+            entries.get(slot).is_some_and(|entry| matches!(entry.kind, LogEntryKind::Ended { discarded: true, .. }))
+        };
+        let newest = newest.filter(|slot| !is_end(slot));
         let mut retained = BTreeSet::new();
         if let Some(newest) = newest {
             retained.insert(newest);

@@ -12,8 +12,7 @@ pub struct CompletedCheckpoint {
     pub epoch: Epoch,
     /// The run of the graph it is of.
     pub attempt: Attempt,
-    /// Its number. Completed checkpoints of one log have rising numbers, as long as the job does not begin anew after its
-    /// checkpoints went with it; with the epoch it is unique for ever.
+    /// Its number. Completed checkpoints of one log have rising numbers; with the epoch it is unique for ever.
     pub checkpoint: CheckpointId,
     /// The slot of the log that holds it.
     pub slot: u64,

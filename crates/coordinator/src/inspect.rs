@@ -2,8 +2,8 @@
 //!
 //! A tool lists the objects below `log/`, keeps those for which [`slot_of`] knows a slot, and reads each with
 //! [`read_slot`]. What counts are the slots from [`first_slot`] of the newest boundary on. The newest completed
-//! checkpoint is that of the last record, or of the slot that its [`LogEntry::newest`] names; none if that record says that
-//! the checkpoints were discarded.
+//! checkpoint is that of the last record, or of the slot that its [`LogEntry::newest`] names; none if that is
+//! an end of the job which says that the checkpoints were discarded.
 //!
 //! ```
 //! use cutwater_coordinator::inspect::{read_slot, slot_name, slot_of};
@@ -34,8 +34,8 @@ pub struct LogEntry {
     /// The job, as the record says.
     pub job: String,
     /// The slot of the newest completed checkpoint before this record, if there was one. It is always still there, so if
-    /// it is missing the log is damaged. `None` also in claims of a job that began anew, since its checkpoints were deleted
-    /// when it had ended.
+    /// it is missing the log is damaged. If that checkpoint went with the job, the slot of the end that says so, which
+    /// names the checkpoint in turn.
     pub newest: Option<u64>,
     /// What happened.
     pub kind: LogEntryKind,

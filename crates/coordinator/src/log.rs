@@ -84,7 +84,7 @@ pub(crate) struct Log {
     tries: u32,                               // how often in a row it went unanswered
     epoch: Option<Epoch>,                     // since opened
     tail: u64,                                // the next slot
-    newest_slot: Option<u64>,                 // of the newest Completed
+    newest_slot: Option<u64>,                 // of the newest Completed, or of the Discarded that it went with
     latest: Option<Box<CompletedCheckpoint>>, // that Completed
     retention: Retention,
     listing: Option<(Token, Epoch)>, // the listing that is out, and the epoch of the claim that opened

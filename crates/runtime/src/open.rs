@@ -146,15 +146,16 @@ fn newest(store: &dyn Store) -> Result<CompletedCheckpoint, OpenCheckpointError>
     let last = slots.iter().filter_map(|listed| slot_of(listed.name.as_str())).filter(|slot| *slot >= first).max();
     let none = || OpenCheckpointError::NoCheckpoint { url: store.url() };
     let mut entry = read(store, last.ok_or_else(none)?)?;
-    if matches!(entry.kind, LogEntryKind::Ended { discarded: true, .. }) {
-        return Err(OpenCheckpointError::NoCheckpoint { url: store.url() });
-    }
-    if !matches!(entry.kind, LogEntryKind::Completed { .. }) {
+    let settles = |entry: &LogEntry| {
+        matches!(entry.kind, LogEntryKind::Completed { .. } | LogEntryKind::Ended { discarded: true, .. })
+    };
+    if !settles(&entry) {
         entry = read(store, entry.newest.ok_or_else(none)?)?;
     }
     match entry.kind {
         LogEntryKind::Completed { checkpoint, .. } => Ok(*checkpoint),
-        LogEntryKind::Claim { .. } | LogEntryKind::Ended { .. } => {
+        LogEntryKind::Ended { discarded: true, .. } => Err(none()),
+        LogEntryKind::Claim { .. } | LogEntryKind::Ended { discarded: false, .. } => {
             Err(damaged(store, entry.slot, "a later record says it is a checkpoint, and it is not"))
         }
     }

@@ -84,8 +84,6 @@ pub(crate) struct Oracle {
     /// Final names of output of before the job began anew, and since when that is.
     bygone: BTreeSet<String>,
     anew: Epoch,
-    /// The savepoint that it has begun anew from, if not from nothing.
-    line_start: Option<CheckpointId>,
     /// Files that were written by somebody who was replaced, after the living one had swept; that could not be removed; or
     /// whose deletion was out when its process died: a successor makes up for it, unless the job had just finished.
     pub(crate) excused: BTreeSet<String>,
@@ -123,7 +121,6 @@ impl Oracle {
             gone: BTreeSet::new(),
             bygone: BTreeSet::new(),
             anew: Epoch(0),
-            line_start: None,
             excused: BTreeSet::new(),
             finished: false,
             drained: false,
@@ -325,7 +322,6 @@ impl Oracle {
         self.lines.clear();
         self.settled.clear();
         self.newest = None;
-        self.line_start = None;
         self.anew = epoch;
         self.judge.begin_anew();
     }
@@ -371,14 +367,8 @@ impl Oracle {
             let (expected, restore) = (id(expected), id(restore));
             self.violated(Rule::Mono, || format!("{restore:?} is restored in epoch {epoch}, and not {expected:?}"));
         }
-        if let (true, Some(from)) = (anew, restore) {
+        if anew {
             self.shared.hit(Mark::FromSavepointAnew);
-            if self.lets_go() && epoch >= self.anew {
-                // Numbers go on from there.
-                self.line_start = Some(from.checkpoint);
-                self.newest = self.line_start;
-                self.anew = epoch;
-            }
         }
         if back {
             self.judge.rewound();
@@ -474,7 +464,7 @@ impl Oracle {
         }
         self.history.truncate(kept);
         let of_now = self.history.iter().rev().filter(|entry| entry.epoch >= self.anew);
-        self.newest = of_now.clone().find_map(completed_id).or(self.line_start);
+        self.newest = of_now.clone().find_map(completed_id);
         if !self.history.iter().any(|entry| lets_go(&entry.kind)) {
             self.gone.clear();
         }

@@ -222,7 +222,7 @@ impl Log {
                 self.clean();
             }
             Body::Discarded(_) => {
-                self.newest_slot = None;
+                self.newest_slot = Some(record.slot);
                 self.latest = None;
                 self.retention.let_go();
                 self.clean();

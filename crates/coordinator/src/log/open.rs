@@ -29,6 +29,9 @@ pub(crate) struct Open {
 struct Last {
     epoch: Epoch,
     finished: bool,
+    /// The slot of the newest checkpoint, or of the end of the job that it went with, as the next record is to name it.
+    pointer: Option<u64>,
+    /// The slot to read for it.
     newest: Option<u64>,
     /// How the job ended, if its checkpoints went with it: `newest` only says what had been published.
     discarded: Option<Outcome>,
@@ -105,16 +108,17 @@ impl Open {
     }
 
     fn take_last(&mut self, record: Record, base: u64) {
-        let newest = match &record.body {
-            Body::Completed(_) => Some(record.slot),
-            Body::Claim(_) | Body::Ended(_) | Body::Discarded(_) => record.newest,
+        let pointer = match &record.body {
+            Body::Completed(_) | Body::Discarded(_) => Some(record.slot),
+            Body::Claim(_) | Body::Ended(_) => record.newest,
         };
+        let newest = if let Body::Completed(_) = &record.body { pointer } else { record.newest };
         let (finished, discarded) = match &record.body {
             Body::Ended(outcome) => (outcome.is_final(), None),
             Body::Discarded(outcome) => (outcome.is_final(), Some(outcome.clone())),
             Body::Claim(_) | Body::Completed(_) => (false, None),
         };
-        self.last = Some(Last { epoch: record.epoch, finished, newest, discarded });
+        self.last = Some(Last { epoch: record.epoch, finished, pointer, newest, discarded });
         match record.body {
             Body::Completed(completed) => self.take_newest(completed, base),
             Body::Claim(_) | Body::Ended(_) | Body::Discarded(_) if newest.is_some() => self.step = Step::Newest,
@@ -128,6 +132,18 @@ impl Open {
         self.to_read = completed.retained.iter().chain(subsumed).copied().collect();
         self.newest = Some(completed);
         self.step = if self.to_read.is_empty() { Step::Recheck } else { Step::Others };
+    }
+
+    /// The newest checkpoint went with the job: what is read next only says what had been published. `false` if that was
+    /// known already.
+    fn take_discarded(&mut self, outcome: Outcome, newest: Option<u64>) -> bool {
+        match &mut self.last {
+            Some(last @ Last { discarded: None, .. }) => {
+                (last.discarded, last.newest) = (Some(outcome), newest);
+                true
+            }
+            Some(_) | None => false,
+        }
     }
 
     fn missing(&mut self, name: &str) {
@@ -276,9 +292,16 @@ impl Log {
                 }
             }
             (Step::Last, Some(bytes)) => open.take_last(read(bytes)?, base),
-            (Step::Newest, Some(bytes)) => match read(bytes)?.body {
-                Body::Completed(completed) => open.take_newest(completed, base),
-                Body::Claim(_) | Body::Ended(_) | Body::Discarded(_) => open.not_a_checkpoint(&name),
+            (Step::Newest, Some(bytes)) => match read(bytes)? {
+                Record { body: Body::Completed(completed), .. } => open.take_newest(completed, base),
+                Record { body: Body::Discarded(outcome), newest: newest @ Some(_), .. } => {
+                    if !open.take_discarded(outcome, newest) {
+                        open.not_a_checkpoint(&name);
+                    }
+                }
+                Record { body: Body::Claim(_) | Body::Ended(_) | Body::Discarded(_), .. } => {
+                    open.not_a_checkpoint(&name);
+                }
             },
             (Step::Others, _) => {
                 match object.map(read).transpose()?.map(|record| record.body) {
@@ -341,7 +364,7 @@ impl Log {
             epoch,
             nonce: self.fresh_nonce(),
             job: self.job.name.clone(),
-            newest: open.last.as_ref().filter(|last| last.discarded.is_none()).and_then(|last| last.newest),
+            newest: open.last.as_ref().and_then(|last| last.pointer),
             body: Body::Claim(claim),
         };
         let next_id = highest.map_or(CheckpointId(1), CheckpointId::next);

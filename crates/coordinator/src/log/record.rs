@@ -46,8 +46,8 @@ pub(crate) struct Record {
     pub(crate) epoch: Epoch,
     pub(crate) nonce: Nonce,
     pub(crate) job: String,
-    /// The slot of the newest `Completed` before this record, so that opening need not walk back over claims. A claim
-    /// after `Discarded` has none: the job begins anew.
+    /// The slot of the newest `Completed` before this record, so that opening need not walk back over claims; or, if that
+    /// went with the job, of the `Discarded` that says so, which names it.
     pub(crate) newest: Option<u64>,
     pub(crate) body: Body,
 }

@@ -134,6 +134,10 @@ impl World<'_> {
         }
         self.hit(Mark::BeganAnew);
         self.savepoints.clear();
+        // Nor does anybody start from one any more: its output is not there.
+        let late = self.processes.values().filter(|process| process.from_savepoint && process.epoch < epoch);
+        let late: Vec<ProcessId> = late.map(|process| process.id).collect();
+        self.shared.lock().killed.extend(late);
         let visible = self.disk.list_folder(Path::new(OUT)).unwrap_or_default();
         for entry in visible.iter().filter(|entry| !entry.name.to_string_lossy().starts_with('.')) {
             let _ = self.disk.unlink(&Path::new(OUT).join(&entry.name));
