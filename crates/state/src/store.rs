@@ -47,6 +47,9 @@ pub(crate) struct Store<E: Entry> {
     cuts: u64,
     /// The cut that is being swept, or 0. A shard settled before it has something to do.
     active: u64,
+    /// Before an entry changes of a shard that was settled before this, there is something to do: `active`, or `u64::MAX` while
+    /// changes are noted.
+    watch: u64,
     /// What is being swept is what has changed since this cut; `None`: everything.
     since: Option<u64>,
     tracked: Option<Tracked>,
@@ -108,6 +111,7 @@ impl<E: Entry> Store<E> {
             entries: 0,
             cuts: 0,
             active: 0,
+            watch: 0,
             since: None,
             tracked: None,
             sweep: Sweep::default(),
@@ -157,11 +161,8 @@ impl<E: Entry> Store<E> {
     /// The entry, to be changed: what it was at the running cut is kept first.
     #[inline]
     pub(crate) fn at_mut(&mut self, hash: KeyHash, place: Place) -> Result<&mut E, StateError> {
-        if self.shards[place.shard].settled < self.active {
-            self.capture(hash, place)?;
-        }
-        if self.tracked.is_some() {
-            self.mark(place, false);
+        if self.shards[place.shard].settled < self.watch {
+            self.before_change(hash, place)?;
         }
         Ok(self.shards[place.shard].get_mut(place.entry).expect("the place of an entry"))
     }
@@ -265,6 +266,7 @@ impl<E: Entry> Store<E> {
     pub(crate) fn track_changes(&mut self) {
         if self.tracked.is_none() {
             self.tracked = Some(Tracked { floor: self.cuts, ..Tracked::default() });
+            self.set_active(self.active);
         }
     }
 
@@ -324,6 +326,23 @@ impl<E: Entry> Store<E> {
             **tracked = Tracked { floor: self.cuts + 1, ..Tracked::default() };
             self.shards.iter_mut().for_each(|shard| shard.changes = None);
         }
+    }
+
+    /// Keeps and notes what is wanted of an entry that is about to change. Not inlined, for the sake of tables of which nothing
+    /// is wanted most of the time.
+    #[inline(never)]
+    fn before_change(&mut self, hash: KeyHash, place: Place) -> Result<(), StateError> {
+        if self.shards[place.shard].settled < self.active {
+            self.capture(hash, place)?;
+        }
+        self.mark(place, false);
+        Ok(())
+    }
+
+    /// Which cut is being swept, or 0 for none.
+    fn set_active(&mut self, active: u64) {
+        self.active = active;
+        self.watch = if self.tracked.is_some() { u64::MAX } else { active };
     }
 
     /// Keeps the entry as it was at the running cut, unless that was done or it came later.

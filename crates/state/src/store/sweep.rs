@@ -44,7 +44,7 @@ impl<E: Entry> Store<E> {
         assert!(!self.sweeping(), "a cut before the sweep of the last one has ended or been aborted");
         let changed = base.map(|base| self.changed_since(base).expect("a cut since one of which nothing is known"));
         self.cuts += 1;
-        self.active = self.cuts;
+        self.set_active(self.cuts);
         self.since = base.map(|base| base.0);
         if let Some(tracked) = &mut self.tracked {
             tracked.before.push_back((self.cuts, std::mem::take(&mut tracked.now)));
@@ -63,7 +63,8 @@ impl<E: Entry> Store<E> {
     }
 
     pub(crate) fn abort(&mut self) {
-        (self.active, self.since) = (0, None);
+        self.set_active(0);
+        self.since = None;
         self.sweep = Sweep::default();
         self.undo_bytes = 0;
         for shard in &mut self.shards {
@@ -100,7 +101,8 @@ impl<E: Entry> Store<E> {
                 out(block);
             }
         }
-        (self.active, self.since) = (0, None);
+        self.set_active(0);
+        self.since = None;
         Ok(SweepProgress::Done)
     }
 
