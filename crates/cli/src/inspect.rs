@@ -245,7 +245,10 @@ impl Report for Inspection {
         for state in &self.states {
             let (name, kind) = (safe(&state.name), state.kind);
             let (entries, stored) = (state.entries, size(state.stored_bytes));
-            let entries = format!("{entries} {}", if entries == 1 { "entry" } else { "entries" });
+            let mut entries = format!("{entries} {}", if entries == 1 { "entry" } else { "entries" });
+            if state.changes > 0 {
+                entries += &format!(" and {}", count(state.changes, "later change"));
+            }
             out += &wrap("  ", &format!("{}/{name}: {kind}, {entries}, {stored}", safe(&state.operator)));
             out += &wrap("    key    ", &format!("{} ({})", state.key_schema, state.key_codec));
             out += &wrap("    value  ", &format!("{} ({})", state.value_schema, state.value_codec));

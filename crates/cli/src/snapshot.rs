@@ -6,8 +6,8 @@ use std::io;
 use cutwater_coordinator::inspect::slot_name;
 use cutwater_coordinator::{CompletedCheckpoint, FileRef, SubtaskSnapshot, TaskSnapshot, checkpoint_of_snapshot};
 use cutwater_dataflow::exec::SnapshotKind;
-use cutwater_state::format::{ReadAt, SnapshotHeader, SnapshotReader};
-use cutwater_state::{OperatorStatePart, StateError, StateHeader};
+use cutwater_state::format::{BlockInfo, ReadAt, SnapshotHeader, SnapshotReader};
+use cutwater_state::{BlockKind, OperatorStatePart, StateError, StateHeader};
 use cutwater_storage::{ObjectName, ObjectReader, Store, verify};
 use cutwater_task::TaskSnapshot as Inline;
 use serde::{Deserialize, Serialize};
@@ -26,7 +26,11 @@ pub(crate) struct State {
     pub(crate) key_schema: String,
     pub(crate) value_codec: String,
     pub(crate) value_schema: String,
+    /// In files that hold everything.
     pub(crate) entries: u64,
+    /// In files that build on others: entries that have come or changed, and names of those that went. One of them may stand in
+    /// several files.
+    pub(crate) changes: u64,
     /// As stored, so after compression.
     pub(crate) stored_bytes: u64,
 }
@@ -157,10 +161,13 @@ impl Owner<'_> {
         let snapshot = SnapshotReader::open(&reader).map_err(|error| self.problem(file, &error))?;
         for (place, header) in (0..).zip(&snapshot.header().states) {
             let blocks = snapshot.blocks().iter().filter(|block| block.state == place);
-            let (entries, bytes) =
-                blocks.fold((0, 0), |(n, m), block| (n + u64::from(block.entries), m + u64::from(block.length)));
+            let of_all = |block: &BlockInfo| if block.kind == BlockKind::All { u64::from(block.entries) } else { 0 };
+            let (all, entries, bytes) = blocks.fold((0, 0, 0), |(all, entries, bytes), block| {
+                (all + of_all(block), entries + u64::from(block.entries), bytes + u64::from(block.length))
+            });
             let state = State::found(states, header);
-            state.entries += entries;
+            state.entries += all;
+            state.changes += entries - all;
             state.stored_bytes += bytes;
         }
         Ok(())
@@ -252,6 +259,7 @@ impl State {
             value_codec: header.value_codec.name().to_owned(),
             value_schema: header.value_schema.to_string(),
             entries: 0,
+            changes: 0,
             stored_bytes: 0,
         }
     }

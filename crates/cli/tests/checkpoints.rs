@@ -300,3 +300,52 @@ fn a_job_whose_checkpoints_went_with_it_is_shown_as_such_and_its_folder_is_sound
     assert_eq!(cutwater(&["verify", text(&path)]).code, 0, "nothing that should be there is missing");
     assert_eq!(cutwater(&["inspect", text(&path)]).code, 5, "there is none to look into");
 }
+
+/// A checkpoint whose files build on each other: a few keys changed after all had come.
+fn chained(folder: &Path) -> PathBuf {
+    let settings = Settings::new()
+        .enable_checkpointing(Duration::from_secs(60))
+        .checkpoint_storage(text(folder))
+        .incremental_checkpoints(true);
+    let options = Options::from_config(&Config::new().code(settings).resolve().unwrap()).unwrap();
+    let job = Job::new("chained");
+    job.source("numbers", generator(u64::MAX, |n| n))
+        .key_by(|n| if *n < 50_000 { *n } else { n % 10 })
+        .fold("counts", 0u64, |count, _| *count += 1)
+        .sink("out", cutwater::discard());
+    let handle = spawn(job.build().unwrap(), options).unwrap();
+    while handle.status().records_in < 100_000 {
+        std::thread::yield_now();
+    }
+    handle.checkpoint().unwrap();
+    handle.checkpoint().unwrap();
+    handle.cancel();
+    handle.wait().unwrap();
+    folder.join("chained")
+}
+
+#[test]
+fn files_that_build_on_others_are_told_and_checked() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = chained(folder.path());
+    let (code, inspected) = json(&["inspect", text(&path)]);
+    assert_eq!(code, 0);
+    let counts = inspected["states"].as_array().unwrap().iter().find(|state| state["name"] == "value").unwrap();
+    assert_eq!((&counts["entries"], &counts["changes"]), (&50_000.into(), &10.into()), "{counts}");
+    let ran = cutwater(&["inspect", text(&path)]);
+    lines_fit(&ran, folder.path());
+    assert!(ran.out.contains("50000 entries and 10 later changes"), "{}", ran.out);
+    assert_eq!(json(&["verify", text(&path)]).0, 0);
+
+    // The file of changes alone holds nothing that could be restored.
+    let files: Vec<_> = newest(&path).files().map(|file| path.join(&file.name)).collect();
+    assert_eq!(files.len(), 2);
+    let changes = fs::read(&files[1]).unwrap();
+    fs::remove_file(&files[0]).unwrap();
+    let (code, verified) = json(&["verify", text(&path)]);
+    assert_ne!(code, 0);
+    assert!(verified.to_string().contains("is not there"), "{verified}");
+    fs::write(&files[0], &changes).unwrap();
+    let (code, verified) = json(&["verify", text(&path)]);
+    assert_ne!(code, 0, "{verified}");
+}
