@@ -109,10 +109,26 @@ struct ObservabilityPage;
 #[cfg(doctest)]
 #[doc = include_str!("../../../docs/coming-from-flink.md")]
 struct FlinkPage;
+
 /// Compiles and runs the code of docs/state.md.
 #[cfg(doctest)]
 #[doc = include_str!("../../../docs/state.md")]
 struct StatePage;
+
+/// Compiles and runs the code of docs/time.md.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/time.md")]
+struct TimePage;
+
+/// Compiles and runs the code of docs/sinks.md.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/sinks.md")]
+struct SinksPage;
+
+/// Compiles and runs the code of docs/restart.md.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/restart.md")]
+struct RestartPage;
 
 /// Compiles and runs the code of docs/simulation.md.
 #[cfg(all(doctest, feature = "simulation"))]
