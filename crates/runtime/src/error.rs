@@ -1,3 +1,4 @@
+use std::fmt;
 use std::sync::Arc;
 
 use cutwater_coordinator::{CheckpointError, OpenError};
@@ -10,6 +11,7 @@ use cutwater_task::{Cause, TaskError};
 
 use crate::host::HostError;
 use crate::open::OpenCheckpointError;
+use crate::upload::chain;
 
 /// Why an attempt of a job failed. The restart strategy decides what follows.
 #[derive(Debug, thiserror::Error)]
@@ -207,7 +209,10 @@ impl RestoreError {
 }
 
 /// Why a job ended without being finished or cancelled.
-#[derive(Clone, Debug, thiserror::Error)]
+///
+/// Its `Debug` is the text of it and of its causes with the code, in one line, since that is what a `main` prints which returns
+/// it.
+#[derive(Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum JobError {
     /// An attempt failed and the restart strategy gave up. The same command resumes from the newest checkpoint, if
@@ -278,4 +283,29 @@ pub(crate) fn check_parallelism(asked: u32, max: MaxParallelism) -> Result<(), R
         return Err(RestoreError::Parallelism { asked, max: max.count() });
     }
     Ok(())
+}
+
+impl fmt::Debug for JobError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} [{}]", chain(self), self.code())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_main_prints_can_be_read() {
+        let source = Arc::new(Failure::Restore {
+            checkpoint: CheckpointId(7),
+            source: RestoreError::Missing { url: "file:///chk".to_owned(), name: "chk/1".to_owned() },
+        });
+        let gave_up = GiveUp::NonRecoverable;
+        let error: Box<dyn std::error::Error> =
+            Box::new(JobError::Failed { job: "words".to_owned(), restarts: 0, gave_up, source });
+        let printed = format!("{error:?}");
+        assert!(printed.starts_with("job words failed after 0 restarts: "), "{printed}");
+        assert!(printed.contains("chk/1") && printed.ends_with(" [RST0004]") && !printed.contains('{'), "{printed}");
+    }
 }
