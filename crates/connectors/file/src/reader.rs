@@ -19,7 +19,7 @@ const FOLLOW: Duration = Duration::from_millis(100);
 pub struct FileReader<T> {
     parser: Box<dyn Parser<T>>,
     time_of: Option<TimeOf<T>>,
-    watermarks: bool,
+    lag: Option<Duration>, // how far watermarks are behind the greatest time
     pace: Option<Pace>,
     place: Place,
     records: u64,
@@ -31,7 +31,7 @@ impl<T> FileReader<T> {
     pub(crate) fn new(
         parser: Box<dyn Parser<T>>,
         time_of: Option<TimeOf<T>>,
-        watermarks: bool,
+        lag: Option<Duration>,
         pace: Option<Pace>,
         position: Option<&FilePosition>,
     ) -> Self {
@@ -39,7 +39,7 @@ impl<T> FileReader<T> {
             place: parser.place(),
             parser,
             time_of,
-            watermarks,
+            lag,
             pace,
             records: position.map_or(0, |position| position.records),
             greatest: position.and_then(|position| position.greatest),
@@ -62,10 +62,11 @@ impl<T> FileReader<T> {
         out.emit_at(time, record);
     }
 
-    /// Records at the greatest time may still follow, none before it.
+    /// Records at the greatest time less the lag may still follow, none before it.
     fn watermark(&self, out: &mut SourceOutput<T>) {
-        if let (true, Some(Timestamp(greatest))) = (self.watermarks, self.greatest) {
-            out.watermark(Timestamp(greatest.saturating_sub(1)));
+        if let (Some(lag), Some(Timestamp(greatest))) = (self.lag, self.greatest) {
+            let lag = i64::try_from(lag.as_millis()).unwrap_or(i64::MAX);
+            out.watermark(Timestamp(greatest.saturating_sub(lag).saturating_sub(1)));
         }
     }
 }

@@ -2,6 +2,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use cutwater_core::Timestamp;
 use cutwater_dataflow::{Source, UserError};
@@ -36,7 +37,7 @@ pub struct FileSource<T> {
     delimiter: u8,
     open: OpenParser<T>,
     time_of: Option<TimeOf<T>>,
-    watermarks: bool,
+    lag: Option<Duration>,
     per_second: Option<f64>,
     max_record_bytes: usize,
     follow: bool,
@@ -108,7 +109,7 @@ impl<T> FileSource<T> {
             delimiter,
             open,
             time_of: None,
-            watermarks: false,
+            lag: None,
             per_second: None,
             max_record_bytes: DEFAULT_MAX_RECORD_BYTES,
             follow: false,
@@ -135,8 +136,16 @@ impl<T> FileSource<T> {
     /// it: for files in the order of their times, where a new time means that the one before is complete. A record that
     /// is earlier than a watermark flows on as a late one. Needs [`Self::event_time`].
     #[must_use]
-    pub fn watermark_on_advance(mut self) -> Self {
-        self.watermarks = true;
+    pub fn watermark_on_advance(self) -> Self {
+        self.bounded_out_of_orderness(Duration::ZERO)
+    }
+
+    /// As [`Self::watermark_on_advance`], for files whose records come at most so much later than one with a greater time: the
+    /// watermark is that much, and 1 ms, below the greatest time in the file. Longer: fewer late records, later results. Source:
+    /// Flink's strategy of this name.
+    #[must_use]
+    pub fn bounded_out_of_orderness(mut self, bound: Duration) -> Self {
+        self.lag = Some(bound);
         self
     }
 
@@ -178,8 +187,8 @@ impl<T> FileSource<T> {
             () if self.per_second.is_some_and(|rate| !rate.is_finite() || rate <= 0.0) => {
                 bad("the pace must be a number above zero")
             }
-            () if self.watermarks && self.time_of.is_none() => {
-                bad("watermark_on_advance needs the times of the records: add event_time")
+            () if self.lag.is_some() && self.time_of.is_none() => {
+                bad("watermarks need the times of the records: add event_time")
             }
             () if matches!(self.delimiter, b'"' | b'\n' | b'\r') => bad("quotes and line ends can't separate fields"),
             () => Ok(()),
@@ -214,7 +223,7 @@ impl<T> FileSource<T> {
         let feed = Feed::open(path, self.max_record_bytes, self.follow)?;
         let parser = (self.open)(feed, self.delimiter, position)?;
         let pace = self.per_second.map(Pace::new);
-        Ok(FileReader::new(parser, self.time_of.clone(), self.watermarks, pace, position))
+        Ok(FileReader::new(parser, self.time_of.clone(), self.lag, pace, position))
     }
 }
 

@@ -374,6 +374,14 @@ fn watermarks_go_before_the_first_record_of_a_new_time() {
     assert_eq!(out.watermarks(), [(0, Timestamp(19)), (1, Timestamp(49))], "the greatest time survives");
     out.take();
 
+    let source = timed().bounded_out_of_orderness(std::time::Duration::from_millis(15));
+    open(&source, None).unwrap().read(&mut out).unwrap();
+    assert_eq!(out.watermarks(), [(0, Timestamp(-6)), (2, Timestamp(4)), (5, Timestamp(34))]);
+    out.take();
+    open(&source, Some(&position)).unwrap().read(&mut out).unwrap();
+    assert_eq!(out.watermarks()[0], (0, Timestamp(4)), "also behind a restore");
+    out.take();
+
     open(&timed(), None).unwrap().read(&mut out).unwrap();
     assert_eq!(out.watermarks(), [], "without a policy no watermarks");
 }
