@@ -418,9 +418,11 @@ impl TaskCore {
         }
     }
 
-    /// A source ends now, as if there were no more data. For other subtasks it means nothing.
+    /// A source ends now, as if there were no more data, also one that is held: a drain gives up the checkpoint that it was held
+    /// for, and none comes before it has ended. For other subtasks it means nothing.
     pub fn handle_drain(&mut self) {
         self.drain = self.inputs.is_empty();
+        self.hold = None;
     }
 
     /// The coordinator says that the checkpoint is dead.

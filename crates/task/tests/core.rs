@@ -316,6 +316,14 @@ fn a_drained_source_ends_where_it_stands() {
     source.handle_trigger(now, barrier(1));
     assert_eq!(kinds(&pump(&mut source, &mut now)), ["begun 1", "complete 1"], "it ends once");
 
+    // One that is held for a stop which the drain has overtaken, and has not heard that it was given up.
+    let mut source = core(&graph, 0, 0, 1, &TaskSettings::default());
+    source.handle_hold(CheckpointId(1));
+    source.handle_trigger(now, barrier(1));
+    pump(&mut source, &mut now);
+    source.handle_drain();
+    assert!(kinds(&pump(&mut source, &mut now)).contains(&"end".to_owned()));
+
     // What has no source takes no notice.
     let mut counts = core(&graph, 1, 0, 1, &TaskSettings::default());
     counts.handle_drain();

@@ -27,6 +27,7 @@ impl Coordinator {
     }
 
     pub(super) fn on_event(&mut self, now: Moment, event: Event) {
+        self.give_up_old_reign(now);
         match event {
             Event::Opened(opened) => self.on_opened(opened),
             Event::AlreadyFinished { epoch, latest } => {
@@ -58,7 +59,6 @@ impl Coordinator {
             },
             Event::Current => self.on_current(now),
         }
-        self.give_up_old_reign(now);
         self.finalize_if_acked(now); // another one may be ready
     }
 
@@ -70,10 +70,9 @@ impl Coordinator {
 
     /// What began in an earlier reign can't be recorded in this one.
     fn give_up_old_reign(&mut self, now: Moment) {
-        let Some(epoch) = self.log.epoch() else { return };
-        let old = |pending: &&Pending| pending.barrier.epoch != epoch && !pending.is_finalizing();
-        while let Some(pending) = self.pending.iter().find(old) {
-            self.abort(now, pending.barrier.checkpoint, AbortReason::NewReign { epoch });
+        if let Some(epoch) = self.log.epoch() {
+            let old = |pending: &Pending| pending.barrier.epoch != epoch && !pending.is_finalizing();
+            self.give_up(now, |pending| old(pending).then_some(AbortReason::NewReign { epoch }));
         }
     }
 
@@ -107,21 +106,16 @@ impl Coordinator {
         let mut requests = std::mem::take(&mut pending.requests);
         // Older ones can't complete any more. Who asked for one of them by hand has a newer one.
         let by = checkpoint.checkpoint;
-        let older = self.pending.iter_mut().filter(|pending| pending.barrier.checkpoint < by);
-        let older: Vec<_> = older
-            .map(|pending| {
-                requests.append(&mut pending.requests);
-                pending.barrier.checkpoint
-            })
-            .collect();
+        for older in self.pending.iter_mut().filter(|pending| pending.barrier.checkpoint < by) {
+            requests.append(&mut older.requests);
+        }
         for (request, _) in requests.iter().filter(|(_, purpose)| *purpose != Purpose::Checkpoint) {
             self.log.pin(Pin::Copy(*request), by);
         }
         self.log.unpin(Pin::Base(by));
         self.actions.push_back(Action::NotifyCompleted { checkpoint, requests: ids(&requests) });
-        for checkpoint in older {
-            self.abort(now, checkpoint, AbortReason::Subsumed { by });
-        }
+        let older = |pending: &Pending| pending.barrier.checkpoint < by;
+        self.give_up(now, |pending| older(pending).then_some(AbortReason::Subsumed { by }));
         if let Some(run) = self.run.as_mut().filter(|run| run.attempt == pending.barrier.attempt) {
             if pending.final_ {
                 self.all_done();
@@ -135,9 +129,8 @@ impl Coordinator {
 
     /// Gives the checkpoints in flight up, but for one whose record is on its way: there only the log decides.
     pub(super) fn abort_collecting(&mut self, now: Moment, reason: &AbortReason) {
-        let collecting = self.pending.iter().filter(|pending| !pending.is_finalizing());
-        for checkpoint in collecting.map(|pending| pending.barrier.checkpoint).collect::<Vec<_>>() {
-            self.abort(now, checkpoint, reason.clone());
+        if self.give_up(now, |pending| (!pending.is_finalizing()).then(|| reason.clone())) {
+            self.go_on(now);
         }
     }
 
@@ -154,8 +147,31 @@ impl Coordinator {
         Some(self.pending.remove(at))
     }
 
+    /// Gives those up for which there is a reason; whether there were any. All are taken out before anything else happens, so that
+    /// none of them completes or begins on the occasion of another's end.
+    fn give_up(&mut self, now: Moment, reason: impl Fn(&Pending) -> Option<AbortReason>) -> bool {
+        let mut gone = Vec::new();
+        for pending in std::mem::take(&mut self.pending) {
+            match reason(&pending) {
+                Some(reason) => gone.push((pending, reason)),
+                None => self.pending.push(pending),
+            }
+        }
+        let any = !gone.is_empty();
+        for (pending, reason) in gone {
+            self.gave_up(now, pending, reason);
+        }
+        any
+    }
+
     fn abort(&mut self, now: Moment, checkpoint: CheckpointId, reason: AbortReason) {
-        let Some(mut pending) = self.take_pending(checkpoint) else { return };
+        let Some(pending) = self.take_pending(checkpoint) else { return };
+        self.gave_up(now, pending, reason);
+        self.go_on(now);
+    }
+
+    fn gave_up(&mut self, now: Moment, mut pending: Pending, reason: AbortReason) {
+        let checkpoint = pending.barrier.checkpoint;
         self.log.unpin(Pin::Base(checkpoint));
         self.counts.failed += 1;
         // The sources have ended for a drain, so there will be another last one: that answers it.
@@ -174,7 +190,6 @@ impl Coordinator {
             let tolerable = self.settings.tolerable_failures;
             self.fail_job(CheckpointError::TooManyFailures { checkpoint, failures, tolerable, source: reason });
         }
-        self.go_on(now);
     }
 
     pub(super) fn fail_job(&mut self, error: CheckpointError) {

@@ -179,7 +179,7 @@ fn what_is_to_stand_alone_does() {
 
 #[test]
 fn they_complete_and_fail_each_for_itself() {
-    let cases: [Case; 7] = [
+    let cases: [Case; 9] = [
         (
             "a newer one that completes first gives the older up and answers for it",
             TWO(),
@@ -214,6 +214,42 @@ fn they_complete_and_fail_each_for_itself() {
             &["-- the store answers", "completed 1 for []", "completed 2 for [1]"],
         ),
         (
+            "older ones that are all in when a newer one completes do not complete after it",
+            Settings { max_concurrent: NonZeroU32::new(3).unwrap(), ..TWO() },
+            |rig| {
+                rig.with_two();
+                rig.swept(2, &ALL);
+                rig.request();
+                rig.held = true;
+                rig.ack_all(3);
+                rig.ack_all(1);
+                rig.ack_all(2);
+                rig.release();
+            },
+            &[
+                "trigger 3 at S0 S1",
+                "completed 3 for [2, 1]",
+                "aborted 1 for []: checkpoint 3 completed first",
+                "aborted 2 for []: checkpoint 3 completed first",
+                "delete c1-a1-S0 c1-a1-S1 c1-a1-T0 c1-a1-T1",
+                "delete c2-a1-S0 c2-a1-S1 c2-a1-T0 c2-a1-T1",
+            ],
+        ),
+        (
+            "nor what is all in when the job is claimed anew",
+            TWO(),
+            |rig| {
+                rig.with_two();
+                rig.held = true;
+                rig.ack_all(1);
+                rig.ack_all(2);
+                rig.outcomes = [Fate::UnknownNotDone].into();
+                rig.release();
+                rig.checkpoint();
+            },
+            &[],
+        ),
+        (
             "a record that fails leaves the other",
             TWO(),
             |rig| {
@@ -238,8 +274,8 @@ fn they_complete_and_fail_each_for_itself() {
                 rig.ack_all(2);
             },
             &[
-                "aborted 1 for []: its record could not be written: the store did not say whether it was written, and it was not",
                 "aborted 2 for [1]: the job was claimed anew meanwhile: epoch 2",
+                "aborted 1 for []: its record could not be written: the store did not say whether it was written, and it was not",
                 "delete c1-a1-S0 c1-a1-S1 c1-a1-T0 c1-a1-T1",
                 "delete c2-a1-S0",
                 "delete c2-a1-S1",
