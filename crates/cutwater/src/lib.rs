@@ -76,7 +76,7 @@ pub use cutwater_runtime::{
     CheckpointStatus, CheckpointSummary, ClaimMode, CopyError, Distribution, Failure, FailureDecision, FailurePosition,
     FailureRecord, HistorySizes, IgnoreUnclaimed, JobError, JobHandle, JobOutcome, JobState, JobStatus, Metric,
     OpenCheckpointError, Options, OptionsError, RestoreError, SavepointError, StartFrom, StatisticsError, StopMode,
-    StoredStatistics, SubtaskStatistics, SubtaskStatus, TakenSavepoint, UnclaimedState, copy_savepoint,
+    StoreResolver, StoredStatistics, SubtaskStatistics, SubtaskStatus, TakenSavepoint, UnclaimedState, copy_savepoint,
     delete_savepoint, open_checkpoint, read_savepoint, read_statistics, run, spawn, stop_on_signals, store_at,
 };
 #[cfg(feature = "simulation")]
