@@ -7,7 +7,8 @@
 //! - [`Mounts`] is a mount namespace of its own: folders there can be read-only or full, even for root.
 //! - [`Rng`] draws from a seed, which every failure prints.
 //!
-//! The programs are those of the release build, beside the test executables; `./test.sh` builds them first.
+//! The programs are those of the release build, beside the test executables; `./test.sh` builds them first. Only
+//! `stepped-job`, which counts its durable steps and dies before one of them, is of this crate and built with the tests.
 
 mod csv;
 mod flights;

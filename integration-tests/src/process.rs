@@ -1,6 +1,7 @@
 #![expect(clippy::disallowed_methods, reason = "real processes run in real time")]
 
 use std::fs::{self, File};
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -54,6 +55,8 @@ pub struct Process {
 pub struct Ended {
     /// Its exit code; `None` if a signal ended it.
     pub code: Option<i32>,
+    /// The signal that ended it.
+    pub signal: Option<i32>,
     /// What it wrote to standard output.
     pub stdout: String,
     /// What it wrote to standard error.
@@ -124,6 +127,7 @@ impl Process {
     fn into_ended(self, status: ExitStatus) -> Ended {
         Ended {
             code: status.code(),
+            signal: status.signal(),
             stdout: self.text("stdout"),
             stderr: self.text("stderr"),
             time: self.started.elapsed(),
@@ -248,7 +252,10 @@ impl Ended {
 
 impl std::fmt::Display for Ended {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { code, stdout, stderr, time, command } = self;
-        write!(f, "{command}\nended with {code:?} after {time:?}\nstdout: {stdout}\nstderr: {stderr}")
+        let Self { code, signal, stdout, stderr, time, command } = self;
+        write!(
+            f,
+            "{command}\nended with {code:?}, signal {signal:?}, after {time:?}\nstdout: {stdout}\nstderr: {stderr}"
+        )
     }
 }

@@ -439,7 +439,7 @@ mod tests {
             ("a timer in between", None, batch(0, 14, 15), 1),
         ];
         for (name, first, second, expected) in cases {
-            let mut exec = Exec::new(Outbox::new(&[], 0));
+            let mut exec = Exec::new(Outbox::new(&[]));
             exec.begin(first);
             exec.enter(first, false, 0);
             let before = exec.switches;

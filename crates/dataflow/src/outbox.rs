@@ -22,6 +22,8 @@ struct Channel {
     waiting: VecDeque<Element>,
     waiting_bytes: u64,
     credit: i64,
+    /// What the credit is at the most.
+    window: i64,
 }
 
 /// The outputs of one subtask, over any number of edges. A batch leaves while its channel has credit, else it waits;
@@ -34,27 +36,27 @@ pub struct Outbox {
     edges: Vec<(EdgeId, usize, usize)>,
     ready: VecDeque<(u32, Element)>,
     blocked: usize,
-    window: u64,
 }
 
 impl Outbox {
-    /// Outputs over `edges`, each to so many receivers, each channel with a window of `window` bytes. A task that ends
+    /// Outputs over `edges`, each to so many receivers, with a window of so many bytes on each channel. A task that ends
     /// in sinks alone has none.
     #[must_use]
-    pub fn new(edges: &[(EdgeId, u32)], window: u64) -> Self {
-        let credit = i64::try_from(window).unwrap_or(i64::MAX);
+    pub fn new(edges: &[(EdgeId, u32, u64)]) -> Self {
         let mut channels = Vec::new();
         let mut places = Vec::with_capacity(edges.len());
-        for &(edge, receivers) in edges {
+        for &(edge, receivers, window) in edges {
+            let window = i64::try_from(window).unwrap_or(i64::MAX);
             places.push((edge, channels.len(), receivers as usize));
             channels.extend((0..receivers).map(|to| Channel {
                 to: OutputChannel { edge, to },
                 waiting: VecDeque::new(),
                 waiting_bytes: 0,
-                credit,
+                credit: window,
+                window,
             }));
         }
-        Self { channels, edges: places, ready: VecDeque::new(), blocked: 0, window }
+        Self { channels, edges: places, ready: VecDeque::new(), blocked: 0 }
     }
 
     /// How many channels there are, over all edges.
@@ -117,8 +119,8 @@ impl Outbox {
         }
         let at = first + output.to as usize;
         let channel = &mut self.channels[at];
-        let window = i64::try_from(self.window).unwrap_or(i64::MAX);
-        channel.credit = channel.credit.saturating_add(i64::try_from(bytes).unwrap_or(i64::MAX)).min(window);
+        let more = i64::try_from(bytes).unwrap_or(i64::MAX);
+        channel.credit = channel.credit.saturating_add(more).min(channel.window);
         let waited = !channel.waiting.is_empty();
         while let Some(element) = channel.waiting.pop_front() {
             if let Element::Batch(batch) = &element {
@@ -166,7 +168,7 @@ mod tests {
     #[test]
     fn a_batch_that_waits_on_one_edge_blocks_the_subtask_and_not_the_other_edges() {
         let (a, b) = (EdgeId(3), EdgeId(5));
-        let mut outbox = Outbox::new(&[(a, 1), (b, 2)], 10);
+        let mut outbox = Outbox::new(&[(a, 1, 10), (b, 2, 10)]);
         let popped = |outbox: &mut Outbox| -> Vec<_> {
             std::iter::from_fn(|| outbox.pop()).map(|(to, element)| (to.edge, to.to, format!("{element:?}"))).collect()
         };

@@ -35,8 +35,8 @@ pub(crate) const OWN: [(&str, &str); 3] = [
 ];
 /// A name of a state has so many bytes at the most.
 const LONGEST_NAME: usize = 200;
-/// An operator has so many states at the most.
-const MOST_STATES: usize = 256;
+/// An operator has so many states at the most: more than that are entries of one map.
+const MOST_STATES: usize = 1_024;
 
 macro_rules! handles {
     ($from:literal: $($(#[$doc:meta])* $name:ident<$($type:ident),+>)*) => {

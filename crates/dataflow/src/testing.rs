@@ -329,7 +329,7 @@ impl<O: Send + 'static> Subtasks<O> {
                 claimed: &claimed,
             };
             let chain = make(Gather { out: Arc::clone(&out) }, &context)?;
-            all.push((chain, Exec::new(Outbox::new(&[], 0))));
+            all.push((chain, Exec::new(Outbox::new(&[]))));
         }
         let mut subtasks = Self { all, max_parallelism, out, watermark };
         if let Some(snapshot) = snapshot {

@@ -81,7 +81,7 @@ impl Subtask {
         let source = job.source("in", Scripted(splits.iter().cloned().collect())).idleness(Duration::from_millis(100));
         source.rebalance().sink("out", discard());
         let graph = job.build().unwrap();
-        let outputs: Vec<_> = graph.tasks()[0].outputs.iter().map(|output| (output.edge, 1)).collect();
+        let outputs: Vec<_> = graph.tasks()[0].outputs.iter().map(|output| (output.edge, 1, u64::MAX)).collect();
         let chain = (graph.tasks()[0].build)(&BuildContext {
             job: "test",
             subtask: SubtaskId { task: TaskId(0), index: 0 },
@@ -95,7 +95,7 @@ impl Subtask {
             restored: &[],
             claimed: &ClaimedStates::default(),
         });
-        Self { chain: chain.unwrap(), exec: Exec::new(Outbox::new(&outputs, u64::MAX)) }
+        Self { chain: chain.unwrap(), exec: Exec::new(Outbox::new(&outputs)) }
     }
 
     fn read(&mut self, millis: u64) -> SourcePoll {

@@ -116,7 +116,7 @@ struct Subtask {
 impl Subtask {
     fn new(graph: &JobGraph, index: u32, parallelism: u32, restored: &[OperatorSnapshot]) -> Self {
         let spec = &graph.tasks()[0];
-        let outputs: Vec<_> = spec.outputs.iter().map(|output| (output.edge, 1)).collect();
+        let outputs: Vec<_> = spec.outputs.iter().map(|output| (output.edge, 1, u64::MAX)).collect();
         let chain = (spec.build)(&BuildContext {
             job: graph.name(),
             subtask: SubtaskId { task: TaskId(0), index },
@@ -130,7 +130,7 @@ impl Subtask {
             restored,
             claimed: &ClaimedStates::default(),
         });
-        Self { chain: chain.unwrap(), exec: Exec::new(Outbox::new(&outputs, u64::MAX)) }
+        Self { chain: chain.unwrap(), exec: Exec::new(Outbox::new(&outputs)) }
     }
 
     fn read(&mut self, limit: usize) -> SourcePoll {

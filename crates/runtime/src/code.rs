@@ -98,6 +98,7 @@ impl OptionsError {
     pub fn code(&self) -> &'static str {
         match self {
             Self::Scheme { .. } => "OPT0001",
+            Self::Unresolved { .. } => "OPT0002",
         }
     }
 }

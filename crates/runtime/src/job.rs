@@ -22,8 +22,8 @@ use tokio::sync::oneshot;
 
 use crate::driver::{AnswerSavepoint, Event, Shell};
 use crate::error::JobError;
-use crate::open::open_checkpoint;
-use crate::place::{OptionsError, job_folder, store_at};
+use crate::open::open_checkpoint_in;
+use crate::place::{OptionsError, StoreResolver, job_folder};
 use crate::restore::RestorePoint;
 use crate::savepoint::{self, SavepointError, TakenSavepoint, read_savepoint};
 use crate::signals::stop_on_signals;
@@ -62,9 +62,11 @@ pub struct Options {
     pub backend: Arc<dyn StateBackend>,
     /// How snapshot files are compressed; not at all unless set.
     pub compression: Compression,
-    /// The folder below which savepoints get folders of their own: a path or URL as [`store_at`] takes. Unset: each
+    /// The folder below which savepoints get folders of their own: a path or URL as [`Self::stores`] takes. Unset: each
     /// request must name one. Flink: `execution.checkpointing.savepoint-dir`.
     pub savepoints: Option<String>,
+    /// What the paths and URLs of [`StartFrom::Path`] and of savepoints mean; [`store_at`](crate::store_at) unless set.
+    pub stores: StoreResolver,
     /// Of which operators, that a checkpoint has and the job has not, the state may be dropped; of none unless set.
     pub ignore_unclaimed: IgnoreUnclaimed,
     /// Who owns the savepoint that the job starts from; the user unless set.
@@ -118,7 +120,8 @@ pub enum StartFrom {
     Nothing,
     /// At a savepoint, or a checkpoint of another folder, see [`open_checkpoint`](crate::open_checkpoint).
     Checkpoint(Box<CompletedCheckpoint>, Arc<dyn Store>),
-    /// The same, opened when the job is started: a path or URL as [`open_checkpoint`](crate::open_checkpoint) takes.
+    /// The same, opened when the job is started: a path or URL as [`open_checkpoint`](crate::open_checkpoint) takes, in
+    /// the store that [`Options::stores`] has for it.
     Path(String),
 }
 
@@ -141,6 +144,7 @@ impl Options {
             backend: Arc::new(MemoryBackend),
             compression: Compression::None,
             savepoints: None,
+            stores: StoreResolver::default(),
             ignore_unclaimed: IgnoreUnclaimed::No,
             claim: ClaimMode::NoClaim,
             history: HistorySizes::default(),
@@ -153,6 +157,15 @@ impl Options {
     ///
     /// If the checkpoint folder is of a kind that is not built.
     pub fn from_config(config: &Resolved) -> Result<Self, OptionsError> {
+        Self::from_config_with_stores(config, StoreResolver::default())
+    }
+
+    /// What the configuration says, with other stores behind its paths and URLs.
+    ///
+    /// # Errors
+    ///
+    /// What the resolver says of the checkpoint folder.
+    pub fn from_config_with_stores(config: &Resolved, stores: StoreResolver) -> Result<Self, OptionsError> {
         let checkpointing = &config.checkpointing;
         let mut options = Self::new();
         options.name.clone_from(&config.name);
@@ -197,8 +210,9 @@ impl Options {
             if config.recovery.ignore_unclaimed { IgnoreUnclaimed::All } else { IgnoreUnclaimed::No };
         options.history = config.history;
         if let Some(folder) = &config.checkpoint_dir {
-            options.store = Some(store_at(folder)?);
+            options.store = Some(stores.store_at(folder)?);
         }
+        options.stores = stores;
         Ok(options)
     }
 }
@@ -389,13 +403,14 @@ pub fn spawn(graph: JobGraph, options: Options) -> Result<JobHandle, JobError> {
         StartFrom::Nothing => (RestoreFrom::Nothing, None),
         StartFrom::Checkpoint(checkpoint, store) => foreign(checkpoint, store),
         StartFrom::Path(path) => {
-            let opened = open_checkpoint(&path);
+            let opened = options.stores.store_at(&path).map_err(Into::into).and_then(open_checkpoint_in);
             let (checkpoint, store) =
                 opened.map_err(|source| JobError::Open { job: job.clone(), source: Arc::new(source) })?;
             foreign(Box::new(checkpoint), store)
         }
     };
-    let (savepoints, checkpoints) = (options.savepoints.clone(), options.checkpointing.enabled);
+    let (savepoints, checkpoints, stores) =
+        (options.savepoints.clone(), options.checkpointing.enabled, options.stores.clone());
     if let (ClaimMode::Claim, Some(foreign)) = (options.claim, &foreign) {
         let url = foreign.store.url();
         match read_savepoint(foreign.store.as_ref()) {
@@ -419,7 +434,7 @@ pub fn spawn(graph: JobGraph, options: Options) -> Result<JobHandle, JobError> {
         })
     };
     let thread = thread.map_err(|error| invalid(format!("could not start the driver's thread: {error}")))?;
-    Ok(JobHandle { job, savepoints, checkpoints, events, shared, thread: Mutex::new(Some(thread)), result })
+    Ok(JobHandle { job, savepoints, stores, checkpoints, events, shared, thread: Mutex::new(Some(thread)), result })
 }
 
 type SavepointReceiver = oneshot::Receiver<Result<Option<TakenSavepoint>, SavepointError>>;
@@ -428,6 +443,7 @@ type SavepointReceiver = oneshot::Receiver<Result<Option<TakenSavepoint>, Savepo
 pub struct JobHandle {
     job: String,
     savepoints: Option<String>,
+    stores: StoreResolver,
     checkpoints: bool,
     events: UnboundedSender<Event>,
     shared: Arc<Shared>,
@@ -453,7 +469,7 @@ impl JobHandle {
         answered.blocking_recv().unwrap_or(Err(AbortReason::Shutdown))
     }
 
-    /// Makes a savepoint now, in a new folder below `folder` (a path or URL as [`store_at`](crate::store_at) takes; `None`:
+    /// Makes a savepoint now, in a new folder below `folder` (a path or URL as [`Options::stores`] takes; `None`:
     /// [`Options::savepoints`]), and waits until it is durable. Ignores interval and pause, waits for one in flight.
     ///
     /// It is a checkpoint of the job, with all that follows from one (output is published, the one before is subsumed),
@@ -506,7 +522,7 @@ impl JobHandle {
         stops: bool,
         event: impl FnOnce(Box<AnswerSavepoint>) -> Event,
     ) -> Result<SavepointReceiver, SavepointError> {
-        let to = folder.map(|folder| savepoint::new_folder(folder, &self.job)).transpose()?;
+        let to = folder.map(|folder| savepoint::new_folder(&self.stores, folder, &self.job)).transpose()?;
         let (answer, answered) = oneshot::channel();
         let waiting = Box::new(AnswerSavepoint { to, stops, taken: None, answer });
         self.events.send(event(waiting)).map_err(|_| SavepointError::Ended)?;

@@ -22,7 +22,8 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! - [`Options`] from code or configuration; [`store_at`] makes a store of a path or URL.
+//! - [`Options`] from code or configuration; [`store_at`] makes a store of a path or URL, and a
+//!   [`StoreResolver`] others.
 //! - [`JobHandle`], [`JobStatus`]: a job in the hands of the program that embeds it; [`Metric`]: its figures, to export.
 //! - [`CheckpointHistory`], [`FailureRecord`]: what became of its checkpoints and attempts; [`read_statistics`] reads the
 //!   former when the job is gone. `tracing` spans `checkpoint` and `restore` say the same as it happens.
@@ -62,7 +63,7 @@ pub use failures::{FailureDecision, FailurePosition, FailureRecord};
 pub use job::{ClaimMode, IgnoreUnclaimed, JobHandle, JobOutcome, Options, StartFrom, StopMode, run, spawn};
 pub use metrics::Metric;
 pub use open::{OpenCheckpointError, open_checkpoint};
-pub use place::{OptionsError, job_folder, store_at};
+pub use place::{OptionsError, StoreResolver, job_folder, store_at};
 pub use rates::{JobRates, SubtaskRates};
 pub use savepoint::{CopyError, SavepointError, TakenSavepoint, copy_savepoint, delete_savepoint, read_savepoint};
 pub use signals::stop_on_signals;

@@ -103,7 +103,13 @@ pub enum OpenCheckpointError {
 /// assert!(matches!(error, OpenCheckpointError::NoLog { .. }));
 /// ```
 pub fn open_checkpoint(path_or_url: &str) -> Result<(CompletedCheckpoint, Arc<dyn Store>), OpenCheckpointError> {
-    let store = store_at(path_or_url)?;
+    open_checkpoint_in(store_at(path_or_url)?)
+}
+
+/// The same in a store.
+pub(crate) fn open_checkpoint_in(
+    store: Arc<dyn Store>,
+) -> Result<(CompletedCheckpoint, Arc<dyn Store>), OpenCheckpointError> {
     if let Some(savepoint) = read_savepoint(store.as_ref())? {
         check(store.as_ref(), &savepoint.checkpoint, SAVEPOINT_NAME)?;
         return Ok((savepoint.checkpoint, store));

@@ -1,5 +1,6 @@
 //! Where checkpoints are kept: the store behind a path or URL, and the part of it that is one job's.
 
+use std::fmt;
 use std::sync::Arc;
 
 use cutwater_storage::{
@@ -19,6 +20,68 @@ pub enum OptionsError {
         /// Its scheme.
         scheme: String,
     },
+    /// A [`StoreResolver`] of the user's own has no store there.
+    #[error("{url}: {reason}")]
+    Unresolved {
+        /// What was given.
+        url: String,
+        /// Why, and what to give instead.
+        reason: String,
+    },
+}
+
+/// How paths and URLs become stores: [`store_at`] unless told otherwise. Here users plug in stores of their own:
+/// [`Options::stores`](crate::Options::stores) is asked for [`StartFrom::Path`](crate::StartFrom::Path) and the folders of
+/// savepoints, [`Options::from_config_with_stores`](crate::Options::from_config_with_stores) for the folder of checkpoints too.
+///
+/// ```
+/// use std::sync::Arc;
+/// use cutwater_runtime::{Options, OptionsError, StoreResolver, store_at};
+/// use cutwater_storage::{MemoryStore, Store};
+///
+/// let shelf: Arc<dyn Store> = Arc::new(MemoryStore::new()); // or one that implements `Store` over a service
+/// let mut options = Options::new();
+/// options.stores = StoreResolver::new(move |url| match url.strip_prefix("shelf:") {
+///     Some("") => Ok(Arc::clone(&shelf)),
+///     Some(_) => Err(OptionsError::Unresolved { url: url.to_owned(), reason: "give shelf: alone".to_owned() }),
+///     None => store_at(url), // all others as ever
+/// });
+/// assert_eq!(options.stores.store_at("shelf:b").unwrap_err().to_string(), "shelf:b: give shelf: alone");
+/// ```
+#[derive(Clone)]
+pub struct StoreResolver {
+    resolve: Arc<Resolve>,
+}
+
+type Resolve = dyn Fn(&str) -> Result<Arc<dyn Store>, OptionsError> + Send + Sync;
+
+impl StoreResolver {
+    /// Asks `resolve` for each path and URL. It is called when a job starts and for each savepoint asked for, on the thread
+    /// that does so, so it should not block for long; the same text must lead to the same objects each time.
+    pub fn new(resolve: impl Fn(&str) -> Result<Arc<dyn Store>, OptionsError> + Send + Sync + 'static) -> Self {
+        Self { resolve: Arc::new(resolve) }
+    }
+
+    /// The store at a path or URL.
+    ///
+    /// # Errors
+    ///
+    /// What the resolver says; without one of the user's own, as [`store_at`].
+    pub fn store_at(&self, url: &str) -> Result<Arc<dyn Store>, OptionsError> {
+        (self.resolve)(url)
+    }
+}
+
+impl Default for StoreResolver {
+    fn default() -> Self {
+        Self::new(store_at)
+    }
+}
+
+impl fmt::Debug for StoreResolver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StoreResolver").finish_non_exhaustive()
+    }
 }
 
 /// The store at a path, a `file:` URL, or `memory:`.

@@ -1,19 +1,15 @@
 //! Builds the subtasks of an attempt and fills them from a checkpoint.
 
 use std::collections::BTreeSet;
-use std::hint::black_box;
-use std::io;
-use std::sync::mpsc::{channel, sync_channel};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use cutwater_coordinator::{CompletedCheckpoint, FileRef, checkpoint_of_snapshot};
+use cutwater_coordinator::{CompletedCheckpoint, FileRef};
 use cutwater_core::{Attempt, Epoch, MaxParallelism, OperatorUid, SubtaskId};
 use cutwater_dataflow::JobGraph;
 use cutwater_dataflow::exec::SnapshotKind;
-use cutwater_state::format::{ReadAt, SnapshotHeader, SnapshotReader};
-use cutwater_state::{Block, BlockKind, StateError};
-use cutwater_storage::{ObjectName, ObjectReader, Store};
+use cutwater_state::format::SnapshotReader;
+use cutwater_storage::{ObjectName, Store};
 use cutwater_task::{Cause, DroppedState, RestoredBase, TaskCore, TaskError, TaskSettings, TaskSnapshot, TaskStart};
 
 use crate::clock::Clock;
@@ -21,6 +17,10 @@ use crate::error::{Failure, RestoreError, UnclaimedState, check_parallelism};
 use crate::host::guarded;
 use crate::job::IgnoreUnclaimed;
 use crate::upload::Chains;
+
+mod files;
+
+use files::{File, Tables, may_hold};
 
 /// A checkpoint with the store that its files are in.
 #[derive(Clone)]
@@ -148,16 +148,21 @@ impl Build<'_> {
             restored: Vec::new(),
             base: None,
         };
+        let range = || self.max_parallelism.range_of(subtask.index, spec.parallelism(self.parallelism));
         let mut files = Vec::new();
         if let Some(point) = self.restore {
             let failed = |source| Failure::Restore { checkpoint: point.checkpoint.checkpoint, source };
             let mine = |task: &&cutwater_coordinator::TaskSnapshot| {
                 task.operators.iter().any(|operator| spec.uids().any(|uid| uid == operator))
             };
-            for part in point.checkpoint.tasks.iter().filter(mine).flat_map(|task| &task.subtasks) {
-                let inline = TaskSnapshot::decode(&part.inline).map_err(|error| failed(error.into()))?;
-                start.restored.push(inline);
-                files.push(&part.files);
+            for task in point.checkpoint.tasks.iter().filter(mine) {
+                for part in &task.subtasks {
+                    let inline = TaskSnapshot::decode(&part.inline).map_err(|error| failed(error.into()))?;
+                    start.restored.push(inline);
+                    if may_hold(self.max_parallelism, task, part, &range()) {
+                        files.push(&part.files);
+                    }
+                }
             }
             if let Some(own) = self.own_part(point, subtask) {
                 let bytes = own.iter().map(|file| file.bytes).collect();
@@ -173,12 +178,12 @@ impl Build<'_> {
                 let source = RestoreError::UnknownState { operator, state, kind };
                 return Err(Failure::Restore { checkpoint: point.checkpoint.checkpoint, source });
             }
-            let range = self.max_parallelism.range_of(subtask.index, spec.parallelism(self.parallelism));
+            let mut tables = Tables::new(&mut core, point, range(), self.ignored);
+            let mine = |operator: &OperatorUid| spec.uids().any(|uid| uid == operator);
             for part in files {
                 let mut before = None;
                 for file in part {
-                    let mine = |operator: &OperatorUid| spec.uids().any(|uid| uid == operator);
-                    let restored = restore_file(&mut core, point, file, &mut before, range, mine, self.ignored);
+                    let restored = tables.restore(file, &mut before, mine);
                     restored.map_err(|source| Failure::Restore { checkpoint: point.checkpoint.checkpoint, source })?;
                 }
             }
@@ -211,111 +216,4 @@ impl Build<'_> {
             (cause, _) => Failure::Task(TaskError { cause, ..error }),
         })
     }
-}
-
-struct File(Box<dyn ObjectReader>);
-
-impl ReadAt for File {
-    fn len(&self) -> u64 {
-        self.0.len()
-    }
-
-    fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
-        let read = self.0.read_at(offset, buf).map_err(io::Error::other)?;
-        if read < buf.len() { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(()) }
-    }
-}
-
-/// So many blocks wait to be put into the tables, while one more is read. Fewer stay in the caches on the way, and one is
-/// enough: what evens out the speed of the disk is the system's own reading ahead.
-const BLOCKS_AHEAD: usize = 1;
-
-/// Makes the allocator get memory for the entries of a block from the system at once. In threads other than the first,
-/// glibc's gets it page by page, each with a system call that stops the other threads of the process; what is given
-/// back is kept for the thread's next allocations. With other allocators this does next to nothing.
-fn make_room(bytes: usize) {
-    drop(black_box(Vec::<u8>::with_capacity(bytes.saturating_mul(2).clamp(LEAST_ROOM, MOST_ROOM))));
-}
-
-/// What a block of small entries becomes: each has a slot of the table, which is larger the more of them are empty, and
-/// values on the heap have a head each.
-const LEAST_ROOM: usize = 4 << 20;
-/// The most that the allocator keeps at all.
-const MOST_ROOM: usize = 16 << 20;
-
-/// Restores what the file holds of the range and of the operators that are `mine`: one thread reads ahead, this one fills the
-/// tables. `before` is the header of the file that it may build on, and becomes its own.
-fn restore_file(
-    core: &mut TaskCore,
-    point: &RestorePoint,
-    file: &FileRef,
-    before: &mut Option<SnapshotHeader>,
-    range: cutwater_core::KeyGroupRange,
-    mine: impl Fn(&OperatorUid) -> bool,
-    ignored: &IgnoreUnclaimed,
-) -> Result<(), RestoreError> {
-    let (url, name) = (point.store.url(), file.name.clone());
-    let reader = point.store.open(&ObjectName::parse(&file.name)?)?;
-    let reader = File(reader.ok_or(RestoreError::Missing { url: url.clone(), name: name.clone() })?);
-    let damaged = |source| RestoreError::File { url: url.clone(), name: name.clone(), source };
-    if reader.len() != file.bytes {
-        let reason = format!("the file has {} bytes, the checkpoint names {}", reader.len(), file.bytes);
-        return Err(damaged(StateError::Damaged { part: "file", offset: 0, reason: reason.into() }));
-    }
-    let snapshot = SnapshotReader::open(&reader).map_err(damaged)?;
-    let header = snapshot.header();
-    // It may be of an earlier checkpoint, which this one builds on.
-    let of = checkpoint_of_snapshot(&file.name).unwrap_or(point.checkpoint.checkpoint);
-    if (header.checkpoint, &header.job) != (of, &point.checkpoint.job) || of > point.checkpoint.checkpoint {
-        let reason = format!("the file is of checkpoint {} of job {}", header.checkpoint, header.job);
-        return Err(damaged(StateError::Damaged { part: "header", offset: 0, reason: reason.into() }));
-    }
-    header.check_follows(before.as_ref()).map_err(damaged)?;
-    *before = Some(header.clone());
-    for (place, header) in (0u16..).zip(&snapshot.header().states) {
-        if !mine(&header.operator) {
-            continue; // it runs in another task now: an exchange has come between operators that were fused
-        }
-        let mut states = core.states();
-        let found = states.iter_mut().find(|state| {
-            let own = state.header();
-            own.operator == header.operator && own.name == header.name
-        });
-        let Some(state) = found else {
-            if ignored.covers(&header.operator) {
-                continue;
-            }
-            if snapshot.blocks().iter().all(|block| block.state != place) {
-                continue; // it has no entries, so that nothing is lost
-            }
-            let (operator, state) = (header.operator.clone(), header.name.clone());
-            return Err(RestoreError::UnknownState { operator, state, kind: header.kind.name() });
-        };
-        state.header().check(header).map_err(damaged)?;
-        let mut blocks: Vec<_> = snapshot.blocks_for(place, range).copied().collect();
-        blocks.sort_by_key(|block| block.kind == BlockKind::Changed); // what was removed may have come back
-        let all = blocks.iter().filter(|block| block.kind == BlockKind::All);
-        state.reserve(all.map(|block| u64::from(block.entries)).sum());
-        let snapshot = &snapshot;
-        std::thread::scope(|scope| {
-            let (sender, receiver) = sync_channel::<Result<Block, StateError>>(BLOCKS_AHEAD);
-            let (spent, buffers) = channel::<Vec<u8>>();
-            scope.spawn(move || {
-                for block in &blocks {
-                    let buffer = buffers.try_recv().unwrap_or_default();
-                    if sender.send(snapshot.read_block_into(block, buffer)).is_err() {
-                        return; // the other side has met an error
-                    }
-                }
-            });
-            for block in receiver {
-                let block = block.map_err(damaged)?;
-                make_room(block.payload.len());
-                state.restore(&block, range).map_err(damaged)?;
-                drop(spent.send(block.payload)); // after its last block the reader takes none
-            }
-            Ok::<_, RestoreError>(())
-        })?;
-    }
-    Ok(())
 }

@@ -9,7 +9,7 @@ use cutwater_core::CheckpointId;
 use cutwater_storage::{CreateError, InvalidName, ObjectName, Store, StoreError};
 
 use crate::clock::Clock;
-use crate::place::{OptionsError, job_folder, store_at};
+use crate::place::{OptionsError, StoreResolver, job_folder};
 
 /// A savepoint that was made.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -108,9 +108,13 @@ pub enum CopyError {
 }
 
 /// A new folder for a savepoint of the job, below `folder`: its store and its location.
-pub(crate) fn new_folder(folder: &str, job: &str) -> Result<(Arc<dyn Store>, String), SavepointError> {
+pub(crate) fn new_folder(
+    stores: &StoreResolver,
+    folder: &str,
+    job: &str,
+) -> Result<(Arc<dyn Store>, String), SavepointError> {
     let name = format!("savepoint-{job}-{:012x}", Clock::nonce() & 0xffff_ffff_ffff);
-    let store = job_folder(store_at(folder)?, &name);
+    let store = job_folder(stores.store_at(folder)?, &name);
     let location = store.url();
     Ok((store, location))
 }

@@ -15,9 +15,10 @@ use cutwater_core::OperatorUid;
 use cutwater_dataflow::{Collect, Job, JobGraph, ProcessContext, Source, UserError, generator};
 use cutwater_restart::Strategy;
 use cutwater_runtime::{
-    ClaimMode, IgnoreUnclaimed, JobHandle, JobOutcome, Options, SavepointError, StartFrom, StopMode, open_checkpoint,
-    run, spawn, store_at,
+    ClaimMode, IgnoreUnclaimed, JobError, JobHandle, JobOutcome, Options, OptionsError, SavepointError, StartFrom,
+    StopMode, StoreResolver, job_folder, open_checkpoint, run, spawn, store_at,
 };
+use cutwater_storage::{MemoryStore, Store};
 
 const KEYS: u64 = 100;
 
@@ -343,4 +344,54 @@ fn a_claimed_savepoint_goes_once_the_job_has_checkpoints_of_its_own() {
     (options.from, options.claim) = (StartFrom::Checkpoint(Box::new(checkpoint), store), ClaimMode::Claim);
     let error = spawn(counting("another", &Collect::default()), options).map(drop).unwrap_err().to_string();
     assert!(error.contains("is no savepoint, so it can't be claimed"), "{error}");
+}
+
+/// One memory for all jobs and as long as the resolver lives, which [`store_at`] does not offer; nothing at other places.
+fn shared_memory() -> StoreResolver {
+    let memory: Arc<dyn Store> = Arc::new(MemoryStore::new());
+    StoreResolver::new(move |url| match url.strip_prefix("memory:").map(|folder| folder.trim_matches('/')) {
+        Some("") => Ok(Arc::clone(&memory)),
+        Some(folder) => Ok(job_folder(Arc::clone(&memory), folder)),
+        None => Err(OptionsError::Unresolved { url: url.to_owned(), reason: "give memory:FOLDER".to_owned() }),
+    })
+}
+
+#[test]
+fn checkpoints_and_savepoints_lie_in_stores_of_the_users_own() {
+    let settings =
+        Settings::new().enable_checkpointing(Duration::from_millis(10)).checkpoint_storage("memory:checkpoints");
+    let config = Config::new().code(settings).resolve().unwrap();
+    let options = Options::from_config_with_stores(&config, shared_memory()).unwrap();
+    let out = Collect::default();
+    let handle = spawn(counting("counting", &out), options.clone()).unwrap();
+    let_run(&handle, 2);
+    let error = handle.savepoint(Some("/tmp")).unwrap_err();
+    assert!(matches!(&error, SavepointError::Location(error) if error.code() == "OPT0002"), "{error}");
+    let taken = handle.stop_with_savepoint(Some("memory:saved"), StopMode::Suspend).unwrap();
+    handle.wait().unwrap();
+    assert!(taken.location.starts_with("memory:/saved/savepoint-counting-"), "{}", taken.location);
+    let published = out.take();
+    let before = assert_beginning(&published);
+
+    for (from, expected) in
+        [(taken.location.as_str(), None), ("memory:nothing", Some("OPN0001")), ("/tmp", Some("OPT0002"))]
+    {
+        let options = Options { from: StartFrom::Path(from.to_owned()), ..options.clone() };
+        match (spawn(counting("other", &out), options), expected) {
+            (Ok(handle), None) => {
+                let_run(&handle, 1);
+                handle.stop_with_checkpoint(StopMode::Suspend).unwrap();
+                handle.wait().unwrap();
+                assert!(assert_beginning(&[published.clone(), out.take()].concat()) > before);
+            }
+            (Err(JobError::Open { source, .. }), Some(code)) => assert_eq!(source.code(), code, "{from}"),
+            (found, _) => panic!("{from}: {:?}", found.map(drop)),
+        }
+    }
+    // The same command goes on from the folder of the configuration.
+    let handle = spawn(counting("counting", &out), options).unwrap();
+    let_run(&handle, 1);
+    assert!(handle.status().restored.is_some());
+    handle.cancel();
+    handle.wait().unwrap();
 }

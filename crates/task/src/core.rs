@@ -27,6 +27,11 @@ pub struct TaskSettings {
     /// How many bytes may be under way on one channel, counted until they are processed; 512 KiB. Larger: fewer
     /// stops, more memory, slower barriers.
     pub window_bytes: u64,
+    /// How many bytes may be under way to one subtask, over all its channels; 2 MiB. Channels for which that is not enough to
+    /// have [`Self::window_bytes`] each have an equal part of it, at least 4 KiB; a single one has `window_bytes` whatever
+    /// this says. It bounds the memory of a job whose channels are the square of its parallelism. Smaller: faster barriers
+    /// where there are many channels.
+    pub subtask_window_bytes: u64,
     /// How long a partly filled batch waits for more records; 1 ms.
     pub flush_delay: Duration,
     /// How many records a source reads in one quantum at the most; 1,024. Smaller: barriers are sent sooner after they are
@@ -51,6 +56,7 @@ impl Default for TaskSettings {
             mode: Mode::ExactlyOnce,
             checkpoints_after_tasks_finish: true,
             window_bytes: 512 << 10,
+            subtask_window_bytes: 2 << 20,
             flush_delay: Duration::from_millis(1),
             read_records: BATCH_RECORDS,
             sweep_step_bytes: 128 << 10,
@@ -58,6 +64,18 @@ impl Default for TaskSettings {
             undo_limit_bytes: 256 << 20,
             deltas: None,
         }
+    }
+}
+
+/// The least that [`TaskSettings::subtask_window_bytes`] leaves to a channel.
+const LEAST_WINDOW: u64 = 4 << 10;
+
+impl TaskSettings {
+    /// How many bytes may be under way on each of the `channels` that lead to a subtask. Sender and receiver must agree on it.
+    #[must_use]
+    pub fn channel_window(&self, channels: usize) -> u64 {
+        let part = self.subtask_window_bytes.max(self.window_bytes) / (channels.max(1) as u64);
+        part.max(LEAST_WINDOW).min(self.window_bytes)
     }
 }
 
@@ -232,6 +250,8 @@ pub struct TaskCore {
     exec: Exec,
     settings: TaskSettings,
     inputs: Vec<Input>,
+    /// Of each input channel, in bytes.
+    window: u64,
     /// The channel that is asked first.
     turn: usize,
     aligner: Aligner,
@@ -275,9 +295,13 @@ impl TaskCore {
         let outputs: Vec<_> = spec
             .outputs
             .iter()
-            .map(|output| (output.edge, graph.reader(output.edge).parallelism(start.parallelism)))
+            .map(|output| {
+                let reader = graph.reader(output.edge);
+                let window = settings.channel_window(graph.channels(reader.task, start.parallelism).count());
+                (output.edge, reader.parallelism(start.parallelism), window)
+            })
             .collect();
-        let receivers: Vec<_> = outputs.iter().map(|(_, receivers)| *receivers).collect();
+        let receivers: Vec<_> = outputs.iter().map(|(_, receivers, _)| *receivers).collect();
         let watermark = start.restored.iter().map(TaskSnapshot::watermark).min().unwrap_or(Timestamp::MIN);
         let restored: Vec<_> = start.restored.iter().flat_map(|part| part.operators.iter().cloned()).collect();
         let claimed = ClaimedStates::default();
@@ -319,7 +343,8 @@ impl TaskCore {
                 .collect(),
             chain,
             dropped,
-            exec: Exec::new(Outbox::new(&outputs, settings.window_bytes)),
+            exec: Exec::new(Outbox::new(&outputs)),
+            window: settings.channel_window(inputs.len()),
             inputs,
             turn: 0,
             aligner: Aligner::new(settings.mode, channels, settings.checkpoints_after_tasks_finish),
@@ -601,7 +626,7 @@ impl TaskCore {
                         Ok(Some(rest)) => input.stash.push_front(Element::Batch(rest)),
                         Ok(None) => {
                             input.credit += bytes;
-                            if input.credit >= self.settings.window_bytes / 4 {
+                            if input.credit >= self.window / 4 {
                                 let bytes = std::mem::take(&mut input.credit);
                                 self.actions.push_back(Action::Credit { channel, bytes });
                             }

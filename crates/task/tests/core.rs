@@ -141,6 +141,63 @@ fn a_receiver_that_gives_no_credit_stops_the_source() {
 }
 
 #[test]
+fn the_channels_of_a_subtask_share_its_window() {
+    let of = |window_bytes, subtask_window_bytes| TaskSettings {
+        window_bytes,
+        subtask_window_bytes,
+        ..TaskSettings::default()
+    };
+    let cases = [
+        ("one channel has no more than a channel may have", TaskSettings::default(), 1, 512 << 10),
+        ("few have it too", TaskSettings::default(), 4, 512 << 10),
+        ("many have a part each", TaskSettings::default(), 64, 32 << 10),
+        ("but at least 4 KiB", TaskSettings::default(), 10_000, 4 << 10),
+        ("unless a channel may have less", of(1_000, 2 << 20), 10_000, 1_000),
+        ("none: a subtask that reads a source", of(1_000, 2 << 20), 0, 1_000),
+        ("one channel has what a channel may have", of(8 << 20, 2 << 20), 1, 8 << 20),
+        ("two share that if it is more", of(8 << 20, 2 << 20), 2, 4 << 20),
+    ];
+    for (name, settings, channels, expected) in cases {
+        assert_eq!(settings.channel_window(channels), expected, "{name}");
+    }
+}
+
+/// What is under way to each of 64 receivers is a 64th of its window: that on all 4,096 channels would else be 2 GiB.
+#[test]
+fn a_source_before_many_subtasks_sends_each_its_part_of_the_window() {
+    const SUBTASKS: u32 = 64;
+    let settings = TaskSettings::default();
+    let graph = counts(64_000_000);
+    let mut now = Moment::ZERO;
+    let mut source = core(&graph, 0, 0, SUBTASKS, &settings);
+    let window = settings.channel_window(SUBTASKS as usize);
+    let mut under_way = vec![0; SUBTASKS as usize];
+    let send = |actions: Vec<Action>, under_way: &mut Vec<u64>| {
+        for action in actions {
+            if let Action::Send { output, element: Element::Batch(batch) } = action {
+                let channel = &mut under_way[output.to as usize];
+                assert!(*channel < window, "a batch left although the window of {output:?} was used up");
+                *channel += batch.bytes();
+            }
+        }
+    };
+    send(pump(&mut source, &mut now), &mut under_way);
+    assert!(source.is_backpressured(), "it has read {} records", source.records());
+    let full = under_way.iter().filter(|bytes| **bytes >= window).count();
+    assert!(full >= 1, "{under_way:?}");
+    // Credit lets it go on: at first what waited leaves, then it reads again.
+    let before = source.records();
+    for _ in 0..4 {
+        for (to, bytes) in (0..).zip(&mut under_way) {
+            source.handle_credit(OutputChannel { edge: EdgeId(0), to }, std::mem::take(bytes));
+        }
+        send(pump(&mut source, &mut now), &mut under_way);
+        assert!(source.is_backpressured(), "it has read {} records", source.records());
+    }
+    assert!(source.records() > before, "it has read {before} records");
+}
+
+#[test]
 fn a_snapshot_waits_for_its_blocks_to_be_written_and_records_do_not() {
     let settings =
         TaskSettings { sweep_step_bytes: 1 << 20, unwritten_limit_bytes: 1 << 20, ..TaskSettings::default() };

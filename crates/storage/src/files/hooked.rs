@@ -25,6 +25,12 @@ pub enum FileStep {
     CreateFolder,
 }
 
+impl FileStep {
+    /// All steps.
+    pub const ALL: [Self; 7] =
+        [Self::Create, Self::Write, Self::Sync, Self::Link, Self::Unlink, Self::SyncFolder, Self::CreateFolder];
+}
+
 impl fmt::Display for FileStep {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
