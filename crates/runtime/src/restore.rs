@@ -1,6 +1,7 @@
 //! Builds the subtasks of an attempt and fills them from a checkpoint.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -104,22 +105,31 @@ impl Build<'_> {
             .iter()
             .flat_map(|task| (0..task.parallelism(self.parallelism)).map(|index| SubtaskId { task: task.task, index }))
             .collect();
-        let threads = std::thread::available_parallelism().map_or(2, usize::from).max(2);
-        let (mut cores, mut took) = (Vec::with_capacity(subtasks.len()), Vec::with_capacity(subtasks.len()));
-        for some in subtasks.chunks(threads) {
-            let built: Vec<_> = std::thread::scope(|scope| {
-                let build = |subtask| {
-                    let begun = self.clock.now();
-                    (self.guarded(subtask), self.clock.now().since(begun))
-                };
-                let running: Vec<_> = some.iter().map(|subtask| scope.spawn(move || build(*subtask))).collect();
-                running.into_iter().map(std::thread::ScopedJoinHandle::join).collect()
-            });
-            for built in built {
-                let (core, duration) = built.expect("panics were caught inside");
-                cores.push(core?);
-                took.push(duration);
+        let threads = std::thread::available_parallelism().map_or(2, usize::from).max(2).min(subtasks.len());
+        // Few threads that take one after the other: to start threads for each would cost more than most of them take.
+        let (next, failed) = (AtomicUsize::new(0), AtomicBool::new(false));
+        let work = || {
+            let mut built = Vec::new();
+            while !failed.load(Ordering::Relaxed) {
+                let at = next.fetch_add(1, Ordering::Relaxed);
+                let Some(subtask) = subtasks.get(at) else { break };
+                let begun = self.clock.now();
+                let core = self.guarded(*subtask);
+                failed.fetch_or(core.is_err(), Ordering::Relaxed);
+                built.push((at, core, self.clock.now().since(begun)));
             }
+            built
+        };
+        let mut built: Vec<_> = std::thread::scope(|scope| {
+            let running: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+            let built = running.into_iter().map(std::thread::ScopedJoinHandle::join);
+            built.flat_map(|built| built.expect("panics were caught inside")).collect()
+        });
+        built.sort_by_key(|(at, ..)| *at);
+        let (mut cores, mut took) = (Vec::with_capacity(built.len()), Vec::with_capacity(built.len()));
+        for (_, core, duration) in built {
+            cores.push(core?);
+            took.push(duration);
         }
         Ok((cores, took))
     }

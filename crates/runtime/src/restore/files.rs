@@ -153,15 +153,20 @@ impl<'a> Tables<'a> {
         Ok(shares)
     }
 
-    /// One thread reads ahead, this one fills the tables.
+    /// One thread reads ahead, this one fills the tables. Nothing is ahead of a single block.
     fn fill(&mut self, snapshot: &SnapshotReader<'_>, shares: &[Share]) -> Result<(), StateError> {
-        if shares.is_empty() {
-            return Ok(());
-        }
         let mut states = self.core.states();
         for Share { table, blocks } in shares {
             let all = blocks.iter().filter(|block| block.kind == BlockKind::All);
             states[*table].reserve(all.map(|block| u64::from(block.entries)).sum());
+        }
+        match shares {
+            [] => return Ok(()),
+            [Share { table, blocks }] if blocks.len() == 1 => {
+                states[*table].restore(&snapshot.read_block(&blocks[0])?, self.range)?;
+                return Ok(());
+            }
+            _ => {}
         }
         std::thread::scope(|scope| {
             let (sender, receiver) = sync_channel::<(usize, Result<Block, StateError>)>(BLOCKS_AHEAD);
