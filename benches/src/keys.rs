@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use cutwater::{ReadStatus, Source, SourceOutput, SplitReader, UserError};
 
-/// How long a source behind a closed gate waits before it looks again.
+/// How long a source of few splits waits behind a closed gate before it looks again.
 const LOOK_AGAIN: Duration = Duration::from_micros(500);
 
 /// Records are 64 pseudo-random bits, which serve as the value; their key is [`key_of`] them.
@@ -101,6 +101,14 @@ pub(crate) struct KeysReader {
     touched: u64,
 }
 
+impl KeysReader {
+    /// All splits together look about as often, however many there are.
+    fn look_again(&self) -> Duration {
+        let splits = u32::try_from(self.step).unwrap_or(u32::MAX);
+        LOOK_AGAIN * (splits / 8).max(1)
+    }
+}
+
 /// Keys that follow each other in a burst are so far apart: a prime, so that none comes twice.
 const STRIDE: u64 = 2_654_435_761;
 
@@ -130,7 +138,7 @@ impl SplitReader for KeysReader {
             return Ok(ReadStatus::More);
         }
         if !self.gate.open.load(Ordering::Relaxed) {
-            return Ok(ReadStatus::WaitUntil(out.now() + LOOK_AGAIN));
+            return Ok(ReadStatus::WaitUntil(out.now() + self.look_again()));
         }
         for at in self.emitted..self.emitted + room {
             out.emit(splitmix64(self.first, at));

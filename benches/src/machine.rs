@@ -62,3 +62,20 @@ pub(crate) fn preemptions() -> u64 {
 pub(crate) fn drop_page_cache() -> bool {
     fs::write("/proc/sys/vm/drop_caches", "3").is_ok()
 }
+
+/// Memory in use, the most that was, both in bytes, and threads of this process.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Footprint {
+    pub(crate) resident_bytes: u64,
+    pub(crate) peak_bytes: u64,
+    pub(crate) threads: u64,
+}
+
+pub(crate) fn footprint() -> Footprint {
+    let status = read("/proc/self/status");
+    let number = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok()).unwrap_or(0)
+    };
+    Footprint { resident_bytes: number("VmRSS") * 1024, peak_bytes: number("VmHWM") * 1024, threads: number("Threads") }
+}

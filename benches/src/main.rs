@@ -14,6 +14,7 @@ mod machine;
 mod recovery;
 mod report;
 mod restore;
+mod scale;
 mod snapshot;
 
 use std::time::Duration;
@@ -50,6 +51,8 @@ enum Case {
     Recovery(recovery::Recovery),
     /// Checkpoints of a large state of which a part has changed, and a start from a chain of them, beside a full one.
     Deltas(deltas::Deltas),
+    /// 500 named states, 1,000 operators, 256 subtasks, each beside the same job with few.
+    Scale(scale::Scale),
 }
 
 fn main() -> anyhow::Result<()> {
@@ -61,6 +64,7 @@ fn main() -> anyhow::Result<()> {
         Case::Restore(case) => case.run(machine)?,
         Case::Recovery(case) => case.run(machine)?,
         Case::Deltas(case) => case.run(machine)?,
+        Case::Scale(case) => case.run(machine)?,
     };
     report.print(json)
 }

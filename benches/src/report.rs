@@ -1,5 +1,7 @@
 //! What a benchmark prints: figures, each beside its limit from the same run.
 
+use std::borrow::Cow;
+
 use serde::Serialize;
 use serde_json::Value;
 
@@ -23,7 +25,7 @@ pub(crate) struct Report {
 /// One figure: its name ends in its unit.
 #[derive(Serialize)]
 pub(crate) struct Figure {
-    name: &'static str,
+    name: Cow<'static, str>,
     #[serde(flatten)]
     spread: Spread,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -44,7 +46,7 @@ pub(crate) struct Spread {
 /// What the figure can't be better than, or is compared with, measured in the same run.
 #[derive(Serialize)]
 struct Limit {
-    name: &'static str,
+    name: Cow<'static, str>,
     #[serde(flatten)]
     spread: Spread,
     /// The figure by the limit: the median over the pairs.
@@ -94,12 +96,14 @@ impl Spread {
 }
 
 impl Figure {
-    pub(crate) fn new(name: &'static str, samples: impl IntoIterator<Item = f64>) -> Self {
+    pub(crate) fn new(name: impl Into<Cow<'static, str>>, samples: impl IntoIterator<Item = f64>) -> Self {
+        let name = name.into();
         Self { name, spread: Spread::of(samples), limit: None, target: None }
     }
 
     /// Puts the limit beside it. If both have as many samples, these are pairs, and the ratio is the median of theirs.
-    pub(crate) fn beside(mut self, name: &'static str, samples: impl IntoIterator<Item = f64>) -> Self {
+    pub(crate) fn beside(mut self, name: impl Into<Cow<'static, str>>, samples: impl IntoIterator<Item = f64>) -> Self {
+        let name = name.into();
         let spread = Spread::of(samples);
         let ratio = if spread.samples.len() == self.spread.samples.len() {
             Spread::of(self.spread.samples.iter().zip(&spread.samples).map(|(figure, limit)| figure / limit)).median
