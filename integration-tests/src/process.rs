@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-/// The longest that any process may run; those here need seconds.
-pub const LIMIT: Duration = Duration::from_secs(60);
+/// The longest that any process may run. Those here need seconds, but a sync can take a minute on a disk that others fill.
+pub const LIMIT: Duration = Duration::from_secs(180);
 
 /// Between two looks at a process.
 const TICK: Duration = Duration::from_micros(500);

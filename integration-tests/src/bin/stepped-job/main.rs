@@ -80,7 +80,7 @@ fn savepoint_half_way(handle: &JobHandle, folder: &str, reached: &AtomicU64) -> 
         if handle.is_done() {
             return Ok(());
         }
-        std::thread::yield_now();
+        std::thread::park_timeout(Duration::from_millis(1));
     }
     match handle.savepoint(Some(folder)) {
         Ok(_) | Err(SavepointError::Ended | SavepointError::NotTaken(_)) => Ok(()),
