@@ -164,7 +164,8 @@ pub trait Snapshotable: Send {
     fn cut_since(&mut self, base: Option<Cut>) -> Cut;
     /// Notes from now on what changes, for [`Self::cut_since`]. To be called after what is restored was, and before the first
     /// change: then [`Cut::RESTORED`] can be a base. Costs a bit for each entry and cut that is not forgotten, the names of
-    /// what was removed, and some time with each change.
+    /// what was removed, and some time with each change. Once half of the entries have changed since the last cut, they may all
+    /// count as changed, so that no more need be noted until the next.
     fn track_changes(&mut self);
     /// How many entries and names a cut since `base` would hold at the most, if made now. `None` if nothing is known of the
     /// changes since then: none are tracked, it was forgotten, or so many entries have gone since that it would not pay.

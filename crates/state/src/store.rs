@@ -16,6 +16,7 @@ use std::hint::black_box;
 
 use cutwater_core::{KeyGroup, KeyHash};
 
+use self::bits::Bits;
 use self::pending::{Parts, Pending};
 pub(crate) use self::shard::Entry;
 use self::shard::{FULL_SLOTS, MAX_ENTRIES, Shard, has_expired};
@@ -48,10 +49,10 @@ pub(crate) struct Store<E: Entry> {
     /// The cut that is being swept, or 0. A shard settled before it has something to do.
     active: u64,
     /// Before an entry changes of a shard that was settled before this, there is something to do: `active`, or `u64::MAX` while
-    /// changes are noted.
+    /// each change is noted.
     watch: u64,
-    /// What is being swept is what has changed since this cut; `None`: everything.
-    since: Option<u64>,
+    /// What is being swept is what has changed since a cut; `None`: everything.
+    since: Option<Since>,
     tracked: Option<Tracked>,
     sweep: Sweep,
     undo_bytes: u64,
@@ -69,11 +70,40 @@ pub(crate) struct Store<E: Entry> {
 struct Tracked {
     /// What changed before this cut is forgotten.
     floor: u64,
-    /// How many entries changed in the periods before, each with the cut at its end, and in the present one.
-    before: VecDeque<(u64, u64)>,
-    now: u64,
+    /// The periods before, each with the cut at its end.
+    before: VecDeque<(u64, Extent)>,
+    /// The present period.
+    now: Extent,
     /// How many names of removed entries are kept at the most, all in all.
     names: u64,
+}
+
+/// How much changed in a period.
+#[derive(Clone, Copy, Default)]
+struct Extent {
+    /// How many entries changed, as far as that was noted.
+    changes: u64,
+    /// So much has changed that the rest was not noted: every entry may have.
+    whole: bool,
+}
+
+/// The base of a cut.
+#[derive(Clone, Copy)]
+struct Since {
+    cut: u64,
+    /// Every entry may have changed since then.
+    whole: bool,
+}
+
+impl Tracked {
+    /// What has changed since this cut.
+    fn since(&self, cut: u64) -> Extent {
+        let before = self.before.iter().filter(|(until, _)| *until > cut).map(|(_, extent)| extent);
+        before.fold(self.now, |all, extent| Extent {
+            changes: all.changes + extent.changes,
+            whole: all.whole || extent.whole,
+        })
+    }
 }
 
 /// So many names of removed entries are kept however few entries there are. With more than this and more than one for each
@@ -273,8 +303,8 @@ impl<E: Entry> Store<E> {
     /// How many entries at the most a cut made now would hold that is since `base`; `None` if that is not known.
     pub(crate) fn changed_since(&self, base: Cut) -> Option<u64> {
         let tracked = self.tracked.as_ref().filter(|tracked| base.0 >= tracked.floor && base.0 <= self.cuts)?;
-        let since = tracked.before.iter().filter(|(until, _)| *until > base.0);
-        Some(since.map(|(_, changes)| changes).sum::<u64>() + tracked.now)
+        let since = tracked.since(base.0);
+        Some(if since.whole { self.entries + tracked.names } else { since.changes })
     }
 
     /// No later cut will be since one before `base`.
@@ -289,13 +319,23 @@ impl<E: Entry> Store<E> {
     #[inline]
     fn mark(&mut self, place: Place, came: bool) {
         let Some(tracked) = &mut self.tracked else { return };
+        // That an entry came is noted even so: its name need not be kept if it goes.
+        if tracked.now.whole && !came {
+            return;
+        }
         let changes = self.shards[place.shard].changes.get_or_insert_default();
         let until = self.cuts + 1;
         let first = match came {
             true => changes.came(until, tracked.floor, place.entry),
             false => changes.mark(until, tracked.floor, place.entry),
         };
-        tracked.now += u64::from(first);
+        if first {
+            tracked.now.changes += 1;
+            if !came && !tracked.now.whole && tracked.now.changes > self.entries / 2 {
+                tracked.now.whole = true;
+                self.set_active(self.active);
+            }
+        }
     }
 
     /// The entry is about to go.
@@ -307,7 +347,7 @@ impl<E: Entry> Store<E> {
         let group = hash.group(self.spec.max_parallelism);
         let changes = shard.changes.get_or_insert_default();
         if changes.gone(self.cuts + 1, tracked.floor, place.entry, group, &self.scratch) {
-            tracked.now += 1;
+            tracked.now.changes += 1;
             tracked.names += 1;
             if tracked.names > LEAST_NAMES && tracked.names > self.entries / 2 {
                 self.forget_names();
@@ -325,6 +365,7 @@ impl<E: Entry> Store<E> {
         if tracked.names > LEAST_NAMES && tracked.names > self.entries / 2 {
             **tracked = Tracked { floor: self.cuts + 1, ..Tracked::default() };
             self.shards.iter_mut().for_each(|shard| shard.changes = None);
+            self.set_active(self.active);
         }
     }
 
@@ -342,7 +383,8 @@ impl<E: Entry> Store<E> {
     /// Which cut is being swept, or 0 for none.
     fn set_active(&mut self, active: u64) {
         self.active = active;
-        self.watch = if self.tracked.is_some() { u64::MAX } else { active };
+        let each = self.tracked.as_ref().is_some_and(|tracked| !tracked.now.whole);
+        self.watch = if each { u64::MAX } else { active };
     }
 
     /// Keeps the entry as it was at the running cut, unless that was done or it came later.
@@ -364,7 +406,8 @@ impl<E: Entry> Store<E> {
         pending.get_or_insert_with(|| match since {
             None => Box::new(Pending::all(slots)),
             Some(since) => {
-                let (changed, removed) = changes.as_ref().map(|it| it.union(since, active)).unwrap_or_default();
+                let (changed, removed) = changes.as_ref().map(|it| it.union(since.cut, active)).unwrap_or_default();
+                let changed = if since.whole { Bits::all(slots) } else { changed };
                 Box::new(Pending::changed(changed, removed))
             }
         })

@@ -1,8 +1,8 @@
 use cutwater_core::{KeyGroup, KeyHash};
 
-use super::Store;
 use super::pending::Pending;
 use super::shard::{Entry, Shard, has_expired};
+use super::{Since, Store};
 use crate::block::{BLOCK_BYTES, BlockBuilder};
 use crate::{Block, BlockKind, Cut, StateError, SweepProgress};
 
@@ -43,12 +43,13 @@ impl<E: Entry> Store<E> {
     pub(crate) fn cut_since(&mut self, base: Option<Cut>) -> Cut {
         assert!(!self.sweeping(), "a cut before the sweep of the last one has ended or been aborted");
         let changed = base.map(|base| self.changed_since(base).expect("a cut since one of which nothing is known"));
+        let whole = |cut| self.tracked.as_ref().is_some_and(|tracked| tracked.since(cut).whole);
+        self.since = base.map(|base| Since { cut: base.0, whole: whole(base.0) });
         self.cuts += 1;
-        self.set_active(self.cuts);
-        self.since = base.map(|base| base.0);
         if let Some(tracked) = &mut self.tracked {
             tracked.before.push_back((self.cuts, std::mem::take(&mut tracked.now)));
         }
+        self.set_active(self.cuts);
         self.sweep.cursor = Some(0);
         // The encoding of an entry is about as large as the entry, with some for what it owns.
         let each = size_of::<E>() as u64 + 64;
@@ -136,8 +137,12 @@ impl<E: Entry> Store<E> {
     /// Whether the running snapshot has nothing of the shard.
     fn has_nothing(&self, shard: usize) -> bool {
         let shard = &self.shards[shard];
-        let changes = |since| shard.changes.as_ref().is_some_and(|changes| changes.any(since, self.active));
-        shard.pending.is_none() && self.since.map_or(shard.len() == 0, |since| !changes(since))
+        let changes = |since: Since| shard.changes.as_ref().is_some_and(|it| it.any(since.cut, self.active));
+        let anything = match self.since {
+            None => shard.len() > 0,
+            Some(since) => since.whole && shard.len() > 0 || changes(since),
+        };
+        shard.pending.is_none() && !anything
     }
 
     fn make_plan(&mut self, cursor: u64) -> Plan {
@@ -150,20 +155,23 @@ impl<E: Entry> Store<E> {
         if current == group(end) {
             return Plan { order: None, at: 0, current, horizon };
         }
+        let last = group(end);
         let Self { shards, scratch, .. } = self;
         let shard = &shards[shard];
-        let mut order = Vec::new();
+        let mut places = Vec::with_capacity(shard.len());
         if let Some(pending) = &shard.pending {
-            let mut place = 0;
-            while let Some(frozen) = pending.next_frozen(place) {
-                if let Some(entry) = shard.get(frozen) {
-                    order.push((entry.hash(scratch).group(max), frozen as u32));
+            let (mut place, mut found) = (0, [0; 64]);
+            while let Some(first) = pending.next_frozen(place) {
+                let count = shard.gather(first, pending.frozen_from(first), &mut found);
+                for &place in &found[..count] {
+                    if let Some(entry) = shard.get(place) {
+                        places.push((entry.hash(scratch).group(max), place as u32));
+                    }
                 }
-                place = frozen + 1;
+                place = first + 64 - first % 64;
             }
         }
-        order.sort_unstable();
-        Plan { order: Some(order), at: 0, current, horizon }
+        Plan { order: Some(by_group(places, current, last)), at: 0, current, horizon }
     }
 
     fn follow(&mut self, plan: &mut Plan, shard: usize, stop: usize) -> Result<bool, StateError> {
@@ -215,6 +223,7 @@ impl<E: Entry> Store<E> {
             }
         }
     }
+
     /// Emits the frozen entries of the current group; false if the block has `stop` bytes before all are.
     fn emit_frozen(
         plan: &mut Plan,
@@ -271,4 +280,29 @@ impl<E: Entry> Store<E> {
         }
         Ok(block.bytes() < stop)
     }
+}
+
+/// Orders rising places by their groups, which are between these two.
+fn by_group(mut places: Vec<(KeyGroup, u32)>, first: KeyGroup, last: KeyGroup) -> Vec<(KeyGroup, u32)> {
+    let groups = usize::from(last.0.saturating_sub(first.0)) + 1;
+    if groups > places.len() {
+        places.sort_unstable();
+        return places;
+    }
+    let of = |group: KeyGroup| usize::from(group.0.saturating_sub(first.0)).min(groups - 1);
+    let mut next = vec![0; groups];
+    for &(group, _) in &places {
+        next[of(group)] += 1;
+    }
+    let mut before = 0;
+    for next in &mut next {
+        before += std::mem::replace(next, before);
+    }
+    let mut ordered = places.clone();
+    for place in places {
+        let next = &mut next[of(place.0)];
+        ordered[*next] = place;
+        *next += 1;
+    }
+    ordered
 }

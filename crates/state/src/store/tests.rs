@@ -235,6 +235,40 @@ fn a_snapshot_since_another_holds_what_has_changed() {
 }
 
 #[test]
+fn where_most_has_changed_the_rest_is_not_noted() {
+    let mut table = Strings::new(spec(128, 0, 1));
+    (0..1_000).for_each(|key| drop(put(&mut table, key, "value")));
+    table.track_changes();
+    (0..500).for_each(|key| drop(put(&mut table, key, "new")));
+    assert_eq!(table.changed_since(Cut::RESTORED), Some(500));
+    (500..700).for_each(|key| drop(put(&mut table, key, "new")));
+    assert_eq!(table.changed_since(Cut::RESTORED), Some(1_000), "each may have changed");
+    (0..10).for_each(|key| drop(remove(&mut table, key)));
+    put(&mut table, 2_000, "came");
+    put(&mut table, 2_001, "came and went");
+    remove(&mut table, 2_001);
+    assert_eq!(table.changed_since(Cut::RESTORED), Some(991 + 10));
+    let first = table.cut_since(Some(Cut::RESTORED));
+    // While that is swept the next period begins, in which changes are noted again.
+    put(&mut table, 999, "later");
+    let blocks = sweep_all(&mut table);
+    let entries = |kind| blocks.iter().filter(|it| it.kind == kind).map(|it| it.entries).sum::<u32>();
+    assert_eq!((entries(BlockKind::Changed), entries(BlockKind::Removed)), (991, 10));
+    let mut restored = Strings::new(spec(128, 0, 1));
+    (0..1_000).for_each(|key| drop(put(&mut restored, key, "value")));
+    apply(&blocks, &mut restored);
+    let expected = (10..700).map(|key| (key, "new")).chain((700..1_000).map(|key| (key, "value")));
+    for (key, value) in expected.chain([(2_000, "came")]) {
+        assert_eq!(remove(&mut restored, key).as_deref(), Some(value), "{key}");
+    }
+    assert_eq!(restored.len(), 0);
+
+    assert_eq!(table.changed_since(first), Some(1));
+    table.cut_since(Some(first));
+    assert_eq!(sweep_all(&mut table).iter().map(|block| block.entries).sum::<u32>(), 1);
+}
+
+#[test]
 fn a_snapshot_since_one_long_ago_knows_what_went_then() {
     let mut table = Strings::new(spec(128, 0, 1));
     (0..100).for_each(|key| drop(put(&mut table, key, "value")));
