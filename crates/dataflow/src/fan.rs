@@ -18,7 +18,8 @@ type MakeBranch<T> = Build<Box<dyn Stage<T>>>;
 /// The beginning of a stream that is part of a task which has begun before: a branch of a fan-out or a side output. Its
 /// operators run fused with the task; between the two there is one dynamic call per record.
 pub struct BranchHead<T> {
-    /// Gives the branch to whom it grows out of.
+    /// Gives the branch to whom it grows out of, which the job holds. The branch holds this head, so it must not hold the other
+    /// in its turn: neither would ever be freed.
     attach: Arc<dyn Fn(MakeBranch<T>) + Send + Sync>,
 }
 
@@ -65,8 +66,12 @@ impl<'j, T: Clone + Send + 'static> FanOut<'j, T> {
         if self.taken.replace(true) {
             self.job.draft().open(self.task, self.last);
         }
-        let branches = Arc::clone(&self.branches);
-        let attach = move |build| branches.lock().unwrap_or_else(PoisonError::into_inner).push(build);
+        let branches = Arc::downgrade(&self.branches);
+        let attach = move |build| {
+            if let Some(branches) = branches.upgrade() {
+                branches.lock().unwrap_or_else(PoisonError::into_inner).push(build);
+            }
+        };
         Stream::branch_of(self.job, self.task, self.last, BranchHead::new(attach))
     }
 }
@@ -106,10 +111,14 @@ impl<'j, H: Head, C: Compose<H::Out>> Stream<'j, H, C> {
     pub(crate) fn erase(self) -> Stream<'j, BranchHead<C::Out>, Identity<C::Out>> {
         let (job, task, last) = self.place();
         let follower: Arc<OnceLock<MakeBranch<C::Out>>> = Arc::default();
-        let attached = Arc::clone(&follower);
+        let attached = Arc::downgrade(&follower);
         self.end(move |context| follower.get().ok_or("a stream without an end")?(context));
         job.draft().open(task, last);
-        let attach = move |build| drop(attached.set(build));
+        let attach = move |build| {
+            if let Some(follower) = attached.upgrade() {
+                drop(follower.set(build)); // it is ended once
+            }
+        };
         Stream::branch_of(job, task, last, BranchHead::new(attach))
     }
 }

@@ -108,9 +108,10 @@ impl<'j, H: SideOutputs> Stream<'j, H, Identity<H::Out>> {
         let name = tag.name;
         let operator =
             job.draft().side_output(task, last, OperatorSpec { kind: OperatorKind::SideOutput, name, uid: None });
-        let sides = self.head().sides().clone();
+        let sides = Arc::downgrade(&self.head().sides().0);
         let attach = move |build: Build<Box<dyn Stage<T>>>| {
-            sides.push(Arc::new(move |context| {
+            let Some(sides) = sides.upgrade() else { return };
+            MakeSides(sides).push(Arc::new(move |context| {
                 Ok(Box::new(Side { name, records: Vec::new(), next: build(context)? }) as Box<dyn AnySide>)
             }));
         };

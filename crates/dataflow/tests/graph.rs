@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
 use std::error::Error;
+use std::sync::Arc;
 
 use cutwater_core::{EdgeId, TaskId};
 use cutwater_dataflow::{GraphError, Job, JobGraph, OperatorKind, OutputTag, ProcessContext, discard, from_iter};
@@ -263,4 +264,29 @@ fn a_source_limits_the_parallelism_of_its_task_only() {
     let parallelism: Vec<_> = graph.tasks().iter().map(|task| task.parallelism(4)).collect();
     assert_eq!(parallelism, [1, 4]);
     assert_eq!(graph.tasks()[1].parallelism(0), 1, "never none");
+}
+
+#[test]
+fn a_graph_that_is_dropped_drops_what_its_closures_own() {
+    let owned = Arc::new(());
+    let use_of = |owned: &Arc<()>| {
+        let owned = Arc::clone(owned);
+        move |n: &u64| *n < Arc::strong_count(&owned) as u64
+    };
+    let graph = named("job", |job| {
+        let fan = job.source("numbers", from_iter(0u64..9)).filter(use_of(&owned)).fan_out();
+        let joined = fan.branch().filter(use_of(&owned)).union(fan.branch().filter(use_of(&owned)));
+        let odd: OutputTag<u64> = OutputTag::new("odd");
+        let sums = joined
+            .key_by(|n| *n)
+            .process("sums", move |cx: &mut ProcessContext<'_, u64, u64, u64>, n: u64| Ok(cx.emit_to(&odd, n)?));
+        sums.side_output(&odd).filter(use_of(&owned)).sink("odd-out", discard());
+        let nested = sums.filter(use_of(&owned)).fan_out();
+        nested.branch().filter(use_of(&owned)).sink("first", discard());
+        nested.branch().rebalance().filter(use_of(&owned)).sink("second", discard());
+    });
+    let graph = graph.unwrap();
+    assert!(Arc::strong_count(&owned) > 1);
+    drop(graph);
+    assert_eq!(Arc::strong_count(&owned), 1);
 }
