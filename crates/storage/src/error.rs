@@ -42,6 +42,12 @@ pub enum StoreErrorKind {
     Corrupt,
     /// The object is larger than the reader is willing to take.
     TooLarge,
+    /// The store does not accept the credentials of this process, or it has none.
+    Credentials,
+    /// There is no such bucket.
+    NoBucket,
+    /// The store did not answer, or answered that it can't now, until the deadline.
+    Unavailable,
     /// Anything else; the source says what.
     Other,
 }
@@ -61,7 +67,8 @@ impl StoreError {
     }
 
     /// An object of `bytes` bytes where at most `limit` were expected.
-    pub(crate) fn too_large(action: &'static str, url: String, name: &ObjectName, bytes: u64, limit: u64) -> Self {
+    #[must_use]
+    pub fn too_large(action: &'static str, url: String, name: &ObjectName, bytes: u64, limit: u64) -> Self {
         Self::new(StoreErrorKind::TooLarge, action, url, name.as_str())
             .because(format!("it has {bytes} bytes, at most {limit} are read"))
     }
@@ -87,7 +94,7 @@ impl StoreError {
     /// Whether the same operation may succeed later without anyone changing rights, mounts or files.
     #[must_use]
     pub fn retry_may_help(&self) -> bool {
-        matches!(self.0.kind, StoreErrorKind::NoSpace | StoreErrorKind::Other)
+        matches!(self.0.kind, StoreErrorKind::NoSpace | StoreErrorKind::Unavailable | StoreErrorKind::Other)
     }
 }
 
@@ -146,6 +153,11 @@ impl fmt::Display for StoreErrorKind {
             }
             Self::Corrupt => "its content is not what was written; use another checkpoint and check the disk",
             Self::TooLarge => "it is larger than a file of this kind can be; it is damaged or something else",
+            Self::Credentials => "the store does not accept the credentials of this process; see what it says, and correct them",
+            Self::NoBucket => "there is no such bucket; create it, or correct the name",
+            Self::Unavailable => {
+                "the store did not answer in time, or can't serve now; see whether it runs and can be reached from here"
+            }
             Self::Other => "the system reported an error; mend its cause and try again",
         })
     }

@@ -1,0 +1,225 @@
+//! What a store answered when it did not do as asked, and what follows from it.
+
+use std::error::Error;
+use std::fmt;
+
+use cutwater_storage::StoreErrorKind;
+use object_store::client::{HttpError, HttpErrorKind};
+
+/// An answer other than success, as the server gave it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    /// The server's own name for it, such as `NoSuchBucket`; empty if it gave none.
+    pub(crate) code: String,
+    pub(crate) message: String,
+}
+
+/// So much of what the server says is kept.
+const MESSAGE: usize = 300;
+
+impl Answer {
+    /// Takes code and message from the XML that S3 and Azure answer with, or the beginning of any other text.
+    pub(crate) fn new(status: u16, body: &str) -> Self {
+        let code = element(body, "Code").unwrap_or_default().to_owned();
+        let message = element(body, "Message").unwrap_or(if code.is_empty() { body } else { "" });
+        Self { status, code, message: message.trim().chars().filter(|it| !it.is_control()).take(MESSAGE).collect() }
+    }
+
+    /// What the user can do about it, where the answer alone does not say so.
+    fn advice(&self) -> Option<&'static str> {
+        match self.code.as_str() {
+            "RequestTimeTooSkewed" => Some("the clock of this machine is wrong, or that of the store: set it right"),
+            "ExpiredToken" | "TokenRefreshRequired" => {
+                Some("the session token has expired: get a new one and give it to this process")
+            }
+            "InvalidAccessKeyId" => Some("the store does not know this access key: is it one of this store?"),
+            "SignatureDoesNotMatch" => Some("the secret key does not belong to the access key"),
+            "InvalidToken" => Some("the session token is not one of this store"),
+            "PermanentRedirect" | "AuthorizationHeaderMalformed" => {
+                Some("the bucket is in another region: set AWS_REGION")
+            }
+            _ => None,
+        }
+    }
+}
+
+/// The text between the tags of this name.
+fn element<'t>(text: &'t str, name: &str) -> Option<&'t str> {
+    let (_, rest) = text.split_once(&format!("<{name}>"))?;
+    rest.split_once(&format!("</{name}>")).map(|(value, _)| value)
+}
+
+impl fmt::Display for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the store answered {}", self.status)?;
+        if !self.code.is_empty() {
+            write!(f, " {}", self.code)?;
+        }
+        if !self.message.is_empty() {
+            write!(f, " ({})", self.message)?;
+        }
+        match self.advice() {
+            Some(advice) => write!(f, "; {advice}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Error for Answer {}
+
+/// An answer that can't be what was stored.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("the answer has {found} bytes, {expected} were to come")]
+pub(crate) struct Truncated {
+    pub(crate) expected: u64,
+    pub(crate) found: u64,
+}
+
+/// What the client says of an error in the body of a success, which S3 gives when it has given up half way.
+const ERROR_IN_SUCCESS: &str = "Server returned error response";
+
+/// What a failed request comes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// The name is taken, or somebody else is about to take it.
+    Taken,
+    /// No such object.
+    Missing,
+    /// The store is not there, or does not let us.
+    Refused(StoreErrorKind),
+    /// It may go well the next time. `sent`: the server may have done as asked all the same.
+    Passing { sent: bool },
+}
+
+impl Outcome {
+    pub(crate) fn of(error: &object_store::Error) -> Self {
+        let mut cause: &(dyn std::error::Error + 'static) = error;
+        loop {
+            if let Some(answer) = cause.downcast_ref::<Answer>() {
+                return Self::of_answer(answer);
+            }
+            if cause.downcast_ref::<Truncated>().is_some() {
+                return Self::Passing { sent: true };
+            }
+            if let Some(error) = cause.downcast_ref::<HttpError>()
+                && error.source().is_none_or(|source| source.downcast_ref::<Answer>().is_none())
+            {
+                return Self::Passing { sent: error.kind() != HttpErrorKind::Connect };
+            }
+            match cause.source() {
+                Some(source) => cause = source,
+                None => break,
+            }
+        }
+        use object_store::Error;
+        match error {
+            Error::AlreadyExists { .. } | Error::Precondition { .. } => return Self::Taken,
+            Error::NotFound { .. } => return Self::Missing,
+            Error::PermissionDenied { .. } => return Self::Refused(StoreErrorKind::PermissionDenied),
+            Error::Unauthenticated { .. } => return Self::Refused(StoreErrorKind::Credentials),
+            Error::NotImplemented { .. } | Error::NotSupported { .. } => {
+                return Self::Refused(StoreErrorKind::Unsupported);
+            }
+            // The enum is the client's, and grows.
+            Error::Generic { .. } | _ => {}
+        }
+        match error.to_string().contains(ERROR_IN_SUCCESS) {
+            true => Self::Passing { sent: true },
+            false => Self::Refused(StoreErrorKind::Other),
+        }
+    }
+
+    fn of_answer(answer: &Answer) -> Self {
+        let credentials = ["ExpiredToken", "TokenRefreshRequired", "InvalidAccessKeyId", "SignatureDoesNotMatch"];
+        let credentials = credentials.contains(&answer.code.as_str())
+            || ["InvalidToken", "RequestTimeTooSkewed", "AuthenticationFailed"].contains(&answer.code.as_str());
+        match (answer.status, answer.code.as_str()) {
+            _ if credentials => Self::Refused(StoreErrorKind::Credentials),
+            (_, "NoSuchBucket" | "ContainerNotFound") => Self::Refused(StoreErrorKind::NoBucket),
+            (_, "XMinioStorageFull" | "QuotaExceeded" | "XMinioAdminBucketQuotaExceeded") | (507, _) => {
+                Self::Refused(StoreErrorKind::NoSpace)
+            }
+            (404, _) => Self::Missing,
+            (409 | 412, _) => Self::Taken,
+            (401, _) => Self::Refused(StoreErrorKind::Credentials),
+            (403, _) => Self::Refused(StoreErrorKind::PermissionDenied),
+            (501, _) => Self::Refused(StoreErrorKind::Unsupported),
+            // S3 says so of a request whose body was too long in coming.
+            (400, "RequestTimeout") | (408 | 429, _) => Self::Passing { sent: true },
+            (status, _) if status >= 500 => Self::Passing { sent: true },
+            _ => Self::Refused(StoreErrorKind::Other),
+        }
+    }
+}
+
+/// The innermost thing that the error says, without the wrappers of the client.
+pub(crate) fn reason(error: &object_store::Error) -> Box<dyn Error + Send + Sync> {
+    let mut cause: &(dyn Error + 'static) = error;
+    loop {
+        if let Some(answer) = cause.downcast_ref::<Answer>() {
+            return Box::new(answer.clone());
+        }
+        match cause.source() {
+            Some(source) => cause = source,
+            None => break,
+        }
+    }
+    let text = error.to_string();
+    if text.contains("Error getting credentials") || text.contains("http://169.254.169.254") {
+        return format!("no credentials were found for it: {text}").into();
+    }
+    // The chain repeats itself: what is outside quotes what is inside.
+    cause.to_string().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answered(status: u16, body: &str) -> object_store::Error {
+        let error = HttpError::new(HttpErrorKind::Unknown, Answer::new(status, body));
+        object_store::Error::Generic { store: "S3", source: Box::new(error) }
+    }
+
+    #[test]
+    fn an_answer_says_what_to_do_next() {
+        use StoreErrorKind::{Credentials, NoBucket, NoSpace, PermissionDenied};
+        let code =
+            |code: &str| format!("<?xml version=\"1.0\"?><Error><Code>{code}</Code><Message>m</Message></Error>");
+        let cases = [
+            (403, code("InvalidAccessKeyId"), Outcome::Refused(Credentials), "access key"),
+            (403, code("SignatureDoesNotMatch"), Outcome::Refused(Credentials), "secret key"),
+            (403, code("RequestTimeTooSkewed"), Outcome::Refused(Credentials), "clock"),
+            (400, code("ExpiredToken"), Outcome::Refused(Credentials), "expired"),
+            (403, code("AccessDenied"), Outcome::Refused(PermissionDenied), "403 AccessDenied (m)"),
+            (404, code("NoSuchBucket"), Outcome::Refused(NoBucket), "NoSuchBucket"),
+            (404, code("NoSuchKey"), Outcome::Missing, "NoSuchKey"),
+            (404, String::new(), Outcome::Missing, "404"),
+            (409, code("ConditionalRequestConflict"), Outcome::Taken, "409"),
+            (412, code("PreconditionFailed"), Outcome::Taken, "412"),
+            (500, code("InternalError"), Outcome::Passing { sent: true }, "500"),
+            (503, code("SlowDown"), Outcome::Passing { sent: true }, "SlowDown"),
+            (429, "busy".to_owned(), Outcome::Passing { sent: true }, "429 (busy)"),
+            (507, code("XMinioStorageFull"), Outcome::Refused(NoSpace), "507"),
+        ];
+        for (status, body, outcome, text) in cases {
+            let error = answered(status, &body);
+            assert_eq!(Outcome::of(&error), outcome, "{status} {body}");
+            assert!(reason(&error).to_string().contains(text), "{status} {body}: {}", reason(&error));
+        }
+    }
+
+    #[test]
+    fn only_what_could_not_connect_was_surely_not_sent() {
+        let of = |kind| {
+            let source = HttpError::new(kind, std::io::Error::other("gone"));
+            Outcome::of(&object_store::Error::Generic { store: "S3", source: Box::new(source) })
+        };
+        assert_eq!(of(HttpErrorKind::Connect), Outcome::Passing { sent: false });
+        for kind in [HttpErrorKind::Timeout, HttpErrorKind::Request, HttpErrorKind::Interrupted, HttpErrorKind::Unknown]
+        {
+            assert_eq!(of(kind), Outcome::Passing { sent: true });
+        }
+    }
+}
