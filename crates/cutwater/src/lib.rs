@@ -47,6 +47,8 @@
 //! Without any, memory keeps the state, a local folder or memory the checkpoints. Features add names and never change
 //! behaviour.
 //!
+//! - `s3` (the same as `object-store`): checkpoints and savepoints on S3 and what speaks its protocol, `s3://bucket/folder`;
+//!   the module `object_store`. `gcs` and `azure`: on Google's and Microsoft's too, `gs://` and `az://`.
 //! - `simulation`: the module `simulation`, which runs a job of yours in worlds where everything fails, and judges its
 //!   output.
 
@@ -72,6 +74,8 @@ pub use cutwater_dataflow::{
     NonRecoverable, OutputTag, Prepared, Process, ProcessContext, ReadStatus, RecordContext, Sink, SinkContext,
     SinkWriter, Source, SourceOutput, SplitReader, Stream, Union, UserError, discard, from_iter, generator,
 };
+#[cfg(feature = "object-store")]
+pub use cutwater_object_store as object_store;
 pub use cutwater_restart::{ExponentialDelay, FailureSite, NoProgress, SourceRange, Strategy};
 pub use cutwater_runtime::{
     CheckpointCounts, CheckpointHistory, CheckpointKind, CheckpointStatistics, CheckpointStatisticsSummary,

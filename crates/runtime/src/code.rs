@@ -99,6 +99,9 @@ impl OptionsError {
         match self {
             Self::Scheme { .. } => "OPT0001",
             Self::Unresolved { .. } => "OPT0002",
+            Self::Feature { .. } => "OPT0003",
+            #[cfg(feature = "object-store")]
+            Self::ObjectStore { source, .. } => source.code(),
         }
     }
 }

@@ -270,7 +270,7 @@ mod tests {
         job(folder.path(), "b");
         let error = open(folder.path()).unwrap_err();
         assert!(error.to_string().ends_with("give the folder of one of them (a, b)"), "{error}");
-        let error = open_checkpoint("s3://bucket/job").unwrap_err();
+        let error = open_checkpoint("ftp://host/job").unwrap_err();
         assert!(matches!(error, OpenCheckpointError::Location(_)), "{error}");
     }
 

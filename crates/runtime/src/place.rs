@@ -12,13 +12,34 @@ use cutwater_storage::{
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum OptionsError {
-    /// A kind of store that is not built.
-    #[error("{url}: checkpoints on {scheme} are not built yet; use a folder (a path or file://...) or memory:")]
+    /// A kind of store that is not known.
+    #[error(
+        "{url}: there are no checkpoints on {scheme}; use a folder (a path or file://...), memory:, or s3://bucket/folder"
+    )]
     Scheme {
-        /// What was given.
+        /// What was given, without a user and a password.
         url: String,
         /// Its scheme.
         scheme: String,
+    },
+    /// A kind of store that this program was built without.
+    #[error("{url}: {scheme}:// needs the feature `{feature}`: build the program with `--features {feature}`")]
+    Feature {
+        /// What was given, without a user and a password.
+        url: String,
+        /// Its scheme.
+        scheme: String,
+        /// The feature of the crate `cutwater`.
+        feature: &'static str,
+    },
+    /// An object store that can't be asked.
+    #[cfg(feature = "object-store")]
+    #[error("{url}: {source}")]
+    ObjectStore {
+        /// What was given, without a user and a password.
+        url: String,
+        /// Why.
+        source: cutwater_object_store::ConnectError,
     },
     /// A [`StoreResolver`] of the user's own has no store there.
     #[error("{url}: {reason}")]
@@ -84,23 +105,65 @@ impl fmt::Debug for StoreResolver {
     }
 }
 
-/// The store at a path, a `file:` URL, or `memory:`.
+/// The store at a path, a `file:` URL, or `memory:`; with the feature `object-store` also at `s3://bucket/folder`, with `gcs`
+/// and `azure` at `gs://` and `az://`. Endpoint and credentials of those come from the environment, see
+/// `cutwater_object_store::ObjectStorage`.
 ///
 /// # Errors
 ///
-/// [`OptionsError::Scheme`] for any other URL. Whether the folder can be written is seen when a job starts.
+/// [`OptionsError`] if there is no such kind of store, this program was built without it, or the environment can't be used.
+/// Whether the folder can be written is seen when a job starts.
 pub fn store_at(url: &str) -> Result<Arc<dyn Store>, OptionsError> {
     let path = match url.split_once(':') {
         Some(("memory", _)) => return Ok(Arc::new(MemoryStore::new())),
         Some(("file", path)) => {
             path.strip_prefix("//localhost/").map_or(path.strip_prefix("//").unwrap_or(path), |rest| rest)
         }
-        Some((scheme, rest)) if rest.starts_with("//") => {
-            return Err(OptionsError::Scheme { url: url.to_owned(), scheme: scheme.to_owned() });
-        }
+        Some((scheme, rest)) if rest.starts_with("//") => return remote(scheme, url),
         _ => url,
     };
     Ok(Arc::new(LocalFolder::new(path)))
+}
+
+/// The store at a URL of this scheme.
+fn remote(scheme: &str, url: &str) -> Result<Arc<dyn Store>, OptionsError> {
+    let feature = match scheme {
+        "s3" | "s3a" => "s3",
+        "gs" => "gcs",
+        "az" | "abfs" | "abfss" => "azure",
+        _ => return Err(OptionsError::Scheme { url: without_user(url), scheme: scheme.to_owned() }),
+    };
+    if let Some(opened) = object_storage(url, feature) {
+        return opened;
+    }
+    Err(OptionsError::Feature { url: without_user(url), scheme: scheme.to_owned(), feature })
+}
+
+/// `None` if this program has no such stores.
+#[cfg(feature = "object-store")]
+fn object_storage(url: &str, feature: &str) -> Option<Result<Arc<dyn Store>, OptionsError>> {
+    use cutwater_object_store::{ObjectStorage, Settings};
+    if feature == "gcs" && !cfg!(feature = "gcs") || feature == "azure" && !cfg!(feature = "azure") {
+        return None;
+    }
+    let opened = ObjectStorage::open(url, &Settings::default());
+    let failed = |source| OptionsError::ObjectStore { url: without_user(url), source };
+    Some(opened.map(|store| Arc::new(store) as Arc<dyn Store>).map_err(failed))
+}
+
+#[cfg(not(feature = "object-store"))]
+fn object_storage(_: &str, _: &str) -> Option<Result<Arc<dyn Store>, OptionsError>> {
+    None
+}
+
+/// The URL without what stands before an `@` in its host: somebody may have put a password there.
+fn without_user(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
+    let host = rest.split(['/', '?']).next().unwrap_or_default();
+    match host.rsplit_once('@') {
+        Some((user, _)) => format!("{scheme}://{}", &rest[user.len() + 1..]),
+        None => url.to_owned(),
+    }
 }
 
 /// A part of a store: all names below one folder.
