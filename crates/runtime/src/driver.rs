@@ -456,6 +456,7 @@ impl Shell {
             status.new_operators = new;
             status.no_progress = self.driver.no_progress().cloned();
         });
+        self.shared.watch_restore(None);
         if let Some(point) = &point {
             self.max_parallelism = self.options.max_parallelism.unwrap_or(point.checkpoint.max_parallelism);
         }
@@ -485,6 +486,7 @@ impl Shell {
             reports: reports.clone(),
             events: self.events.clone(),
             clock: self.clock,
+            shared: Arc::clone(&self.shared),
             uploader,
         };
         self.block(move || {

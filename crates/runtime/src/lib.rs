@@ -65,6 +65,7 @@ pub use metrics::Metric;
 pub use open::{OpenCheckpointError, open_checkpoint};
 pub use place::{OptionsError, StoreResolver, job_folder, store_at};
 pub use rates::{JobRates, SubtaskRates};
+pub use restore::RestoreProgress;
 pub use savepoint::{CopyError, SavepointError, TakenSavepoint, copy_savepoint, delete_savepoint, read_savepoint};
 pub use signals::stop_on_signals;
 pub use statistics::{
