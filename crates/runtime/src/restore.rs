@@ -20,10 +20,12 @@ use crate::host::guarded;
 use crate::job::IgnoreUnclaimed;
 use crate::upload::Chains;
 
+mod file;
 mod files;
 mod progress;
 
-use files::{File, Overlap, Tables};
+use file::File;
+use files::{Overlap, Tables};
 
 pub(crate) use progress::Progress;
 pub use progress::RestoreProgress;
@@ -92,9 +94,10 @@ fn bytes_of(point: &RestorePoint, operator: &OperatorUid) -> Result<u64, Restore
     }
     for file in tasks.flat_map(|task| &task.subtasks).flat_map(|subtask| &subtask.files) {
         let (url, name) = (point.store.url(), file.name.clone());
-        let reader = point.store.open(&ObjectName::parse(&file.name)?)?;
-        let reader = File(reader.ok_or(RestoreError::Missing { url: url.clone(), name: name.clone() })?);
-        let snapshot = SnapshotReader::open(&reader).map_err(|source| RestoreError::File { url, name, source })?;
+        let reader = File::open(point.store.as_ref(), ObjectName::parse(&file.name)?, None)?;
+        let reader = reader.ok_or(RestoreError::Missing { url: url.clone(), name: name.clone() })?;
+        let snapshot = reader.ask(|| SnapshotReader::open(&reader));
+        let snapshot = snapshot.map_err(|source| RestoreError::File { url, name, source })?;
         for (place, _) in (0u16..).zip(&snapshot.header().states).filter(|(_, state)| state.operator == *operator) {
             let own = snapshot.blocks().iter().filter(|block| block.state == place);
             bytes += own.map(|block| u64::from(block.length)).sum::<u64>();

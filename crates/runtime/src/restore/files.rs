@@ -2,32 +2,19 @@
 
 use std::collections::BTreeMap;
 use std::hint::black_box;
-use std::io;
 use std::sync::mpsc::{channel, sync_channel};
 
 use cutwater_coordinator::{FileRef, SubtaskSnapshot, TaskSnapshot as TaskPart, checkpoint_of_snapshot};
 use cutwater_core::{KeyGroupRange, MaxParallelism, OperatorUid};
-use cutwater_state::format::{BlockInfo, ReadAt, SnapshotHeader, SnapshotReader};
+use cutwater_state::format::{BlockInfo, ReadAt as _, SnapshotHeader, SnapshotReader};
 use cutwater_state::{Block, BlockKind, StateError, StateHeader};
-use cutwater_storage::{ObjectName, ObjectReader};
+use cutwater_storage::ObjectName;
 use cutwater_task::TaskCore;
 
+use super::file::File;
 use super::{Progress, RestorePoint};
 use crate::error::RestoreError;
 use crate::job::IgnoreUnclaimed;
-
-pub(super) struct File(pub(super) Box<dyn ObjectReader>);
-
-impl ReadAt for File {
-    fn len(&self) -> u64 {
-        self.0.len()
-    }
-
-    fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
-        let read = self.0.read_at(offset, buf).map_err(io::Error::other)?;
-        if read < buf.len() { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(()) }
-    }
-}
 
 /// Of how many of the key groups of a part a subtask restores the entries.
 #[derive(Clone, Copy, Debug)]
@@ -119,15 +106,19 @@ impl<'a> Tables<'a> {
         mine: impl Fn(&OperatorUid) -> bool,
     ) -> Result<(), RestoreError> {
         let (url, name) = (self.point.store.url(), file.name.clone());
-        let reader = self.point.store.open(&ObjectName::parse(&file.name)?)?;
-        let reader = File(reader.ok_or(RestoreError::Missing { url: url.clone(), name: name.clone() })?);
+        let reader = File::open(self.point.store.as_ref(), ObjectName::parse(&file.name)?, self.progress)?;
+        let reader = reader.ok_or(RestoreError::Missing { url: url.clone(), name: name.clone() })?;
         let damaged = |source| RestoreError::File { url: url.clone(), name: name.clone(), source };
-        if reader.len() != file.bytes {
-            let reason = format!("the file has {} bytes, the checkpoint names {}", reader.len(), file.bytes);
-            return Err(damaged(StateError::Damaged { part: "file", offset: 0, reason: reason.into() }));
-        }
-        let snapshot = SnapshotReader::open(&reader).map_err(damaged)?;
-        self.check(file, snapshot.header(), before.as_ref()).map_err(damaged)?;
+        let opened = reader.ask(|| {
+            if reader.len() != file.bytes {
+                let reason = format!("the file has {} bytes, the checkpoint names {}", reader.len(), file.bytes);
+                return Err(StateError::Damaged { part: "file", offset: 0, reason: reason.into() });
+            }
+            let snapshot = SnapshotReader::open(&reader)?;
+            self.check(file, snapshot.header(), before.as_ref())?;
+            Ok(snapshot)
+        });
+        let snapshot = opened.map_err(damaged)?;
         *before = Some(snapshot.header().clone());
         let shares = self.shares(&snapshot, mine, &damaged)?;
         if let Some(progress) = self.progress {
@@ -137,7 +128,7 @@ impl<'a> Tables<'a> {
                 .opened(overlap.of(file.bytes), beside + shares.iter().map(|share| sum(&share.blocks)).sum::<u64>());
             progress.restored(beside);
         }
-        self.fill(&snapshot, &shares).map_err(damaged)
+        self.fill(&reader, &snapshot, &shares).map_err(damaged)
     }
 
     /// Whether the file is of this job and checkpoint, or of an earlier checkpoint that this one builds on.
@@ -187,7 +178,7 @@ impl<'a> Tables<'a> {
     }
 
     /// One thread reads ahead, this one fills the tables. Nothing is ahead of a single block.
-    fn fill(&mut self, snapshot: &SnapshotReader<'_>, shares: &[Share]) -> Result<(), StateError> {
+    fn fill(&mut self, file: &File<'_>, snapshot: &SnapshotReader<'_>, shares: &[Share]) -> Result<(), StateError> {
         let mut states = self.core.states();
         let restored = |block: &BlockInfo| {
             if let Some(progress) = self.progress {
@@ -201,7 +192,7 @@ impl<'a> Tables<'a> {
         match shares {
             [] => return Ok(()),
             [Share { table, blocks }] if blocks.len() == 1 => {
-                states[*table].restore(&snapshot.read_block(&blocks[0])?, self.range)?;
+                states[*table].restore(&file.block(snapshot, &blocks[0], Vec::new())?, self.range)?;
                 restored(&blocks[0]);
                 return Ok(());
             }
@@ -215,7 +206,7 @@ impl<'a> Tables<'a> {
                     shares.iter().flat_map(|share| share.blocks.iter().map(|block| (share.table, block)))
                 {
                     let buffer = buffers.try_recv().unwrap_or_default();
-                    if sender.send((table, block, snapshot.read_block_into(block, buffer))).is_err() {
+                    if sender.send((table, block, file.block(snapshot, block, buffer))).is_err() {
                         return; // the other side has met an error
                     }
                 }
