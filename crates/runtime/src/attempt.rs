@@ -75,6 +75,7 @@ impl Start {
             attempt: self.attempt,
             settings: &self.options.task,
             restore: self.point.as_ref(),
+            local: self.uploader.local.as_deref(),
             progress: None,
             ignored: &self.options.ignore_unclaimed,
             foreign: self.foreign,
@@ -86,6 +87,9 @@ impl Start {
             && let Err(error) = self.uploader.store.sweep_leftovers("")
         {
             tracing::warn!(job = self.graph.name(), "could not clean up after a killed run: {}", chain(&error));
+        }
+        if let (Attempt(1), Some(local)) = (self.attempt, &self.uploader.local) {
+            local.sweep();
         }
         let mut committers = self.committers()?;
         // First publish what the checkpoint names, then clean up: what it names lies among the leftovers.

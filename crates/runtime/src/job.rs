@@ -1,6 +1,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::num::{NonZeroU32, NonZeroUsize};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -23,6 +24,7 @@ use tokio::sync::oneshot;
 
 use crate::driver::{AnswerSavepoint, Event, Shell};
 use crate::error::JobError;
+use crate::local::LocalRecovery;
 use crate::open::open_checkpoint_in;
 use crate::place::{OptionsError, StoreResolver, job_folder};
 use crate::restore::RestorePoint;
@@ -74,6 +76,8 @@ pub struct Options {
     pub claim: ClaimMode,
     /// How many checkpoints and failures the status holds; 10 and 16 unless set.
     pub history: HistorySizes,
+    /// Copies of the state on disks of this machine; none unless set.
+    pub local: LocalRecovery,
 }
 
 /// Of which operators that a checkpoint has and the job lacks the state may be dropped when the job starts from it. Until
@@ -149,6 +153,7 @@ impl Options {
             ignore_unclaimed: IgnoreUnclaimed::No,
             claim: ClaimMode::NoClaim,
             history: HistorySizes::default(),
+            local: LocalRecovery::default(),
         }
     }
 
@@ -210,6 +215,11 @@ impl Options {
         options.ignore_unclaimed =
             if config.recovery.ignore_unclaimed { IgnoreUnclaimed::All } else { IgnoreUnclaimed::No };
         options.history = config.history;
+        options.local = LocalRecovery {
+            backup: checkpointing.local_backup,
+            from_local: config.recovery.from_local,
+            dirs: checkpointing.local_backup_dirs.iter().map(PathBuf::from).collect(),
+        };
         if let Some(folder) = &config.checkpoint_dir {
             options.store = Some(stores.store_at(folder)?);
         }

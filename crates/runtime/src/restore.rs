@@ -11,13 +11,14 @@ use cutwater_core::{Attempt, Epoch, KeyGroupRange, MaxParallelism, Moment, Opera
 use cutwater_dataflow::exec::SnapshotKind;
 use cutwater_dataflow::{JobGraph, TaskSpec};
 use cutwater_state::format::SnapshotReader;
-use cutwater_storage::{ObjectName, Store};
+use cutwater_storage::Store;
 use cutwater_task::{Cause, DroppedState, RestoredBase, TaskCore, TaskError, TaskSettings, TaskSnapshot, TaskStart};
 
 use crate::clock::Clock;
 use crate::error::{Failure, RestoreError, UnclaimedState, check_parallelism};
 use crate::host::guarded;
 use crate::job::IgnoreUnclaimed;
+use crate::local::LocalCopies;
 use crate::upload::Chains;
 
 mod file;
@@ -45,6 +46,8 @@ pub(crate) struct Build<'a> {
     pub(crate) attempt: Attempt,
     pub(crate) settings: &'a TaskSettings,
     pub(crate) restore: Option<&'a RestorePoint>,
+    /// Copies of its files, which are read first.
+    pub(crate) local: Option<&'a LocalCopies>,
     /// Where to count what is restored.
     pub(crate) progress: Option<&'a Progress>,
     pub(crate) ignored: &'a IgnoreUnclaimed,
@@ -94,7 +97,7 @@ fn bytes_of(point: &RestorePoint, operator: &OperatorUid) -> Result<u64, Restore
     }
     for file in tasks.flat_map(|task| &task.subtasks).flat_map(|subtask| &subtask.files) {
         let (url, name) = (point.store.url(), file.name.clone());
-        let reader = File::open(point.store.as_ref(), ObjectName::parse(&file.name)?, None)?;
+        let reader = File::open(point, file, None, None)?;
         let reader = reader.ok_or(RestoreError::Missing { url: url.clone(), name: name.clone() })?;
         let snapshot = reader.ask(|| SnapshotReader::open(&reader));
         let snapshot = snapshot.map_err(|source| RestoreError::File { url, name, source })?;
@@ -229,7 +232,8 @@ impl Build<'_> {
                 let source = RestoreError::UnknownState { operator, state, kind };
                 return Err(Failure::Restore { checkpoint: point.checkpoint.checkpoint, source });
             }
-            let mut tables = Tables::new(&mut core, point, self.range(subtask), self.ignored, self.progress);
+            let mut tables =
+                Tables::new(&mut core, point, self.range(subtask), self.ignored, self.local, self.progress);
             let mine = |operator: &OperatorUid| spec.uids().any(|uid| uid == operator);
             for (part, overlap) in files {
                 let mut before = None;

@@ -38,8 +38,9 @@ impl Shell {
     }
 
     pub(super) fn delete(&self, token: Token, names: Vec<String>) {
-        let store = Arc::clone(&self.store);
+        let (store, local) = (Arc::clone(&self.store), self.local.clone());
         self.block(move || {
+            local.iter().for_each(|local| local.delete(&names));
             let delete =
                 |name: &String| object(name).and_then(|name| store.delete(&name).map_err(|error| chain(&error)));
             Event::Deleted(token, names.iter().try_for_each(delete))

@@ -1,51 +1,65 @@
 //! A file of a checkpoint, which is read once more where an answer of the store was damaged on its way.
 
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
+use cutwater_coordinator::FileRef;
 use cutwater_state::format::{BlockInfo, ReadAt, SnapshotReader};
 use cutwater_state::{Block, StateError};
 use cutwater_storage::{ObjectName, ObjectReader, Store, StoreError, StoreErrorKind};
 
-use super::Progress;
+use super::{Progress, RestorePoint};
+use crate::error::RestoreError;
+use crate::local::LocalCopies;
 use crate::upload::chain;
 
 pub(super) struct File<'a> {
     store: &'a dyn Store,
     name: ObjectName,
     reader: RwLock<Arc<dyn ObjectReader>>,
+    /// Whether that reads a copy on this machine.
+    is_local: AtomicBool,
     progress: Option<&'a Progress>,
 }
 
 impl<'a> File<'a> {
-    /// `None` if it is not there.
+    /// From the copy on this machine if there is one, else from the store; `None` if it is not there.
     pub(super) fn open(
-        store: &'a dyn Store,
-        name: ObjectName,
+        point: &'a RestorePoint,
+        file: &FileRef,
+        local: Option<&LocalCopies>,
         progress: Option<&'a Progress>,
-    ) -> Result<Option<Self>, StoreError> {
+    ) -> Result<Option<Self>, RestoreError> {
+        let (store, name) = (point.store.as_ref(), ObjectName::parse(&file.name)?);
+        let new = |reader: Box<dyn ObjectReader>, is_local| {
+            let (reader, is_local) = (RwLock::new(reader.into()), AtomicBool::new(is_local));
+            Some(Self { store, name: name.clone(), reader, is_local, progress })
+        };
+        if let Some(reader) = local.and_then(|local| local.open(&point.checkpoint.job, file)) {
+            return Ok(new(reader, true));
+        }
         let opened = match store.open(&name) {
             Err(error) if error.kind() == StoreErrorKind::Corrupt => store.open(&name)?,
             opened => opened?,
         };
-        Ok(opened.map(|reader| Self { store, name, reader: RwLock::new(reader.into()), progress }))
+        Ok(opened.and_then(|reader| new(reader, false)))
     }
 
     /// Reads something of several parts. Each one that fails its check is read once more from the store, afresh: a reader may have
     /// read ahead.
-    pub(super) fn ask<T>(&self, read: impl Fn() -> Result<T, StateError>) -> Result<T, StateError> {
+    pub(super) fn ask<T>(&self, mut read: impl FnMut() -> Result<T, StateError>) -> Result<T, StateError> {
         let mut wrong = Vec::new();
         loop {
-            match read() {
-                Err(error) => {
-                    let part = wrong_part(&error);
-                    if wrong.contains(&part) || !self.begins_again(&error) {
-                        return Err(error);
-                    }
-                    wrong.push(part);
-                }
+            let (error, was_local) = match read() {
+                Err(error) => (error, self.is_local.load(Ordering::Relaxed)),
                 read => return read,
+            };
+            let part = wrong_part(&error);
+            if !was_local && (part.is_none() || wrong.contains(&part)) || !self.begins_again(&error) {
+                return Err(error);
             }
+            wrong.extend((!was_local).then_some(part));
         }
     }
 
@@ -56,19 +70,26 @@ impl<'a> File<'a> {
         block: &BlockInfo,
         buffer: Vec<u8>,
     ) -> Result<Block, StateError> {
-        let first = snapshot.read_block_into(block, buffer);
-        first.or_else(|error| if self.begins_again(&error) { snapshot.read_block(block) } else { Err(error) })
+        let mut buffer = Some(buffer);
+        let read = self.ask(|| snapshot.read_block_into(block, buffer.take().unwrap_or_default()))?;
+        self.was_read(block.length.into());
+        Ok(read)
     }
 
-    /// Whether another answer can be better, and there is one.
-    fn begins_again(&self, error: &StateError) -> bool {
-        if wrong_part(error).is_none() {
-            return false;
+    /// So many bytes more were read and are right.
+    pub(super) fn was_read(&self, bytes: u64) {
+        if let Some(progress) = self.progress.filter(|_| self.is_local.load(Ordering::Relaxed)) {
+            progress.read_locally(bytes);
         }
+    }
+
+    /// Opens the file anew, if it is there. A copy that has been damaged since it was opened is left behind.
+    fn begins_again(&self, error: &StateError) -> bool {
         let Ok(Some(reader)) = self.store.open(&self.name) else { return false };
         tracing::warn!("{}/{} is read once more: {}", self.store.url(), self.name, chain(error));
         *self.reader.write().unwrap_or_else(PoisonError::into_inner) = reader.into();
-        self.progress.iter().for_each(|progress| progress.read_again());
+        let was_local = self.is_local.swap(false, Ordering::Relaxed);
+        self.progress.iter().filter(|_| !was_local).for_each(|progress| progress.read_again());
         true
     }
 

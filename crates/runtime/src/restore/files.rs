@@ -8,13 +8,13 @@ use cutwater_coordinator::{FileRef, SubtaskSnapshot, TaskSnapshot as TaskPart, c
 use cutwater_core::{KeyGroupRange, MaxParallelism, OperatorUid};
 use cutwater_state::format::{BlockInfo, ReadAt as _, SnapshotHeader, SnapshotReader};
 use cutwater_state::{Block, BlockKind, StateError, StateHeader};
-use cutwater_storage::ObjectName;
 use cutwater_task::TaskCore;
 
 use super::file::File;
 use super::{Progress, RestorePoint};
 use crate::error::RestoreError;
 use crate::job::IgnoreUnclaimed;
+use crate::local::LocalCopies;
 
 /// Of how many of the key groups of a part a subtask restores the entries.
 #[derive(Clone, Copy, Debug)]
@@ -72,6 +72,7 @@ pub(super) struct Tables<'a> {
     point: &'a RestorePoint,
     range: KeyGroupRange,
     ignored: &'a IgnoreUnclaimed,
+    local: Option<&'a LocalCopies>,
     progress: Option<&'a Progress>,
 }
 
@@ -88,12 +89,13 @@ impl<'a> Tables<'a> {
         point: &'a RestorePoint,
         range: KeyGroupRange,
         ignored: &'a IgnoreUnclaimed,
+        local: Option<&'a LocalCopies>,
         progress: Option<&'a Progress>,
     ) -> Self {
         let headers: Vec<_> = core.states().iter().map(|state| state.header()).collect();
         let name = |header: &StateHeader| (header.operator.clone(), header.name.clone());
         let places = headers.iter().enumerate().map(|(place, header)| (name(header), place)).collect();
-        Self { core, headers, places, point, range, ignored, progress }
+        Self { core, headers, places, point, range, ignored, local, progress }
     }
 
     /// Restores what the file holds of the range and of the operators that are `mine`. `before` is the header of the file that
@@ -106,7 +108,7 @@ impl<'a> Tables<'a> {
         mine: impl Fn(&OperatorUid) -> bool,
     ) -> Result<(), RestoreError> {
         let (url, name) = (self.point.store.url(), file.name.clone());
-        let reader = File::open(self.point.store.as_ref(), ObjectName::parse(&file.name)?, self.progress)?;
+        let reader = File::open(self.point, file, self.local, self.progress)?;
         let reader = reader.ok_or(RestoreError::Missing { url: url.clone(), name: name.clone() })?;
         let damaged = |source| RestoreError::File { url: url.clone(), name: name.clone(), source };
         let opened = reader.ask(|| {
@@ -127,6 +129,7 @@ impl<'a> Tables<'a> {
             progress
                 .opened(overlap.of(file.bytes), beside + shares.iter().map(|share| sum(&share.blocks)).sum::<u64>());
             progress.restored(beside);
+            reader.was_read(beside);
         }
         self.fill(&reader, &snapshot, &shares).map_err(damaged)
     }

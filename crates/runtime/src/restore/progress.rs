@@ -28,6 +28,8 @@ pub struct RestoreProgress {
     pub bytes: u64,
     /// How many of these have come into the tables.
     pub restored_bytes: u64,
+    /// How many bytes were read from copies on this machine: [`Options::local`](crate::Options::local).
+    pub local_bytes: u64,
     /// How often what the store answered was not what had been written, and was read once more.
     pub rereads: u64,
     /// The time that is left, if it goes on as it did so far. `None` in the first half second, before anything has been restored,
@@ -86,14 +88,16 @@ pub(crate) struct Progress {
     files: u64,
     bytes: AtomicU64,
     restored_bytes: AtomicU64,
+    local_bytes: AtomicU64,
     rereads: AtomicU64,
 }
 
 impl Progress {
     pub(crate) fn new(checkpoint: CheckpointId, since: Moment, files: u64, bytes: u64) -> Self {
         let over = OnceLock::new();
-        let (bytes, restored_bytes, rereads) = (AtomicU64::new(bytes), AtomicU64::new(0), AtomicU64::new(0));
-        Self { checkpoint, since, over, files, bytes, restored_bytes, rereads }
+        let zero = || AtomicU64::new(0);
+        let (bytes, restored_bytes, local_bytes, rereads) = (AtomicU64::new(bytes), zero(), zero(), zero());
+        Self { checkpoint, since, over, files, bytes, restored_bytes, local_bytes, rereads }
     }
 
     /// A file was opened: not `estimate` bytes of it are to be read but `bytes`.
@@ -105,6 +109,10 @@ impl Progress {
     /// So many bytes more are in the tables, or needed no table.
     pub(crate) fn restored(&self, bytes: u64) {
         self.restored_bytes.fetch_add(bytes, Ordering::Release);
+    }
+
+    pub(crate) fn read_locally(&self, bytes: u64) {
+        self.local_bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
     pub(crate) fn read_again(&self) {
@@ -129,6 +137,7 @@ impl Progress {
             files: self.files,
             bytes,
             restored_bytes,
+            local_bytes: self.local_bytes.load(Ordering::Relaxed),
             rereads: self.rereads.load(Ordering::Relaxed),
             time_left: if over.is_some() { None } else { time_left(restored_bytes, bytes, elapsed) },
         }

@@ -4,36 +4,86 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU32;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use cutwater_coordinator::{CompletedCheckpoint, Savepoint, Settings};
-use cutwater_dataflow::{Collect, Job, JobGraph, ProcessContext, generator};
+use cutwater_dataflow::{
+    Collect, Job, JobGraph, ProcessContext, ReadStatus, Source, SourceOutput, SplitReader, UserError,
+};
 use cutwater_restart::Strategy;
 use cutwater_runtime::{
     CopyError, JobHandle, JobOutcome, JobState, Options, copy_savepoint, job_folder, read_savepoint, spawn,
 };
 use cutwater_storage::{MemoryStore, ObjectName, Store, StoreErrorKind, verify};
 
+mod local;
 mod store;
 
 use store::Hooked;
 
 const KEYS: u64 = 60_000;
+/// The counts of this record and of later ones are told.
+const TOLD: u64 = HALF + 10_000;
 
-/// Counts each of the keys four times, and tells the last counts. The second half goes slowly until it is `open`. A count has some
-/// bytes beside it, so that there are blocks enough.
-fn counts(open: &Arc<AtomicBool>, out: &Collect<(u64, u64)>) -> JobGraph {
-    let open = Arc::clone(open);
-    let gate = move |n: u64| {
-        if n >= 2 * KEYS && !open.load(Ordering::Relaxed) {
-            pause(1);
+/// So many records come before the job waits to be let on.
+const HALF: u64 = 2 * KEYS;
+const ALL: u64 = 3 * KEYS;
+
+/// The even numbers and the odd ones, each as far as it is let.
+struct Numbers {
+    until: Arc<AtomicU64>,
+}
+
+struct Reader {
+    next: u64,
+    until: Arc<AtomicU64>,
+}
+
+impl Source for Numbers {
+    type Record = u64;
+    type Position = u64;
+    type Reader = Reader;
+
+    fn splits(&self, _: u32) -> Result<Vec<String>, UserError> {
+        Ok(vec!["0".to_owned(), "1".to_owned()])
+    }
+
+    fn open(&self, split: &str, position: Option<&u64>) -> Result<Reader, UserError> {
+        let next = position.copied().map_or_else(|| split.parse(), Ok)?;
+        Ok(Reader { next, until: Arc::clone(&self.until) })
+    }
+}
+
+impl SplitReader for Reader {
+    type Record = u64;
+    type Position = u64;
+
+    fn read(&mut self, out: &mut SourceOutput<u64>) -> Result<ReadStatus, UserError> {
+        while out.room() > 0 {
+            if self.next >= ALL {
+                return Ok(ReadStatus::End);
+            }
+            if self.next >= self.until.load(Ordering::Relaxed) {
+                return Ok(ReadStatus::WaitUntil(out.now() + Duration::from_millis(1)));
+            }
+            out.emit(self.next);
+            self.next += 2;
         }
-        n
-    };
+        Ok(ReadStatus::More)
+    }
+
+    fn position(&self) -> u64 {
+        self.next
+    }
+}
+
+/// Counts each of the keys three times, and tells most of the last counts. A count has some bytes beside it, so that there are
+/// blocks enough.
+fn counts(until: &Arc<AtomicU64>, out: &Collect<(u64, u64)>) -> JobGraph {
     let job = Job::new("counts");
-    job.source("numbers", generator(4 * KEYS, gate))
+    job.source("numbers", Numbers { until: Arc::clone(until) })
         .key_by(|n| n % KEYS)
         .process("counts", |cx: &mut ProcessContext<'_, u64, (u64, String), (u64, u64)>, n: u64| {
             let count = cx.state()?;
@@ -42,7 +92,7 @@ fn counts(open: &Arc<AtomicBool>, out: &Collect<(u64, u64)>) -> JobGraph {
             }
             count.0 += 1;
             let count = count.0;
-            if n >= 3 * KEYS {
+            if n >= TOLD {
                 cx.emit((*cx.key(), count));
             }
             Ok(())
@@ -56,24 +106,24 @@ fn options(store: Arc<dyn Store>, parallelism: u32) -> Options {
     options.checkpointing = Settings { enabled: true, ..Settings::default() };
     options.store = Some(store);
     options.parallelism = NonZeroU32::new(parallelism).unwrap();
-    options.task.read_records = 64;
     options.restart = Some(Strategy::None);
     options
 }
 
+/// The job as far as half of it.
 fn closed() -> JobGraph {
-    counts(&Arc::default(), &Collect::default())
+    counts(&Arc::new(AtomicU64::new(HALF)), &Collect::default())
 }
 
 /// Runs the job to its end from what is in the store, and looks at each count.
 #[track_caller]
 fn assert_whole(options: Options) -> JobHandle {
     let out = Collect::default();
-    let handle = spawn(counts(&Arc::new(AtomicBool::new(true)), &out), options).unwrap();
+    let handle = spawn(counts(&Arc::new(AtomicU64::new(ALL)), &out), options).unwrap();
     assert_eq!(handle.wait().unwrap(), JobOutcome::Finished);
     let rows: BTreeMap<u64, u64> = out.take().into_iter().collect();
-    assert!(rows.len() as u64 == KEYS && rows.values().all(|count| *count == 4), "{} rows", rows.len());
-    assert!(handle.status().restored.is_some() && handle.status().records_in < 3 * KEYS);
+    assert!(rows.len() as u64 == ALL - TOLD && rows.values().all(|count| *count == 3), "{} rows", rows.len());
+    assert!(handle.status().restored.is_some() && handle.status().records_in <= KEYS);
     handle
 }
 
@@ -87,7 +137,7 @@ fn prepared() -> (Arc<dyn Store>, CompletedCheckpoint) {
 fn prepare() -> (Arc<dyn Store>, CompletedCheckpoint) {
     let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
     let handle = spawn(closed(), options(Arc::clone(&store), 2)).unwrap();
-    wait_until(&handle, |handle| handle.status().records_in > 2 * KEYS);
+    wait_until(&handle, |handle| handle.status().records_in == HALF);
     let checkpoint = handle.checkpoint().unwrap();
     handle.cancel();
     assert_eq!(handle.wait().unwrap(), JobOutcome::Canceled);
