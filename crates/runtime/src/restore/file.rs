@@ -126,3 +126,89 @@ impl ReadAt for File<'_> {
         if read < buf.len() { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(()) }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::time::Duration;
+
+    use cutwater_coordinator::{CompletedCheckpoint, Last};
+    use cutwater_core::{Attempt, CheckpointId, Epoch, KeyGroup, KeyGroupRange, MaxParallelism, Moment, OperatorUid};
+    use cutwater_state::format::{Compression, SnapshotEncoder, SnapshotHeader};
+    use cutwater_state::{BlockKind, CodecId, Schema, StateHeader, StateKind};
+    use cutwater_storage::MemoryStore;
+
+    use super::*;
+    use crate::local::LocalRecovery;
+
+    const NAME: &str = "chk/1";
+
+    fn point() -> RestorePoint {
+        let checkpoint = CompletedCheckpoint {
+            epoch: Epoch(1),
+            attempt: Attempt(1),
+            checkpoint: CheckpointId(1),
+            slot: 1,
+            job: "daily".to_owned(),
+            max_parallelism: MaxParallelism::default(),
+            completed_at_unix_ms: 0,
+            duration: Duration::ZERO,
+            last: Last::No,
+            origin: None,
+            tasks: Vec::new(),
+        };
+        RestorePoint { checkpoint, store: Arc::new(MemoryStore::new()) }
+    }
+
+    /// A snapshot file of two such blocks.
+    fn snapshot(block: &Block) -> Vec<u8> {
+        let state = StateHeader {
+            operator: OperatorUid::new("count").unwrap(),
+            name: "value".to_owned(),
+            kind: StateKind::Value,
+            key_codec: CodecId::Postcard,
+            key_schema: Schema::of::<u64>(),
+            value_codec: CodecId::Postcard,
+            value_schema: Schema::of::<u64>(),
+            max_parallelism: MaxParallelism::default(),
+        };
+        let (job, task) = ("daily".to_owned(), "all".to_owned());
+        let checkpoint = CheckpointId(1);
+        let header =
+            SnapshotHeader { job, task, subtask: 0, parallelism: 1, checkpoint, base: None, states: vec![state] };
+        let mut bytes = Vec::new();
+        let mut encoder = SnapshotEncoder::new(&header, Compression::None, &mut bytes).unwrap();
+        for _ in 0..2 {
+            encoder.frame(block).unwrap().parts().iter().for_each(|part| bytes.extend_from_slice(part));
+        }
+        encoder.finish(&mut bytes);
+        bytes
+    }
+
+    #[test]
+    fn a_copy_that_is_damaged_while_it_is_read_is_left_for_the_store() {
+        let groups = KeyGroupRange { first: KeyGroup(0), last: KeyGroup(0) };
+        let block = Block { state: 0, kind: BlockKind::All, groups, entries: 1, payload: vec![7; 1000] };
+        let bytes = snapshot(&block);
+        let (point, object) = (point(), ObjectName::parse(NAME).unwrap());
+        point.store.create(&object, &bytes).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let copied = folder.path().join("daily").join(NAME);
+        fs::create_dir_all(copied.parent().unwrap()).unwrap();
+        for (damage, name) in [(vec![0; bytes.len()], "overwritten"), (Vec::new(), "cut")] {
+            fs::write(&copied, &bytes).unwrap();
+            let local = LocalRecovery { backup: false, from_local: true, dirs: vec![folder.path().to_owned()] };
+            let local = LocalCopies::new(&local, "daily").unwrap();
+            let progress = Progress::new(CheckpointId(1), Moment::ZERO, 1, bytes.len() as u64);
+            let named = FileRef { name: NAME.to_owned(), bytes: bytes.len() as u64, crc32c: crc32c::crc32c(&bytes) };
+            let file = File::open(&point, &named, Some(&local), Some(&progress)).unwrap().unwrap();
+            let reader = file.ask(|| SnapshotReader::open(&file)).unwrap();
+            let [first, second] = reader.blocks() else { panic!("two blocks") };
+            assert_eq!(file.block(&reader, first, Vec::new()).unwrap(), block, "{name}");
+            fs::write(&copied, damage).unwrap();
+            assert_eq!(file.block(&reader, second, Vec::new()).unwrap(), block, "{name}");
+            let told = progress.read(Moment::ZERO);
+            assert_eq!((told.local_bytes, told.rereads), (first.length.into(), 0), "{name}");
+        }
+    }
+}

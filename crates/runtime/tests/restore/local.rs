@@ -5,15 +5,17 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use cutwater_coordinator::CompletedCheckpoint;
 use cutwater_dataflow::Collect;
-use cutwater_runtime::{JobHandle, JobState, LocalRecovery, Options, RestoreProgress, spawn};
+use cutwater_restart::Strategy;
+use cutwater_runtime::{JobHandle, JobOutcome, JobState, LocalRecovery, Options, RestoreProgress, spawn};
 use cutwater_storage::{MemoryStore, Store};
 use cutwater_task::DeltaLimits;
 
 use super::store::Hooked;
-use super::{HALF, assert_whole, closed, copy, counts, options, wait_until};
+use super::{FAIL, HALF, assert_whole, closed, copy, counts, options, wait_until};
 
 fn with_copies(store: Arc<dyn Store>, folder: &Path) -> Options {
     let local = LocalRecovery { backup: true, from_local: true, dirs: vec![folder.to_owned()] };
@@ -202,4 +204,27 @@ fn a_folder_that_can_not_be_written_costs_the_copies_only() {
     handle.wait().unwrap();
     let (restored, opened) = restore(&store, |store| with_copies(store, &file));
     assert_eq!((restored.local_bytes, opened), (0, 2));
+}
+
+#[test]
+fn a_restart_within_the_process_reads_copies_in_a_folder_of_its_own() {
+    let until = Arc::new(AtomicU64::new(HALF));
+    let mut options = options(Arc::new(MemoryStore::new()), 2);
+    options.local = LocalRecovery { backup: true, from_local: true, dirs: Vec::new() };
+    options.restart = Some(Strategy::FixedDelay { attempts: 1, delay: Duration::ZERO });
+    let handle = spawn(counts(&until, &Collect::default()), options).unwrap();
+    wait_until(&handle, |handle| handle.status().records_in == HALF);
+    let checkpoint = handle.checkpoint().unwrap();
+    let temporary = || {
+        let entries = fs::read_dir(std::env::temp_dir()).unwrap().flatten().map(|entry| entry.path());
+        let ours =
+            |path: &PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("cutwater-local-"));
+        entries.filter(ours).find(|path| copies(path) == files(&checkpoint))
+    };
+    wait_until(&handle, |_| temporary().is_some());
+    until.store(FAIL, Ordering::Relaxed);
+    assert_eq!(handle.wait().unwrap(), JobOutcome::Finished);
+    let (status, restored) = (handle.status(), handle.status().restore.unwrap());
+    assert_eq!((status.restarts, status.restored), (1, Some(checkpoint.checkpoint)));
+    assert_eq!(restored.local_bytes, restored.restored_bytes);
 }

@@ -31,6 +31,9 @@ const TOLD: u64 = HALF + 10_000;
 const HALF: u64 = 2 * KEYS;
 const ALL: u64 = 3 * KEYS;
 
+/// In place of a limit: the source fails once, and then goes on to the end.
+const FAIL: u64 = u64::MAX;
+
 /// The even numbers and the odd ones, each as far as it is let.
 struct Numbers {
     until: Arc<AtomicU64>,
@@ -61,6 +64,9 @@ impl SplitReader for Reader {
     type Position = u64;
 
     fn read(&mut self, out: &mut SourceOutput<u64>) -> Result<ReadStatus, UserError> {
+        if self.until.compare_exchange(FAIL, ALL, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+            return Err("planned".into());
+        }
         while out.room() > 0 {
             if self.next >= ALL {
                 return Ok(ReadStatus::End);
