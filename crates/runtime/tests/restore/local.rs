@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -179,7 +180,9 @@ fn only_what_the_next_restore_may_need_is_kept() {
     let (restored, opened) = restore(&store, with);
     assert_eq!((restored.local_bytes, opened), (restored.restored_bytes, 0), "the whole chain");
 
-    let handle = spawn(counts(&until, &Collect::default()), with_copies(store, folder.path())).unwrap();
+    let mut options = with_copies(store, folder.path());
+    options.checkpointing.num_retained = NonZeroU32::new(3).unwrap(); // in the store
+    let handle = spawn(counts(&until, &Collect::default()), options).unwrap();
     wait_until(&handle, |handle| handle.status().state == JobState::Running);
     for _ in 0..2 {
         let checkpoint = handle.checkpoint().unwrap();
