@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 use std::{fs, io};
 
 use cutwater_coordinator::inspect::{
-    LogEntry, LogEntryKind, MAX_RECORD_BYTES, boundary_name, boundary_of, first_slot, read_boundary, read_slot,
-    slot_name, slot_of,
+    LogEntry, LogEntryKind, MAX_RECORD_BYTES, boundary_name, boundary_of, first_slot, is_whole, read_boundary,
+    read_slot, slot_name, slot_of,
 };
 use cutwater_coordinator::{CompletedCheckpoint, OpenError, Outcome};
-use cutwater_storage::{LocalFolder, ObjectName, Store};
+use cutwater_storage::{LocalFolder, ObjectName, Store, read_checked};
 use serde::Serialize;
 
 use crate::failure::{Exit, Failure};
@@ -215,7 +215,7 @@ impl JobFolder {
     fn record<T>(&self, name: &str, decode: fn(&str, &[u8]) -> Result<T, OpenError>) -> Result<T, Problem> {
         let object = ObjectName::parse(name).expect("a folder and digits");
         let path = || self.path_of(name);
-        match self.store.read(&object, MAX_RECORD_BYTES) {
+        match read_checked(&self.store, &object, MAX_RECORD_BYTES, |bytes| is_whole(name, bytes)) {
             Ok(Some(bytes)) => decode(name, &bytes).map_err(|error| Problem::of_record(path(), &error)),
             Ok(None) => Err(Problem::new(path(), ProblemKind::Missing, "it is not there, and later ones are")),
             Err(error) => Err(Problem::of_store(path(), &error)),

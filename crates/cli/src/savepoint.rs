@@ -2,7 +2,7 @@
 
 use cutwater_coordinator::{MAX_SAVEPOINT_BYTES, SAVEPOINT_NAME, Savepoint};
 use cutwater_runtime::{CopyError, copy_savepoint, delete_savepoint};
-use cutwater_storage::{LocalFolder, ObjectName, Store};
+use cutwater_storage::{LocalFolder, ObjectName, read_checked};
 use serde::Serialize;
 
 use crate::failure::{Exit, Failure, chain};
@@ -16,7 +16,8 @@ use crate::verify::{self, Verified};
 fn open(location: &str) -> Result<(JobFolder, Savepoint), Failure> {
     let folder = folder_at(location)?;
     let name = ObjectName::parse(SAVEPOINT_NAME).expect("a plain word");
-    let Some(bytes) = folder.store.read(&name, MAX_SAVEPOINT_BYTES)? else {
+    let is_whole = |bytes: &[u8]| Savepoint::decode(SAVEPOINT_NAME, bytes).is_ok();
+    let Some(bytes) = read_checked(&folder.store, &name, MAX_SAVEPOINT_BYTES, is_whole)? else {
         let path = safe(&folder.path.display().to_string());
         let message = format!("{path} is no savepoint, or one that was not finished: it has no file {SAVEPOINT_NAME}");
         return Err(Failure::new(Exit::NotFound, message));

@@ -157,7 +157,10 @@ pub(crate) struct Checked {
 impl Owner<'_> {
     /// Adds the states of the file to `states`, from its header and index alone.
     pub(crate) fn read_states(&self, file: &FileRef, states: &mut Vec<State>) -> Result<(), Problem> {
-        let reader = self.open(file)?;
+        let mut reader = self.open(file)?;
+        if SnapshotReader::open(&reader).is_err() {
+            reader = self.open(file)?; // as in `verify`
+        }
         let snapshot = SnapshotReader::open(&reader).map_err(|error| self.problem(file, &error))?;
         for (place, header) in (0..).zip(&snapshot.header().states) {
             let blocks = snapshot.blocks().iter().filter(|block| block.state == place);
@@ -173,10 +176,22 @@ impl Owner<'_> {
         Ok(())
     }
 
-    /// Reads every byte of the file: its length, its checksum, its format, each block.
+    /// Reads every byte of the file: its length, its checksum, its format, each block. What is wrong is read once more, since it
+    /// may be so only on its way from the store.
     ///
     /// `before` is the header of the file that it may build on, and becomes its own.
     pub(crate) fn verify(&self, file: &FileRef, before: &mut Option<SnapshotHeader>) -> Result<Checked, Problem> {
+        let builds_on = before.clone();
+        match self.verify_once(file, before) {
+            Err(problem) if problem.kind != ProblemKind::Missing => {
+                *before = builds_on;
+                self.verify_once(file, before)
+            }
+            verified => verified,
+        }
+    }
+
+    fn verify_once(&self, file: &FileRef, before: &mut Option<SnapshotHeader>) -> Result<Checked, Problem> {
         let name = self.name(file)?;
         verify(&self.folder.store, &name, file.bytes, file.crc32c)
             .map_err(|error| Problem::of_store(self.folder.path_of(&file.name), &error))?;

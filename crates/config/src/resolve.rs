@@ -41,6 +41,9 @@ const NUM_RETAINED: &str = "execution.checkpointing.num-retained";
 const FALL_BACK: &str = "cutwater.state-recovery.fall-back";
 const STORAGE: &str = "execution.checkpointing.storage";
 const DIR: &str = "execution.checkpointing.dir";
+const LOCAL_BACKUP: &str = "execution.checkpointing.local-backup.enabled";
+const LOCAL_DIRS: &str = "execution.checkpointing.local-backup.dirs";
+const FROM_LOCAL: &str = "execution.state-recovery.from-local";
 const NAME: &str = "pipeline.name";
 const PARALLELISM: &str = "parallelism.default";
 const MAX_PARALLELISM: &str = "pipeline.max-parallelism";
@@ -138,6 +141,8 @@ impl Values {
             compression: self.boolean("execution.checkpointing.snapshot-compression")?,
             incremental: self.boolean("execution.checkpointing.incremental")?,
             storage: self.storage()?,
+            local_backup: self.local_backup()?,
+            local_backup_dirs: self.local_backup_dirs()?,
         })
     }
 
@@ -204,9 +209,34 @@ impl Values {
         Ok(Recovery {
             path: self.text("execution.state-recovery.path")?.map(str::to_owned),
             claim: mode == Some("CLAIM"),
+            from_local: self.reads_local()?,
             fall_back: self.fall_back()?,
             ignore_unclaimed: self.boolean("execution.state-recovery.ignore-unclaimed-state")?,
         })
+    }
+
+    /// Flink's rule: unset, it follows `from-local`.
+    fn local_backup(&self) -> Result<bool, ConfigError> {
+        if self.found.contains_key(LOCAL_BACKUP) { self.boolean(LOCAL_BACKUP) } else { self.boolean(FROM_LOCAL) }
+    }
+
+    /// The old name of the other key was that of both.
+    fn reads_local(&self) -> Result<bool, ConfigError> {
+        let both = self.found.get(LOCAL_BACKUP).is_some_and(|found| found.new_name().is_some());
+        let unset = !self.found.contains_key(FROM_LOCAL);
+        self.boolean(if both && unset { LOCAL_BACKUP } else { FROM_LOCAL })
+    }
+
+    fn local_backup_dirs(&mut self) -> Result<Vec<String>, ConfigError> {
+        let Some(text) = self.text(LOCAL_DIRS)? else { return Ok(Vec::new()) };
+        let dirs: Vec<String> = text.split(',').map(|dir| dir.trim().to_owned()).collect();
+        if dirs.iter().any(|dir| dir.is_empty() || dir.contains("://")) {
+            return Err(self.refused(LOCAL_DIRS, "give the path of a folder, or several with `,` between".to_owned()));
+        }
+        if !self.local_backup()? && !self.reads_local()? {
+            self.adjusted(LOCAL_DIRS, "is not used, `execution.checkpointing.local-backup.enabled` is off");
+        }
+        Ok(dirs)
     }
 
     fn history(&mut self) -> Result<HistorySizes, ConfigError> {

@@ -88,6 +88,8 @@ pub struct Recovery {
     pub claim: bool,
     /// Whether state that no operator asks for is left out; false by default: then such a start is refused.
     pub ignore_unclaimed: bool,
+    /// Whether state is read from the copies on this machine, where they are there and right; false by default.
+    pub from_local: bool,
     /// Whether the retained checkpoint before it takes the place of one that is damaged; false by default. Then
     /// [`Checkpointing::num_retained`] is at least 2.
     pub fall_back: bool,
@@ -137,6 +139,10 @@ pub struct Checkpointing {
     pub incremental: bool,
     /// Where they are written; memory by default.
     pub storage: CheckpointStorage,
+    /// Whether state files are copied to disks of this machine too; false by default.
+    pub local_backup: bool,
+    /// The folders for that, as written; none, which means a temporary one, by default.
+    pub local_backup_dirs: Vec<String>,
 }
 
 impl Default for Checkpointing {
@@ -154,6 +160,8 @@ impl Default for Checkpointing {
             compression: false,
             incremental: false,
             storage: CheckpointStorage::Memory,
+            local_backup: false,
+            local_backup_dirs: Vec::new(),
         }
     }
 }

@@ -81,9 +81,9 @@ pub use cutwater_runtime::{
     CheckpointCounts, CheckpointHistory, CheckpointKind, CheckpointStatistics, CheckpointStatisticsSummary,
     CheckpointStatus, CheckpointSummary, ClaimMode, CopyError, Distribution, Failure, FailureDecision, FailurePosition,
     FailureRecord, FellBack, HistorySizes, IgnoreUnclaimed, JobError, JobHandle, JobOutcome, JobRates, JobState,
-    JobStatus, Metric, OnNoProgress, OpenCheckpointError, Options, OptionsError, Replayed, RestoreError,
-    SavepointError, StartFrom, StatisticsError, StopMode, StoreResolver, StoredStatistics, SubtaskRates,
-    SubtaskStatistics, SubtaskStatus, TakenSavepoint, UnclaimedState, copy_savepoint, delete_savepoint,
+    JobStatus, LocalRecovery, Metric, OnNoProgress, OpenCheckpointError, Options, OptionsError, Replayed, RestoreError,
+    RestoreProgress, SavepointError, StartFrom, StatisticsError, StopMode, StoreResolver, StoredStatistics,
+    SubtaskRates, SubtaskStatistics, SubtaskStatus, TakenSavepoint, UnclaimedState, copy_savepoint, delete_savepoint,
     open_checkpoint, read_savepoint, read_statistics, run, spawn, stop_on_signals, store_at,
 };
 #[cfg(feature = "simulation")]

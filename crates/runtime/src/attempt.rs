@@ -19,6 +19,7 @@ use crate::host::{EdgeLayout, Handles, Incarnation, Layout, TaskLayout};
 use crate::hosted::{Command, Gauges, Hosted, Report};
 use crate::job::Options;
 use crate::restore::{self, Build, RestorePoint};
+use crate::status::Shared;
 use crate::upload::{Uploader, chain};
 
 /// How often a commit whose result is unknown is tried again before the attempt fails.
@@ -50,6 +51,7 @@ pub(crate) struct Start {
     pub(crate) reports: UnboundedSender<Report>,
     pub(crate) events: UnboundedSender<Event>,
     pub(crate) clock: Clock,
+    pub(crate) shared: Arc<Shared>,
     pub(crate) uploader: Arc<Uploader>,
 }
 
@@ -65,7 +67,7 @@ impl Start {
                 return Err(failed(RestoreError::MaxParallelism { found, asked }));
             }
         }
-        let build = Build {
+        let mut build = Build {
             graph: &self.graph,
             parallelism,
             max_parallelism: self.max_parallelism,
@@ -73,6 +75,8 @@ impl Start {
             attempt: self.attempt,
             settings: &self.options.task,
             restore: self.point.as_ref(),
+            local: self.uploader.local.as_deref(),
+            progress: None,
             ignored: &self.options.ignore_unclaimed,
             foreign: self.foreign,
             chains: &self.uploader.chains,
@@ -83,6 +87,9 @@ impl Start {
             && let Err(error) = self.uploader.store.sweep_leftovers("")
         {
             tracing::warn!(job = self.graph.name(), "could not clean up after a killed run: {}", chain(&error));
+        }
+        if let (Attempt(1), Some(local)) = (self.attempt, &self.uploader.local) {
+            local.sweep();
         }
         let mut committers = self.committers()?;
         // First publish what the checkpoint names, then clean up: what it names lies among the leftovers.
@@ -104,7 +111,12 @@ impl Start {
         for (operator, committer) in &mut committers {
             committer.sweep().map_err(|error| self.failed(operator, error))?;
         }
-        let (cores, took) = build.all()?;
+        let progress = self.point.as_ref().map(|point| Arc::new(build.expected(point, self.shared.now())));
+        self.shared.watch_restore(progress.clone());
+        build.progress = progress.as_deref();
+        let built = build.all();
+        progress.iter().for_each(|progress| progress.end(self.shared.now()));
+        let (cores, took) = built?;
         let mut gauges = BTreeMap::new();
         let hosted = cores.into_iter().map(|core| {
             let own = Arc::new(Gauges { watermark: AtomicI64::new(i64::MIN), ..Gauges::default() });

@@ -24,6 +24,7 @@ use crate::failures::{FailureDecision, FailureHistory, FailureRecord};
 use crate::host::{Handles, Incarnation, guarded};
 use crate::hosted::{Command, Report};
 use crate::job::{ClaimMode, JobOutcome, Options};
+use crate::local::LocalCopies;
 use crate::restore::{RestorePoint, new_operators};
 use crate::savepoint::{SavepointError, TakenSavepoint};
 use crate::spans;
@@ -106,6 +107,7 @@ pub(crate) struct Shell {
     options: Options,
     store: Arc<dyn Store>,
     foreign: Option<RestorePoint>,
+    local: Option<Arc<LocalCopies>>,
     tokio: tokio::runtime::Handle,
     clock: Clock,
     events: UnboundedSender<Event>,
@@ -142,6 +144,7 @@ impl Shell {
         let max_parallelism = options.max_parallelism.unwrap_or_default();
         let claimed = options.claim == ClaimMode::Claim && foreign.is_some();
         let history = options.history;
+        let local = LocalCopies::new(&options.local, graph.name());
         let driver = Driver::new(DriverSettings {
             checkpointing: options.checkpointing.clone(),
             job: Job { name: graph.name().to_owned(), max_parallelism },
@@ -158,6 +161,7 @@ impl Shell {
             options,
             store,
             foreign,
+            local,
             tokio,
             clock: Clock::new(),
             events,
@@ -371,7 +375,7 @@ impl Shell {
     /// The attempt that was to restore runs, or does not.
     fn end_restore(&mut self, ended: Result<&[Duration], &str>) {
         let Some(span) = self.restoring.take() else { return };
-        spans::end_restore(&span, ended, Clock::unix_ms());
+        spans::end_restore(&span, ended, self.shared.restore().as_ref(), Clock::unix_ms());
         if ended.is_ok() {
             self.record_restored();
         }
@@ -456,6 +460,7 @@ impl Shell {
             status.new_operators = new;
             status.no_progress = self.driver.no_progress().cloned();
         });
+        self.shared.watch_restore(None);
         if let Some(point) = &point {
             self.max_parallelism = self.options.max_parallelism.unwrap_or(point.checkpoint.max_parallelism);
         }
@@ -464,6 +469,7 @@ impl Shell {
             job: self.job(),
             attempt,
             store: Arc::clone(&self.store),
+            local: self.local.clone(),
             tokio: self.tokio.clone(),
             clock: self.clock,
             compression: self.options.compression,
@@ -485,6 +491,7 @@ impl Shell {
             reports: reports.clone(),
             events: self.events.clone(),
             clock: self.clock,
+            shared: Arc::clone(&self.shared),
             uploader,
         };
         self.block(move || {
@@ -571,6 +578,10 @@ impl Shell {
             status.no_progress = self.driver.no_progress().cloned();
         });
         self.let_go_of_claimed();
+        if let Some(local) = self.local.clone() {
+            let newest = checkpoint.clone();
+            self.tokio.spawn_blocking(move || local.keep_only(&newest));
+        }
         for request in requests {
             // Savepoints are answered later.
             if let Some(Answer::Checkpoint(_)) = self.answers.get(&request)

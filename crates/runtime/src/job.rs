@@ -1,8 +1,10 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::num::{NonZeroU32, NonZeroUsize};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use cutwater_config::{BackendKind, CheckpointingMode, HistorySizes, Resolved, RestartSettings};
 use cutwater_coordinator::{
@@ -22,6 +24,7 @@ use tokio::sync::oneshot;
 
 use crate::driver::{AnswerSavepoint, Event, Shell};
 use crate::error::JobError;
+use crate::local::LocalRecovery;
 use crate::open::open_checkpoint_in;
 use crate::place::{OptionsError, StoreResolver, job_folder};
 use crate::restore::RestorePoint;
@@ -73,6 +76,8 @@ pub struct Options {
     pub claim: ClaimMode,
     /// How many checkpoints and failures the status holds; 10 and 16 unless set.
     pub history: HistorySizes,
+    /// Copies of the state on disks of this machine; none unless set.
+    pub local: LocalRecovery,
 }
 
 /// Of which operators that a checkpoint has and the job lacks the state may be dropped when the job starts from it. Until
@@ -148,6 +153,7 @@ impl Options {
             ignore_unclaimed: IgnoreUnclaimed::No,
             claim: ClaimMode::NoClaim,
             history: HistorySizes::default(),
+            local: LocalRecovery::default(),
         }
     }
 
@@ -209,6 +215,11 @@ impl Options {
         options.ignore_unclaimed =
             if config.recovery.ignore_unclaimed { IgnoreUnclaimed::All } else { IgnoreUnclaimed::No };
         options.history = config.history;
+        options.local = LocalRecovery {
+            backup: checkpointing.local_backup,
+            from_local: config.recovery.from_local,
+            dirs: checkpointing.local_backup_dirs.iter().map(PathBuf::from).collect(),
+        };
         if let Some(folder) = &config.checkpoint_dir {
             options.store = Some(stores.store_at(folder)?);
         }
@@ -329,7 +340,7 @@ pub enum StopMode {
 pub fn run(graph: JobGraph, options: Options) -> Result<JobOutcome, JobError> {
     let handle = Arc::new(spawn(graph, options)?);
     stop_on_signals(&handle)?;
-    let outcome = handle.wait();
+    let outcome = telling_of_restores(&handle);
     let status = handle.status();
     if let Some(ended) = &status.discarded {
         eprintln!("job {} began anew: its checkpoints were deleted when it had {}", handle.job, in_words(ended));
@@ -339,6 +350,35 @@ pub fn run(graph: JobGraph, options: Options) -> Result<JobOutcome, JobError> {
     }
     if let Ok(outcome) = &outcome {
         eprintln!("job {} {outcome}", handle.job);
+    }
+    outcome
+}
+
+/// How often a restore that lasts is told of.
+const RESTORE_LINE: Duration = Duration::from_secs(3);
+
+/// Waits for the end of the job. A restore that takes longer than a second is told of in a line every few.
+fn telling_of_restores(handle: &Arc<JobHandle>) -> Result<JobOutcome, JobError> {
+    let (ended, end) = std::sync::mpsc::channel::<()>();
+    let teller = {
+        let handle = Arc::clone(handle);
+        std::thread::Builder::new().name("cutwater-restore".to_owned()).spawn(move || {
+            let mut told = None;
+            while end.recv_timeout(Duration::from_secs(1)) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
+                let Some(restore) = handle.shared.restore().filter(|restore| !restore.is_over) else { continue };
+                let now = restore.since + restore.elapsed;
+                if restore.elapsed >= Duration::from_secs(1) && told.is_none_or(|told| now.since(told) >= RESTORE_LINE)
+                {
+                    told = Some(now);
+                    eprintln!("job {} restores {restore}", handle.job);
+                }
+            }
+        })
+    };
+    let outcome = handle.wait();
+    drop(ended);
+    if let Ok(teller) = teller {
+        drop(teller.join()); // one that panicked has told nothing, and the job has ended
     }
     outcome
 }

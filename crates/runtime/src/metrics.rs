@@ -65,6 +65,10 @@ fn metrics(status: &JobStatus) -> Vec<Metric> {
     of_job("last_checkpoint_full_size", false, last.map(|last| last.bytes as f64));
     of_job("last_checkpoint_duration", false, last.map(|last| ms(last.duration)));
     of_job("last_checkpoint_sync_duration", false, last.map(|last| ms(last.sync)));
+    let restore = status.restore.as_ref();
+    of_job("initializing_time", false, restore.map(|restore| ms(restore.elapsed)));
+    of_job("restore_full_size", false, restore.map(|restore| restore.bytes as f64));
+    of_job("restored_state_size_bytes", false, restore.map(|restore| restore.restored_bytes as f64));
     for subtask in &status.subtasks {
         let SubtaskStatus { subtask: id, task, records, watermark, busy, backpressured, idle } = subtask;
         let mut of_subtask = |name: &'static str, is_counter: bool, value: f64| {

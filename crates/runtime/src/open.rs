@@ -2,11 +2,11 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use cutwater_coordinator::inspect::{
-    LogEntry, LogEntryKind, MAX_RECORD_BYTES, boundary_of, first_slot, read_slot, slot_name, slot_of,
+    LogEntry, LogEntryKind, MAX_RECORD_BYTES, boundary_of, first_slot, is_whole, read_slot, slot_name, slot_of,
 };
 use cutwater_coordinator::{CompletedCheckpoint, OpenError, SAVEPOINT_NAME};
 use cutwater_core::{CheckpointId, SubtaskId};
-use cutwater_storage::{InvalidName, ObjectName, Store, StoreError};
+use cutwater_storage::{InvalidName, ObjectName, Store, StoreError, read_checked};
 use cutwater_task::{SnapshotError, TaskSnapshot};
 
 use crate::place::{OptionsError, job_folder, store_at};
@@ -170,7 +170,7 @@ fn newest(store: &dyn Store) -> Result<CompletedCheckpoint, OpenCheckpointError>
 fn read(store: &dyn Store, slot: u64) -> Result<LogEntry, OpenCheckpointError> {
     let name = slot_name(slot);
     let object = ObjectName::parse(&name).expect("a folder and digits");
-    match store.read(&object, MAX_RECORD_BYTES)? {
+    match read_checked(store, &object, MAX_RECORD_BYTES, |bytes| is_whole(&name, bytes))? {
         Some(bytes) => read_slot(&name, &bytes).map_err(|source| OpenCheckpointError::Log { url: store.url(), source }),
         None => Err(damaged(store, slot, "it is missing, and a later record refers to it")),
     }

@@ -1,33 +1,41 @@
 //! Builds the subtasks of an attempt and fills them from a checkpoint.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use cutwater_coordinator::{CompletedCheckpoint, FileRef};
-use cutwater_core::{Attempt, Epoch, MaxParallelism, OperatorUid, SubtaskId};
-use cutwater_dataflow::JobGraph;
+use cutwater_coordinator::{CompletedCheckpoint, FileRef, SubtaskSnapshot, TaskSnapshot as TaskPart};
+use cutwater_core::{Attempt, Epoch, KeyGroupRange, MaxParallelism, Moment, OperatorUid, SubtaskId};
 use cutwater_dataflow::exec::SnapshotKind;
+use cutwater_dataflow::{JobGraph, TaskSpec};
 use cutwater_state::format::SnapshotReader;
-use cutwater_storage::{ObjectName, Store};
+use cutwater_storage::Store;
 use cutwater_task::{Cause, DroppedState, RestoredBase, TaskCore, TaskError, TaskSettings, TaskSnapshot, TaskStart};
 
 use crate::clock::Clock;
 use crate::error::{Failure, RestoreError, UnclaimedState, check_parallelism};
 use crate::host::guarded;
 use crate::job::IgnoreUnclaimed;
+use crate::local::LocalCopies;
 use crate::upload::Chains;
 
+mod file;
 mod files;
+mod progress;
 
-use files::{File, Tables, may_hold};
+use file::File;
+use files::{Overlap, Tables};
+
+pub(crate) use progress::Progress;
+pub use progress::RestoreProgress;
 
 /// A checkpoint with the store that its files are in.
 #[derive(Clone)]
 pub(crate) struct RestorePoint {
     pub(crate) checkpoint: CompletedCheckpoint,
-    pub(crate) store: std::sync::Arc<dyn Store>,
+    pub(crate) store: Arc<dyn Store>,
 }
 
 pub(crate) struct Build<'a> {
@@ -38,6 +46,10 @@ pub(crate) struct Build<'a> {
     pub(crate) attempt: Attempt,
     pub(crate) settings: &'a TaskSettings,
     pub(crate) restore: Option<&'a RestorePoint>,
+    /// Copies of its files, which are read first.
+    pub(crate) local: Option<&'a LocalCopies>,
+    /// Where to count what is restored.
+    pub(crate) progress: Option<&'a Progress>,
     pub(crate) ignored: &'a IgnoreUnclaimed,
     /// Whether the checkpoint is of another folder.
     pub(crate) foreign: bool,
@@ -85,9 +97,10 @@ fn bytes_of(point: &RestorePoint, operator: &OperatorUid) -> Result<u64, Restore
     }
     for file in tasks.flat_map(|task| &task.subtasks).flat_map(|subtask| &subtask.files) {
         let (url, name) = (point.store.url(), file.name.clone());
-        let reader = point.store.open(&ObjectName::parse(&file.name)?)?;
-        let reader = File(reader.ok_or(RestoreError::Missing { url: url.clone(), name: name.clone() })?);
-        let snapshot = SnapshotReader::open(&reader).map_err(|source| RestoreError::File { url, name, source })?;
+        let reader = File::open(point, file, None, None)?;
+        let reader = reader.ok_or(RestoreError::Missing { url: url.clone(), name: name.clone() })?;
+        let snapshot = reader.ask(|| SnapshotReader::open(&reader));
+        let snapshot = snapshot.map_err(|source| RestoreError::File { url, name, source })?;
         for (place, _) in (0u16..).zip(&snapshot.header().states).filter(|(_, state)| state.operator == *operator) {
             let own = snapshot.blocks().iter().filter(|block| block.state == place);
             bytes += own.map(|block| u64::from(block.length)).sum::<u64>();
@@ -99,12 +112,7 @@ fn bytes_of(point: &RestorePoint, operator: &OperatorUid) -> Result<u64, Restore
 impl Build<'_> {
     /// All subtasks, in order, and how long each took. Their state is restored side by side.
     pub(crate) fn all(&self) -> Result<(Vec<TaskCore>, Vec<Duration>), Failure> {
-        let subtasks: Vec<_> = self
-            .graph
-            .tasks()
-            .iter()
-            .flat_map(|task| (0..task.parallelism(self.parallelism)).map(|index| SubtaskId { task: task.task, index }))
-            .collect();
+        let subtasks: Vec<_> = self.subtasks().collect();
         let threads = std::thread::available_parallelism().map_or(2, usize::from).max(2).min(subtasks.len());
         // Few threads that take one after the other: to start threads for each would cost more than most of them take.
         let (next, failed) = (AtomicUsize::new(0), AtomicBool::new(false));
@@ -134,6 +142,50 @@ impl Build<'_> {
         Ok((cores, took))
     }
 
+    fn subtasks(&self) -> impl Iterator<Item = SubtaskId> {
+        let of_task = |task: &TaskSpec| {
+            let of = task.task;
+            (0..task.parallelism(self.parallelism)).map(move |index| SubtaskId { task: of, index })
+        };
+        self.graph.tasks().iter().flat_map(of_task)
+    }
+
+    /// Nothing restored, of all that the subtasks will read.
+    pub(crate) fn expected(&self, point: &RestorePoint, since: Moment) -> Progress {
+        let (mut names, mut bytes) = (BTreeSet::new(), 0u64);
+        for subtask in self.subtasks() {
+            for (part, overlap) in self.parts(point, subtask) {
+                let files =
+                    overlap.iter().flat_map(|overlap| part.files.iter().map(|file| (file, overlap.of(file.bytes))));
+                for (file, expected) in files {
+                    names.insert(&file.name);
+                    bytes = bytes.saturating_add(expected);
+                }
+            }
+        }
+        Progress::new(point.checkpoint.checkpoint, since, names.len() as u64, bytes)
+    }
+
+    /// The key groups of a subtask.
+    fn range(&self, subtask: SubtaskId) -> KeyGroupRange {
+        let spec = &self.graph.tasks()[subtask.task.0 as usize];
+        self.max_parallelism.range_of(subtask.index, spec.parallelism(self.parallelism))
+    }
+
+    /// The parts of the checkpoint that have operators of the subtask, each with what its files may hold for it, if anything.
+    fn parts<'p>(
+        &self,
+        point: &'p RestorePoint,
+        subtask: SubtaskId,
+    ) -> impl Iterator<Item = (&'p SubtaskSnapshot, Option<Overlap>)> {
+        let spec = &self.graph.tasks()[subtask.task.0 as usize];
+        let (max, range) = (self.max_parallelism, self.range(subtask));
+        let mine = move |task: &&TaskPart| task.operators.iter().any(|operator| spec.uids().any(|uid| uid == operator));
+        let overlap = move |task, part| (part, Overlap::find(max, task, part, &range));
+        let tasks = point.checkpoint.tasks.iter().filter(mine);
+        tasks.flat_map(move |task| task.subtasks.iter().map(move |part| overlap(task, part)))
+    }
+
     /// Builds one subtask; a panic of user code becomes a failure of the attempt.
     fn guarded(&self, subtask: SubtaskId) -> Result<TaskCore, Failure> {
         guarded(|| self.one(subtask)).unwrap_or_else(|(message, at)| {
@@ -158,21 +210,13 @@ impl Build<'_> {
             restored: Vec::new(),
             base: None,
         };
-        let range = || self.max_parallelism.range_of(subtask.index, spec.parallelism(self.parallelism));
         let mut files = Vec::new();
         if let Some(point) = self.restore {
             let failed = |source| Failure::Restore { checkpoint: point.checkpoint.checkpoint, source };
-            let mine = |task: &&cutwater_coordinator::TaskSnapshot| {
-                task.operators.iter().any(|operator| spec.uids().any(|uid| uid == operator))
-            };
-            for task in point.checkpoint.tasks.iter().filter(mine) {
-                for part in &task.subtasks {
-                    let inline = TaskSnapshot::decode(&part.inline).map_err(|error| failed(error.into()))?;
-                    start.restored.push(inline);
-                    if may_hold(self.max_parallelism, task, part, &range()) {
-                        files.push(&part.files);
-                    }
-                }
+            for (part, overlap) in self.parts(point, subtask) {
+                let inline = TaskSnapshot::decode(&part.inline).map_err(|error| failed(error.into()))?;
+                start.restored.push(inline);
+                files.extend(overlap.map(|overlap| (&part.files, overlap)));
             }
             if let Some(own) = self.own_part(point, subtask) {
                 let bytes = own.iter().map(|file| file.bytes).collect();
@@ -188,12 +232,13 @@ impl Build<'_> {
                 let source = RestoreError::UnknownState { operator, state, kind };
                 return Err(Failure::Restore { checkpoint: point.checkpoint.checkpoint, source });
             }
-            let mut tables = Tables::new(&mut core, point, range(), self.ignored);
+            let mut tables =
+                Tables::new(&mut core, point, self.range(subtask), self.ignored, self.local, self.progress);
             let mine = |operator: &OperatorUid| spec.uids().any(|uid| uid == operator);
-            for part in files {
+            for (part, overlap) in files {
                 let mut before = None;
                 for file in part {
-                    let restored = tables.restore(file, &mut before, mine);
+                    let restored = tables.restore(file, overlap, &mut before, mine);
                     restored.map_err(|source| Failure::Restore { checkpoint: point.checkpoint.checkpoint, source })?;
                 }
             }

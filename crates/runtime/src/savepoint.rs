@@ -6,7 +6,7 @@ use cutwater_coordinator::{
     AbortReason, CompletedCheckpoint, FileRef, MAX_SAVEPOINT_BYTES, OpenError, SAVEPOINT_NAME, Savepoint,
 };
 use cutwater_core::CheckpointId;
-use cutwater_storage::{CreateError, InvalidName, ObjectName, Store, StoreError};
+use cutwater_storage::{CreateError, InvalidName, ObjectName, Store, StoreError, StoreErrorKind, read_checked};
 
 use crate::clock::Clock;
 use crate::place::{OptionsError, StoreResolver, job_folder};
@@ -133,7 +133,8 @@ pub(crate) fn make(checkpoint: &CompletedCheckpoint, from: &dyn Store, to: &dyn 
 /// [`CopyError::Savepoint`] if what says so is damaged or of a newer version, [`CopyError::Store`] if it can't be read.
 pub fn read_savepoint(store: &dyn Store) -> Result<Option<Savepoint>, CopyError> {
     let name = ObjectName::parse(SAVEPOINT_NAME).expect("a plain word");
-    let Some(bytes) = store.read(&name, MAX_SAVEPOINT_BYTES)? else { return Ok(None) };
+    let is_whole = |bytes: &[u8]| Savepoint::decode(SAVEPOINT_NAME, bytes).is_ok();
+    let Some(bytes) = read_checked(store, &name, MAX_SAVEPOINT_BYTES, is_whole)? else { return Ok(None) };
     let savepoint = Savepoint::decode(SAVEPOINT_NAME, &bytes);
     savepoint.map(Some).map_err(|source| CopyError::Savepoint { url: store.url(), source })
 }
@@ -181,7 +182,19 @@ fn fill(savepoint: &Savepoint, from: &dyn Store, to: &dyn Store) -> Result<(), C
 /// Bytes copied at once.
 const PIECE: usize = 1 << 20;
 
+/// What is damaged is read once more, since it may be so on its way only. The writer of the first copy is dropped, and with it
+/// what it wrote.
 fn copy_file(file: &FileRef, from: &dyn Store, to: &dyn Store, copied: &mut Vec<ObjectName>) -> Result<(), CopyError> {
+    let name = match copy_once(file, from, to) {
+        Err(CopyError::Damaged { .. }) => copy_once(file, from, to)?,
+        Err(CopyError::Store(error)) if error.kind() == StoreErrorKind::Corrupt => copy_once(file, from, to)?,
+        copied => copied?,
+    };
+    copied.push(name);
+    Ok(())
+}
+
+fn copy_once(file: &FileRef, from: &dyn Store, to: &dyn Store) -> Result<ObjectName, CopyError> {
     let name = ObjectName::parse(&file.name)?;
     let place = || (from.url(), file.name.clone());
     let Some(reader) = from.open(&name)? else {
@@ -211,8 +224,7 @@ fn copy_file(file: &FileRef, from: &dyn Store, to: &dyn Store, copied: &mut Vec<
         return Err(damaged("its checksum is wrong".to_owned()));
     }
     writer.finish()?;
-    copied.push(name);
-    Ok(())
+    Ok(name)
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use cutwater_core::{Attempt, Barrier, Epoch};
 use tracing::Span;
 use tracing::field::Empty;
 
-use crate::restore::RestorePoint;
+use crate::restore::{RestorePoint, RestoreProgress};
 use crate::statistics::{CheckpointStatistics, CheckpointStatus};
 
 /// Flink's span `Checkpoint`, from the trigger to the record or the failure.
@@ -62,12 +62,26 @@ pub(crate) fn restore(job: &str, epoch: Epoch, attempt: Attempt, point: &Restore
         restore_status = Empty,
         max_restore_state_duration_ms = Empty,
         sum_restore_state_duration_ms = Empty,
+        sum_restored_state_size_bytes_local_disk = Empty,
+        sum_restored_state_size_bytes_remote = Empty,
         failure = Empty,
     )
 }
 
-/// What became of it: how long each subtask took, or why there is no attempt.
-pub(crate) fn end_restore(span: &Span, ended: Result<&[Duration], &str>, end_ts: u64) {
+/// What became of it: how long each subtask took, or why there is no attempt; and what was read from where.
+pub(crate) fn end_restore(
+    span: &Span,
+    ended: Result<&[Duration], &str>,
+    progress: Option<&RestoreProgress>,
+    end_ts: u64,
+) {
+    if let Some(progress) = progress {
+        span.record("sum_restored_state_size_bytes_local_disk", progress.local_bytes);
+        span.record(
+            "sum_restored_state_size_bytes_remote",
+            progress.restored_bytes.saturating_sub(progress.local_bytes),
+        );
+    }
     span.record("end_ts", end_ts);
     span.record("restore_status", status(ended.is_ok()));
     let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);

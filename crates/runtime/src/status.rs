@@ -10,6 +10,7 @@ use cutwater_restart::NoProgress;
 use crate::clock::Clock;
 use crate::failures::FailureRecord;
 use crate::hosted::Gauges;
+use crate::restore::{Progress, RestoreProgress};
 use crate::statistics::CheckpointHistory;
 
 /// What a job does, at one moment.
@@ -34,6 +35,8 @@ pub struct JobStatus {
     pub failures: Vec<Arc<FailureRecord>>,
     /// The checkpoint that the attempt started from.
     pub restored: Option<CheckpointId>,
+    /// How far restoring it has come, or how it went; `None` if the attempt started from nothing, or has not come so far.
+    pub restore: Option<RestoreProgress>,
     /// The operators that started empty, since that checkpoint has nothing of them.
     pub new_operators: Vec<OperatorUid>,
     /// How the job had ended, if its checkpoints were deleted with that: it began from nothing, or from what it was told.
@@ -128,6 +131,7 @@ impl JobStatus {
             last_failure: None,
             failures: Vec::new(),
             restored: None,
+            restore: None,
             new_operators: Vec::new(),
             discarded: None,
             fell_back: None,
@@ -149,6 +153,8 @@ pub(crate) struct Shared {
     status: Mutex<JobStatus>,
     /// The subtasks of the attempt.
     watched: Mutex<Vec<Watched>>,
+    /// The restore of the attempt.
+    restore: Mutex<Option<Arc<Progress>>>,
 }
 
 /// A subtask whose counters can be read.
@@ -177,13 +183,14 @@ impl Watched {
 
 impl Shared {
     pub(crate) fn new(status: JobStatus) -> Self {
-        Self { clock: Clock::new(), status: Mutex::new(status), watched: Mutex::default() }
+        Self { clock: Clock::new(), status: Mutex::new(status), watched: Mutex::default(), restore: Mutex::default() }
     }
 
     pub(crate) fn read(&self) -> JobStatus {
         let mut status = self.status.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
         let watched = self.watched.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        status.looked_at = self.clock.now();
+        status.looked_at = self.now();
+        status.restore = self.restore();
         status.subtasks = watched.iter().map(Watched::read).collect();
         let sources = watched.iter().zip(&status.subtasks).filter(|(watched, _)| watched.is_source);
         status.records_in = sources.map(|(_, subtask)| subtask.records).sum();
@@ -192,6 +199,21 @@ impl Shared {
 
     pub(crate) fn update(&self, change: impl FnOnce(&mut JobStatus)) {
         change(&mut self.status.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
+    }
+
+    /// The time as the status tells it.
+    pub(crate) fn now(&self) -> Moment {
+        self.clock.now()
+    }
+
+    pub(crate) fn restore(&self) -> Option<RestoreProgress> {
+        let restore = self.restore.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        restore.as_ref().map(|progress| progress.read(self.now()))
+    }
+
+    /// Tells from now on of the restore of this attempt.
+    pub(crate) fn watch_restore(&self, progress: Option<Arc<Progress>>) {
+        *self.restore.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = progress;
     }
 
     pub(crate) fn watch(&self, subtasks: Vec<Watched>) {

@@ -10,19 +10,22 @@ use cutwater_core::{Attempt, Barrier, CheckpointId, Moment, SubtaskId};
 use cutwater_dataflow::{Finish, UserError};
 use cutwater_state::format::{Compression, SnapshotEncoder, SnapshotHeader};
 use cutwater_state::{Block, StateHeader};
-use cutwater_storage::{ObjectName, ObjectWriter, Store};
+use cutwater_storage::{ObjectName, ObjectWriter, Store, StoreError, Written};
 use cutwater_task::{Base, Cause, TaskError, TaskSnapshot};
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::clock::Clock;
 use crate::host::Handles;
 use crate::hosted::{Command, Report};
+use crate::local::{Copying, LocalCopies};
 
 /// What all uploads of an attempt share.
 pub(crate) struct Uploader {
     pub(crate) job: String,
     pub(crate) attempt: Attempt,
     pub(crate) store: Arc<dyn Store>,
+    /// Where files are copied to beside.
+    pub(crate) local: Option<Arc<LocalCopies>>,
     pub(crate) tokio: tokio::runtime::Handle,
     pub(crate) clock: Clock,
     pub(crate) compression: Compression,
@@ -182,10 +185,14 @@ impl Work {
     /// Writes the blocks as they come; `None` if the snapshot was dropped.
     fn write(&self, parts: &Receiver<Part>) -> Result<Option<(FileRef, TaskSnapshot)>, NotWritten> {
         let name = ObjectName::parse(&snapshot_name(self.barrier, self.subtask))?;
-        let mut writer = self.uploader.store.writer(&name)?;
+        let local = self.uploader.local.as_ref();
+        let mut writer = Writer {
+            stored: self.uploader.store.writer(&name)?,
+            copied: local.and_then(|local| local.copy(&name, &self.uploader.tokio)),
+        };
         let mut bytes = Vec::new();
         let mut encoder = SnapshotEncoder::new(&self.header(), self.uploader.compression, &mut bytes)?;
-        flush(&mut *writer, &mut bytes)?;
+        writer.flush(&mut bytes)?;
         for part in parts {
             match part {
                 Part::Block(block) => {
@@ -196,7 +203,7 @@ impl Work {
                 }
                 Part::Complete(inline, finish) => {
                     encoder.finish(&mut bytes);
-                    flush(&mut *writer, &mut bytes)?;
+                    writer.flush(&mut bytes)?;
                     run_all(finish).map_err(NotWritten::Output)?;
                     let written = writer.finish()?;
                     let name = name.as_str().to_owned();
@@ -254,8 +261,27 @@ impl Work {
     }
 }
 
-fn flush(writer: &mut dyn ObjectWriter, bytes: &mut Vec<u8>) -> Result<(), UserError> {
-    writer.write(bytes)?;
-    bytes.clear();
-    Ok(())
+/// A file on its way into the store, and its copy.
+struct Writer {
+    stored: Box<dyn ObjectWriter>,
+    copied: Option<Copying>,
+}
+
+impl Writer {
+    fn write(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
+        self.copied.iter_mut().for_each(|copied| copied.write(bytes));
+        self.stored.write(bytes)
+    }
+
+    fn flush(&mut self, bytes: &mut Vec<u8>) -> Result<(), StoreError> {
+        self.write(bytes)?;
+        bytes.clear();
+        Ok(())
+    }
+
+    fn finish(self) -> Result<Written, StoreError> {
+        let written = self.stored.finish()?;
+        self.copied.into_iter().for_each(Copying::finish);
+        Ok(written)
+    }
 }

@@ -30,7 +30,8 @@
 //!
 //! - [`Store`], with [`ObjectReader`] and [`ObjectWriter`]: the contract. [`LocalFolder`] and [`MemoryStore`] keep it.
 //! - [`ObjectName`]: a relative path that can't leave the store.
-//! - [`verify`]: compares an object with the length and CRC-32C noted in [`Written`].
+//! - [`verify`]: compares an object with the length and CRC-32C noted in [`Written`]. [`read_checked`]: reads a small one. Both
+//!   read once more what is not as it was written.
 //! - [`StoreError`] with its [`StoreErrorKind`], [`CreateError`], [`ProbeError`]: each text names the object and says
 //!   what to do.
 //! - [`Files`]: the file system below, also for sinks that publish files. [`OsFiles`] is the real one; [`MemoryFiles`]
@@ -80,4 +81,4 @@ pub use memory::MemoryStore;
 pub use name::{InvalidName, ObjectName};
 pub use step::{Step, StepHook};
 pub use store::{Listed, ObjectReader, ObjectWriter, Store, Written};
-pub use verify::verify;
+pub use verify::{read_checked, verify};

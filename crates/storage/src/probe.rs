@@ -3,6 +3,7 @@ use std::process;
 use crate::error::{CreateError, ProbeError, StoreError, StoreErrorKind};
 use crate::name::ObjectName;
 use crate::store::Store;
+use crate::verify::read_checked;
 
 /// How many names are tried: each taken one is a leftover of a probe that was killed, or a probe at work.
 const NAMES: u32 = 64;
@@ -13,7 +14,7 @@ pub(crate) fn probe<S: Store + ?Sized>(store: &S) -> Result<(), ProbeError> {
     let (name, bytes) = first_create(store).map_err(unusable("create"))?;
     let verdict = match store.create(&name, b"a second create") {
         Ok(()) => Err(ProbeError::CreatesTwice { url: store.url() }),
-        Err(CreateError::Exists) => match store.read(&name, 1024) {
+        Err(CreateError::Exists) => match read_checked(store, &name, 1024, |read| read == bytes) {
             Ok(Some(read)) if read == bytes => Ok(()),
             Ok(_) => Err(ProbeError::ReadsOther { url: store.url() }),
             Err(source) => Err(unusable("read")(source)),

@@ -180,16 +180,19 @@ pub(crate) static KEYS: &[Key] = &[
         kind: Kind::Text,
         default: None,
         old: &["taskmanager.state.local.root-dirs"],
-        support: Support::NoMeaning,
-        description: "Where the copy of `execution.checkpointing.local-backup.enabled` lies.",
+        support: Support::Built,
+        description: "Folders for the copies of `execution.checkpointing.local-backup.enabled`, with `,` between; each gets a \
+            folder with the job's name. Only copies in such folders outlive the process. Unset: a temporary folder, which goes \
+            with the job.",
     },
     Key {
         name: "execution.checkpointing.local-backup.enabled",
         kind: Kind::Boolean,
         default: Some("false"),
         old: &["state.backend.local-recovery"],
-        support: Support::NotBuilt { inert: Some("false") },
-        description: "A second copy of the state on a local disk.",
+        support: Support::Built,
+        description: "Copies snapshot files to a disk of this machine too, beside the upload and never holding it up. They take as \
+            much room there as a checkpoint, or two. Unset: as `execution.state-recovery.from-local`.",
     },
     Key {
         name: "execution.checkpointing.max-concurrent-checkpoints",
@@ -348,8 +351,10 @@ pub(crate) static KEYS: &[Key] = &[
         kind: Kind::Boolean,
         default: Some("false"),
         old: &[],
-        support: Support::NotBuilt { inert: Some("false") },
-        description: "Restore from the copy on a local disk.",
+        support: Support::Built,
+        description: "Reads state from the copies on this machine, where they are there and exactly the files that the checkpoint \
+            names; all else from the store. `state.backend.local-recovery` sets this and \
+            `execution.checkpointing.local-backup.enabled`.",
     },
     Key {
         name: "execution.state-recovery.ignore-unclaimed-state",

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use cutwater_coordinator::inspect::is_whole;
 use cutwater_coordinator::{CreateOutcome, Token};
-use cutwater_storage::{CreateError, Listed, ObjectName};
+use cutwater_storage::{CreateError, Listed, ObjectName, read_checked};
 
 use super::{Event, Shell};
 use crate::upload::chain;
@@ -28,14 +29,18 @@ impl Shell {
     pub(super) fn read(&self, token: Token, name: String, limit: u64) {
         let store = Arc::clone(&self.store);
         self.block(move || {
-            let read = object(&name).and_then(|name| store.read(&name, limit).map_err(|error| chain(&error)));
+            let read = object(&name).and_then(|name| {
+                let read = read_checked(store.as_ref(), &name, limit, |bytes| is_whole(name.as_str(), bytes));
+                read.map_err(|error| chain(&error))
+            });
             Event::Read(token, read)
         });
     }
 
     pub(super) fn delete(&self, token: Token, names: Vec<String>) {
-        let store = Arc::clone(&self.store);
+        let (store, local) = (Arc::clone(&self.store), self.local.clone());
         self.block(move || {
+            local.iter().for_each(|local| local.delete(&names));
             let delete =
                 |name: &String| object(name).and_then(|name| store.delete(&name).map_err(|error| chain(&error)));
             Event::Deleted(token, names.iter().try_for_each(delete))

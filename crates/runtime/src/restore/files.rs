@@ -2,39 +2,49 @@
 
 use std::collections::BTreeMap;
 use std::hint::black_box;
-use std::io;
 use std::sync::mpsc::{channel, sync_channel};
 
 use cutwater_coordinator::{FileRef, SubtaskSnapshot, TaskSnapshot as TaskPart, checkpoint_of_snapshot};
 use cutwater_core::{KeyGroupRange, MaxParallelism, OperatorUid};
-use cutwater_state::format::{BlockInfo, ReadAt, SnapshotHeader, SnapshotReader};
+use cutwater_state::format::{BlockInfo, ReadAt as _, SnapshotHeader, SnapshotReader};
 use cutwater_state::{Block, BlockKind, StateError, StateHeader};
-use cutwater_storage::{ObjectName, ObjectReader};
 use cutwater_task::TaskCore;
 
-use super::RestorePoint;
+use super::file::File;
+use super::{Progress, RestorePoint};
 use crate::error::RestoreError;
 use crate::job::IgnoreUnclaimed;
+use crate::local::LocalCopies;
 
-pub(super) struct File(pub(super) Box<dyn ObjectReader>);
-
-impl ReadAt for File {
-    fn len(&self) -> u64 {
-        self.0.len()
-    }
-
-    fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
-        let read = self.0.read_at(offset, buf).map_err(io::Error::other)?;
-        if read < buf.len() { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(()) }
-    }
+/// Of how many of the key groups of a part a subtask restores the entries.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Overlap {
+    shared: u32,
+    all: u32,
 }
 
-/// Whether the part may hold entries of these key groups. Of any number of subtasks each would else open the files of all.
-/// What can't be said of a record that makes no sense is left to the check of the file.
-pub(super) fn may_hold(max: MaxParallelism, task: &TaskPart, part: &SubtaskSnapshot, range: &KeyGroupRange) -> bool {
-    let (index, parallelism) = (part.subtask.index, task.parallelism);
-    let sensible = index < parallelism && parallelism <= max.count();
-    !sensible || max.range_of(index, parallelism).overlaps(range)
+impl Overlap {
+    /// `None` if the part can't hold entries of these key groups: of any number of subtasks each would else open the files of
+    /// all. What can't be said of a record that makes no sense is left to the check of the file.
+    pub(super) fn find(
+        max: MaxParallelism,
+        task: &TaskPart,
+        part: &SubtaskSnapshot,
+        range: &KeyGroupRange,
+    ) -> Option<Self> {
+        let (index, parallelism) = (part.subtask.index, task.parallelism);
+        if index >= parallelism || parallelism > max.count() {
+            return Some(Self { shared: 1, all: 1 });
+        }
+        let own = max.range_of(index, parallelism);
+        let (first, last) = (own.first.max(range.first), own.last.min(range.last));
+        own.overlaps(range).then(|| Self { shared: KeyGroupRange { first, last }.count(), all: own.count() })
+    }
+
+    /// How many bytes of a file the subtask is likely to read.
+    pub(super) fn of(self, bytes: u64) -> u64 {
+        u64::try_from(u128::from(bytes) * u128::from(self.shared) / u128::from(self.all)).unwrap_or(u64::MAX)
+    }
 }
 
 /// So many blocks wait to be put into the tables, while one more is read. Fewer stay in the caches on the way, and one is
@@ -62,6 +72,8 @@ pub(super) struct Tables<'a> {
     point: &'a RestorePoint,
     range: KeyGroupRange,
     ignored: &'a IgnoreUnclaimed,
+    local: Option<&'a LocalCopies>,
+    progress: Option<&'a Progress>,
 }
 
 /// The blocks of one table that a file has for it.
@@ -77,11 +89,13 @@ impl<'a> Tables<'a> {
         point: &'a RestorePoint,
         range: KeyGroupRange,
         ignored: &'a IgnoreUnclaimed,
+        local: Option<&'a LocalCopies>,
+        progress: Option<&'a Progress>,
     ) -> Self {
         let headers: Vec<_> = core.states().iter().map(|state| state.header()).collect();
         let name = |header: &StateHeader| (header.operator.clone(), header.name.clone());
         let places = headers.iter().enumerate().map(|(place, header)| (name(header), place)).collect();
-        Self { core, headers, places, point, range, ignored }
+        Self { core, headers, places, point, range, ignored, local, progress }
     }
 
     /// Restores what the file holds of the range and of the operators that are `mine`. `before` is the header of the file that
@@ -89,22 +103,35 @@ impl<'a> Tables<'a> {
     pub(super) fn restore(
         &mut self,
         file: &FileRef,
+        overlap: Overlap,
         before: &mut Option<SnapshotHeader>,
         mine: impl Fn(&OperatorUid) -> bool,
     ) -> Result<(), RestoreError> {
         let (url, name) = (self.point.store.url(), file.name.clone());
-        let reader = self.point.store.open(&ObjectName::parse(&file.name)?)?;
-        let reader = File(reader.ok_or(RestoreError::Missing { url: url.clone(), name: name.clone() })?);
+        let reader = File::open(self.point, file, self.local, self.progress)?;
+        let reader = reader.ok_or(RestoreError::Missing { url: url.clone(), name: name.clone() })?;
         let damaged = |source| RestoreError::File { url: url.clone(), name: name.clone(), source };
-        if reader.len() != file.bytes {
-            let reason = format!("the file has {} bytes, the checkpoint names {}", reader.len(), file.bytes);
-            return Err(damaged(StateError::Damaged { part: "file", offset: 0, reason: reason.into() }));
-        }
-        let snapshot = SnapshotReader::open(&reader).map_err(damaged)?;
-        self.check(file, snapshot.header(), before.as_ref()).map_err(damaged)?;
+        let opened = reader.ask(|| {
+            if reader.len() != file.bytes {
+                let reason = format!("the file has {} bytes, the checkpoint names {}", reader.len(), file.bytes);
+                return Err(StateError::Damaged { part: "file", offset: 0, reason: reason.into() });
+            }
+            let snapshot = SnapshotReader::open(&reader)?;
+            self.check(file, snapshot.header(), before.as_ref())?;
+            Ok(snapshot)
+        });
+        let snapshot = opened.map_err(damaged)?;
         *before = Some(snapshot.header().clone());
         let shares = self.shares(&snapshot, mine, &damaged)?;
-        self.fill(&snapshot, &shares).map_err(damaged)
+        if let Some(progress) = self.progress {
+            let sum = |blocks: &[BlockInfo]| blocks.iter().map(|block| u64::from(block.length)).sum::<u64>();
+            let beside = file.bytes - sum(snapshot.blocks()); // header and index have been read
+            progress
+                .opened(overlap.of(file.bytes), beside + shares.iter().map(|share| sum(&share.blocks)).sum::<u64>());
+            progress.restored(beside);
+            reader.was_read(beside);
+        }
+        self.fill(&reader, &snapshot, &shares).map_err(damaged)
     }
 
     /// Whether the file is of this job and checkpoint, or of an earlier checkpoint that this one builds on.
@@ -154,8 +181,13 @@ impl<'a> Tables<'a> {
     }
 
     /// One thread reads ahead, this one fills the tables. Nothing is ahead of a single block.
-    fn fill(&mut self, snapshot: &SnapshotReader<'_>, shares: &[Share]) -> Result<(), StateError> {
+    fn fill(&mut self, file: &File<'_>, snapshot: &SnapshotReader<'_>, shares: &[Share]) -> Result<(), StateError> {
         let mut states = self.core.states();
+        let restored = |block: &BlockInfo| {
+            if let Some(progress) = self.progress {
+                progress.restored(block.length.into());
+            }
+        };
         for Share { table, blocks } in shares {
             let all = blocks.iter().filter(|block| block.kind == BlockKind::All);
             states[*table].reserve(all.map(|block| u64::from(block.entries)).sum());
@@ -163,28 +195,30 @@ impl<'a> Tables<'a> {
         match shares {
             [] => return Ok(()),
             [Share { table, blocks }] if blocks.len() == 1 => {
-                states[*table].restore(&snapshot.read_block(&blocks[0])?, self.range)?;
+                states[*table].restore(&file.block(snapshot, &blocks[0], Vec::new())?, self.range)?;
+                restored(&blocks[0]);
                 return Ok(());
             }
             _ => {}
         }
         std::thread::scope(|scope| {
-            let (sender, receiver) = sync_channel::<(usize, Result<Block, StateError>)>(BLOCKS_AHEAD);
+            let (sender, receiver) = sync_channel::<(usize, &BlockInfo, Result<Block, StateError>)>(BLOCKS_AHEAD);
             let (spent, buffers) = channel::<Vec<u8>>();
             scope.spawn(move || {
                 for (table, block) in
                     shares.iter().flat_map(|share| share.blocks.iter().map(|block| (share.table, block)))
                 {
                     let buffer = buffers.try_recv().unwrap_or_default();
-                    if sender.send((table, snapshot.read_block_into(block, buffer))).is_err() {
+                    if sender.send((table, block, file.block(snapshot, block, buffer))).is_err() {
                         return; // the other side has met an error
                     }
                 }
             });
-            for (table, block) in receiver {
+            for (table, info, block) in receiver {
                 let block = block?;
                 make_room(block.payload.len());
                 states[table].restore(&block, self.range)?;
+                restored(info);
                 drop(spent.send(block.payload)); // after its last block the reader takes none
             }
             Ok(())
@@ -217,7 +251,7 @@ mod tests {
         let max = MaxParallelism::new(60).unwrap();
         for (before, after) in [(1, 1), (1, 60), (60, 1), (50, 50), (50, 49), (7, 3), (3, 7), (60, 60)] {
             let task = task(before);
-            let mut opened = 0;
+            let (mut opened, mut expected) = (0, vec![0; before as usize]);
             for subtask in 0..after {
                 let range = max.range_of(subtask, after);
                 for part in &task.subtasks {
@@ -226,15 +260,15 @@ mod tests {
                         let in_range = |range: &KeyGroupRange| (range.first.0..=range.last.0).contains(&group);
                         in_range(&own) && in_range(&range)
                     });
-                    assert_eq!(
-                        may_hold(max, &task, part, &range),
-                        shared,
-                        "{part:?} of {before}, {subtask} of {after}"
-                    );
+                    let overlap = Overlap::find(max, &task, part, &range);
+                    assert_eq!(overlap.is_some(), shared, "{part:?} of {before}, {subtask} of {after}");
                     opened += u32::from(shared);
+                    expected[part.subtask.index as usize] += overlap.map_or(0, |overlap| overlap.of(60_000));
                 }
             }
             assert!(opened < before + after, "{opened} from {before} to {after}");
+            // Each byte once, but for what rounding takes.
+            assert!(expected.iter().all(|bytes| (59_940..=60_000).contains(bytes)), "{expected:?}");
         }
     }
 
@@ -246,7 +280,7 @@ mod tests {
         above.subtasks.truncate(1);
         for task in [outside, above] {
             let part = task.subtasks.last().unwrap();
-            assert!(may_hold(max, &task, part, &max.range_of(0, 4)), "{task:?}");
+            assert!(Overlap::find(max, &task, part, &max.range_of(0, 4)).is_some(), "{task:?}");
         }
     }
 }

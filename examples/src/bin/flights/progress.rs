@@ -38,6 +38,11 @@ pub(crate) fn watch(handle: &JobHandle, checkpoints: Option<&Place>) -> anyhow::
     })
 }
 
+/// Whether there is something to say where standard error is no terminal: while it runs, and while it restores.
+fn is_told(status: &JobStatus) -> bool {
+    status.state == JobState::Running || status.restore.as_ref().is_some_and(|restore| !restore.is_over)
+}
+
 struct Progress<'a> {
     checkpoints: Option<&'a Place>,
     bar: ProgressBar,
@@ -76,7 +81,7 @@ impl<'a> Progress<'a> {
         if !self.bar.is_hidden() {
             self.bar.set_message(line);
             self.bar.tick();
-        } else if self.bar.elapsed() >= self.line_due && status.state == JobState::Running {
+        } else if self.bar.elapsed() >= self.line_due && is_told(status) {
             self.line_due = self.bar.elapsed() + LINE;
             eprintln!("{line}");
         }
@@ -132,6 +137,9 @@ impl<'a> Progress<'a> {
     }
 
     fn line(&self, status: &JobStatus) -> String {
+        if let Some(restore) = status.restore.as_ref().filter(|restore| !restore.is_over) {
+            return format!("restores {restore}");
+        }
         let mut line = format!("{} records, {}/s", HumanCount(status.records_in), HumanCount(self.rate as u64));
         match &status.last_checkpoint {
             Some(last) => {

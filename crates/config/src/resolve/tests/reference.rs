@@ -55,8 +55,8 @@ static REFERENCE: &[Row] = &[
     row("execution.checkpointing.incremental", Honoured, "true", Some("false"), &["state.backend.incremental"]),
     row("execution.checkpointing.interval-during-backlog", Refused, "7 s", None, &[]),
     row("execution.checkpointing.interval", Honoured, "10 s", None, &[]),
-    row("execution.checkpointing.local-backup.dirs", Warned, "/seven", None, &["taskmanager.state.local.root-dirs"]),
-    row("execution.checkpointing.local-backup.enabled", Refused, "true", Some("false"), &["state.backend.local-recovery"]),
+    row("execution.checkpointing.local-backup.dirs", Honoured, "/seven", None, &["taskmanager.state.local.root-dirs"]),
+    row("execution.checkpointing.local-backup.enabled", Honoured, "true", Some("false"), &["state.backend.local-recovery"]),
     row("execution.checkpointing.max-concurrent-checkpoints", Honoured, "2", Some("1"), &[]),
     row("execution.checkpointing.min-pause", Honoured, "7 s", Some("0 ms"), &[]),
     row("execution.checkpointing.mode", Honoured, "at_least_once", Some("EXACTLY_ONCE"), &[]),
@@ -74,7 +74,7 @@ static REFERENCE: &[Row] = &[
     row("execution.checkpointing.write-buffer-size", Warned, "7", Some("4096"), &["state.storage.fs.write-buffer-size", "state.backend.fs.write-buffer-size"]),
     row("execution.state-recovery.approximate-local-recovery", Refused, "true", Some("false"), &["execution.checkpointing.approximate-local-recovery"]),
     row("execution.state-recovery.claim-mode", Honoured, "CLAIM", Some("NO_CLAIM"), &["execution.savepoint-restore-mode"]),
-    row("execution.state-recovery.from-local", Refused, "true", Some("false"), &[]),
+    row("execution.state-recovery.from-local", Honoured, "true", Some("false"), &[]),
     row("execution.state-recovery.ignore-unclaimed-state", Honoured, "true", Some("false"), &["execution.savepoint.ignore-unclaimed-state"]),
     row("execution.state-recovery.path", Honoured, "/seven", None, &["execution.savepoint.path"]),
     row("execution.state-recovery.without-channel-state.checkpoint-id", Refused, "7", Some("-1"), &["execution.checkpointing.recover-without-channel-state.checkpoint-id"]),
@@ -169,7 +169,39 @@ fn the_table_of_keys_says_the_same_as_the_reference() {
             assert_eq!(status(name), Status::Renamed(found), "`{name}`");
         }
     }
-    // One old name was read for two keys; the first of them refuses what the second does.
+    // One old name was read for two keys, and still is.
     assert!(matches!(status("state.backend.local-recovery"), Status::Renamed(key)
         if key.name == "execution.checkpointing.local-backup.enabled"));
+}
+
+#[test]
+fn local_copies_are_written_and_read_by_flinks_rules() {
+    const BACKUP: &str = "execution.checkpointing.local-backup.enabled";
+    const FROM_LOCAL: &str = "execution.state-recovery.from-local";
+    const BOTH: &str = "state.backend.local-recovery";
+    type Given = &'static [(&'static str, &'static str)];
+    let cases: [(Given, (bool, bool)); 7] = [
+        (&[], (false, false)),
+        (&[(BACKUP, "true")], (true, false)),
+        (&[(FROM_LOCAL, "true")], (true, true)),
+        (&[(FROM_LOCAL, "true"), (BACKUP, "false")], (false, true)),
+        (&[(BOTH, "true")], (true, true)),
+        (&[(BOTH, "true"), (FROM_LOCAL, "false")], (true, false)),
+        (&[(BOTH, "false")], (false, false)),
+    ];
+    for (given, expected) in cases {
+        let resolved = flags(given).unwrap();
+        assert_eq!((resolved.checkpointing.local_backup, resolved.recovery.from_local), expected, "{given:?}");
+    }
+    let dirs = "execution.checkpointing.local-backup.dirs";
+    let resolved = flags(&[(dirs, "/a, /b"), (BACKUP, "true")]).unwrap();
+    assert_eq!(
+        (resolved.checkpointing.local_backup_dirs, resolved.warnings.len()),
+        (vec!["/a".into(), "/b".into()], 0)
+    );
+    let warnings = flags(&[(dirs, "/a")]).unwrap().warnings;
+    assert!(matches!(&warnings[..], [Warning::Adjusted { key, .. }] if *key == dirs), "{warnings:?}");
+    for wrong in [",", "/a,", "s3://bucket/a"] {
+        assert!(matches!(flags(&[(dirs, wrong)]), Err(ConfigError::Invalid { .. })), "{wrong:?}");
+    }
 }
