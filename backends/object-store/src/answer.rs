@@ -94,6 +94,9 @@ pub(crate) enum Outcome {
 
 impl Outcome {
     pub(crate) fn of(error: &object_store::Error) -> Self {
+        if no_credentials(error) {
+            return Self::Refused(StoreErrorKind::Credentials);
+        }
         let mut cause: &(dyn std::error::Error + 'static) = error;
         loop {
             if let Some(answer) = cause.downcast_ref::<Answer>() {
@@ -153,8 +156,22 @@ impl Outcome {
     }
 }
 
+/// Where machines in the cloud ask for the credentials of their role: the last thing that is tried.
+const ROLES: [&str; 2] = ["http://169.254.169.254/", "http://metadata.google.internal/"];
+
+/// Whether what failed is not the request, but the search for credentials.
+fn no_credentials(error: &object_store::Error) -> bool {
+    let text = error.to_string();
+    ROLES.iter().any(|url| text.contains(url))
+}
+
 /// The innermost thing that the error says, without the wrappers of the client.
 pub(crate) fn reason(error: &object_store::Error) -> Box<dyn Error + Send + Sync> {
+    if no_credentials(error) {
+        return "there are no credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE with \
+                ~/.aws/credentials; this machine has no role of its own either"
+            .into();
+    }
     let mut cause: &(dyn Error + 'static) = error;
     loop {
         if let Some(answer) = cause.downcast_ref::<Answer>() {
@@ -164,10 +181,6 @@ pub(crate) fn reason(error: &object_store::Error) -> Box<dyn Error + Send + Sync
             Some(source) => cause = source,
             None => break,
         }
-    }
-    let text = error.to_string();
-    if text.contains("Error getting credentials") || text.contains("http://169.254.169.254") {
-        return format!("no credentials were found for it: {text}").into();
     }
     // The chain repeats itself: what is outside quotes what is inside.
     cause.to_string().into()

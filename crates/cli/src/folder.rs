@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::{fs, io};
 
 use cutwater_coordinator::inspect::{
@@ -9,23 +10,34 @@ use cutwater_coordinator::inspect::{
     read_slot, slot_name, slot_of,
 };
 use cutwater_coordinator::{CompletedCheckpoint, OpenError, Outcome};
-use cutwater_storage::{LocalFolder, ObjectName, Store, read_checked};
+use cutwater_runtime::{job_folder, store_at};
+use cutwater_storage::{InvalidLocation, LocalFolder, ObjectName, Store, read_checked};
 use serde::Serialize;
 
-use crate::failure::{Exit, Failure};
+use crate::failure::{Exit, Failure, chain};
 use crate::report::{Problem, ProblemKind};
 use crate::text::duration;
 
 /// The folder of one job's checkpoints.
 #[derive(Debug)]
 pub(crate) struct JobFolder {
+    /// For people; also for the system, if it is a folder of this machine.
     pub(crate) path: PathBuf,
-    pub(crate) store: LocalFolder,
+    pub(crate) store: Arc<dyn Store>,
+    /// Whether it is a folder of this machine.
+    pub(crate) local: bool,
 }
 
 /// A folder that is there, whatever is in it.
 pub(crate) fn folder_at(location: &str) -> Result<JobFolder, Failure> {
-    let store = LocalFolder::parse(location).map_err(|error| Failure::new(Exit::Usage, error.to_string()))?;
+    let store = match LocalFolder::parse(location) {
+        Ok(store) => store,
+        Err(InvalidLocation::OtherScheme { .. }) => {
+            let store = remote(location)?;
+            return Ok(JobFolder { path: PathBuf::from(store.url()), store, local: false });
+        }
+        Err(error) => return Err(Failure::new(Exit::Usage, error.to_string())),
+    };
     let path = store.path().to_owned();
     let shown = path.display().to_string();
     match fs::metadata(&path) {
@@ -36,32 +48,55 @@ pub(crate) fn folder_at(location: &str) -> Result<JobFolder, Failure> {
         }
         Err(error) => return Err(unreadable(&path, &error)),
     }
-    Ok(JobFolder { path, store })
+    Ok(JobFolder { path, store: Arc::new(store), local: true })
+}
+
+/// The store at the URL of something else than a folder of this machine.
+pub(crate) fn remote(url: &str) -> Result<Arc<dyn Store>, Failure> {
+    store_at(url).map_err(|error| Failure::new(Exit::Usage, chain(&error)).with_code(error.code()))
 }
 
 /// The jobs at a location: the one whose folder it is, or all in the folder, by name.
 pub(crate) fn jobs(location: &str) -> Result<Vec<JobFolder>, Failure> {
-    let JobFolder { path, store } = folder_at(location)?;
-    let shown = path.display().to_string();
-    if has_log(&store)? {
-        return Ok(vec![JobFolder { path, store }]);
+    let folder = folder_at(location)?;
+    if has_log(folder.store.as_ref())? {
+        return Ok(vec![folder]);
     }
+    let shown = folder.path.display().to_string();
+    let mut jobs = if folder.local { folders_in(&folder.path)? } else { jobs_below(&folder)? };
+    jobs.sort_by(|a, b| a.path.cmp(&b.path));
+    if jobs.is_empty() {
+        let message = format!("{shown} holds no checkpoints: give the folder of a job's checkpoints, or the one above");
+        return Err(Failure::new(Exit::NotFound, message));
+    }
+    Ok(jobs)
+}
+
+/// The jobs whose folders are in one of a store elsewhere.
+fn jobs_below(folder: &JobFolder) -> Result<Vec<JobFolder>, Failure> {
+    let listed = folder.store.list("")?;
+    let split = listed.iter().filter_map(|listed| listed.name.as_str().split_once('/'));
+    let jobs: BTreeSet<&str> = split.filter(|(_, rest)| slot_of(rest).is_some()).map(|(job, _)| job).collect();
+    let below = |job: &str| {
+        let store = job_folder(Arc::clone(&folder.store), job);
+        JobFolder { path: PathBuf::from(store.url()), store, local: false }
+    };
+    Ok(jobs.into_iter().map(below).collect())
+}
+
+/// The jobs whose folders are in one of this machine.
+fn folders_in(path: &Path) -> Result<Vec<JobFolder>, Failure> {
     let mut jobs = Vec::new();
-    for entry in fs::read_dir(&path).map_err(|error| unreadable(&path, &error))? {
-        let entry = entry.map_err(|error| unreadable(&path, &error))?;
+    for entry in fs::read_dir(path).map_err(|error| unreadable(path, &error))? {
+        let entry = entry.map_err(|error| unreadable(path, &error))?;
         // Of other folders than ours, some may not be ours to read.
         if !entry.path().join("log").is_dir() {
             continue;
         }
         let store = LocalFolder::new(entry.path());
         if has_log(&store)? {
-            jobs.push(JobFolder { path: entry.path(), store });
+            jobs.push(JobFolder { path: entry.path(), store: Arc::new(store), local: true });
         }
-    }
-    jobs.sort_by(|a, b| a.path.cmp(&b.path));
-    if jobs.is_empty() {
-        let message = format!("{shown} holds no checkpoints: give the folder of a job's checkpoints, or the one above");
-        return Err(Failure::new(Exit::NotFound, message));
     }
     Ok(jobs)
 }
@@ -78,7 +113,7 @@ pub(crate) fn only_job(location: &str) -> Result<JobFolder, Failure> {
     jobs.pop().ok_or_else(|| Failure::new(Exit::NotFound, format!("{location} holds no checkpoints")))
 }
 
-fn has_log(store: &LocalFolder) -> Result<bool, Failure> {
+fn has_log(store: &dyn Store) -> Result<bool, Failure> {
     Ok(store.list("log/")?.iter().any(|listed| slot_of(listed.name.as_str()).is_some()))
 }
 
@@ -215,7 +250,7 @@ impl JobFolder {
     fn record<T>(&self, name: &str, decode: fn(&str, &[u8]) -> Result<T, OpenError>) -> Result<T, Problem> {
         let object = ObjectName::parse(name).expect("a folder and digits");
         let path = || self.path_of(name);
-        match read_checked(&self.store, &object, MAX_RECORD_BYTES, |bytes| is_whole(name, bytes)) {
+        match read_checked(self.store.as_ref(), &object, MAX_RECORD_BYTES, |bytes| is_whole(name, bytes)) {
             Ok(Some(bytes)) => decode(name, &bytes).map_err(|error| Problem::of_record(path(), &error)),
             Ok(None) => Err(Problem::new(path(), ProblemKind::Missing, "it is not there, and later ones are")),
             Err(error) => Err(Problem::of_store(path(), &error)),

@@ -93,7 +93,13 @@ pub(crate) fn gather(location: &str, dry_run: bool) -> Result<Garbage, Failure> 
 fn one(folder: &JobFolder) -> Result<Job, Failure> {
     // First the listing: what a job that runs completes meanwhile is then named by the log.
     let mut found = Vec::new();
-    walk(&folder.path, "", DEEPEST, &mut found)?;
+    match folder.local {
+        true => walk(&folder.path, "", DEEPEST, &mut found)?,
+        false => {
+            let listed = folder.store.list("")?;
+            found.extend(listed.into_iter().map(|listed| (listed.name.to_string(), listed.bytes)));
+        }
+    }
     let log = folder.log()?;
     let known = Known::of(&log, &found);
     let mut job = Job { job: log.job.clone(), folder: folder.path.display().to_string(), ..Job::default() };

@@ -73,7 +73,7 @@ pub(crate) fn gather(location: &str, checkpoint: Option<u64>) -> Result<History,
 fn one(folder: &JobFolder, only: Option<u64>) -> Result<Job, Failure> {
     let path = folder.path.display().to_string();
     let name = || folder.path.file_name().map_or_else(String::new, |name| name.display().to_string());
-    match read_statistics(&folder.store) {
+    match read_statistics(folder.store.as_ref()) {
         Ok(found) => {
             let job = found.as_ref().map_or_else(name, |found| found.job.clone());
             let statistics = found.map(|found| Statistics::of(&found.history, found.written_at_unix_ms, only));

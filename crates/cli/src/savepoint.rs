@@ -1,12 +1,14 @@
 //! `cutwater savepoint`: looks into savepoints, checks, copies and deletes them.
 
+use std::sync::Arc;
+
 use cutwater_coordinator::{MAX_SAVEPOINT_BYTES, SAVEPOINT_NAME, Savepoint};
 use cutwater_runtime::{CopyError, copy_savepoint, delete_savepoint};
-use cutwater_storage::{LocalFolder, ObjectName, read_checked};
+use cutwater_storage::{InvalidLocation, LocalFolder, ObjectName, Store, read_checked};
 use serde::Serialize;
 
 use crate::failure::{Exit, Failure, chain};
-use crate::folder::{JobFolder, Log, folder_at};
+use crate::folder::{JobFolder, Log, folder_at, remote};
 use crate::inspect::Inspection;
 use crate::report::{Problem, Report};
 use crate::text::{count, safe, size};
@@ -17,7 +19,7 @@ fn open(location: &str) -> Result<(JobFolder, Savepoint), Failure> {
     let folder = folder_at(location)?;
     let name = ObjectName::parse(SAVEPOINT_NAME).expect("a plain word");
     let is_whole = |bytes: &[u8]| Savepoint::decode(SAVEPOINT_NAME, bytes).is_ok();
-    let Some(bytes) = read_checked(&folder.store, &name, MAX_SAVEPOINT_BYTES, is_whole)? else {
+    let Some(bytes) = read_checked(folder.store.as_ref(), &name, MAX_SAVEPOINT_BYTES, is_whole)? else {
         let path = safe(&folder.path.display().to_string());
         let message = format!("{path} is no savepoint, or one that was not finished: it has no file {SAVEPOINT_NAME}");
         return Err(Failure::new(Exit::NotFound, message));
@@ -117,22 +119,36 @@ impl Report for Done {
 
 pub(crate) fn copy(location: &str, to: &str) -> Result<Done, Failure> {
     let (folder, savepoint) = open(location)?;
-    let target = LocalFolder::parse(to).map_err(|error| Failure::new(Exit::Usage, error.to_string()))?;
-    if target.path().read_dir().is_ok_and(|mut entries| entries.next().is_some()) {
-        let path = safe(&target.path().display().to_string());
-        return Err(Failure::new(Exit::Usage, format!("{path} is not empty: name a new folder")));
-    }
-    copy_savepoint(&savepoint, &folder.store, &target).map_err(|error| failed(&error))?;
-    let to = Some(target.path().display().to_string());
+    let (target, to): (Arc<dyn Store>, _) = match LocalFolder::parse(to) {
+        Ok(target) => {
+            let path = target.path().display().to_string();
+            if target.path().read_dir().is_ok_and(|mut entries| entries.next().is_some()) {
+                return Err(Failure::new(Exit::Usage, format!("{} is not empty: name a new folder", safe(&path))));
+            }
+            (Arc::new(target), Some(path))
+        }
+        Err(InvalidLocation::OtherScheme { .. }) => {
+            let target = remote(to)?;
+            let url = target.url();
+            if !target.list("")?.is_empty() {
+                return Err(Failure::new(Exit::Usage, format!("{} is not empty: name a new folder", safe(&url))));
+            }
+            (target, Some(url))
+        }
+        Err(error) => return Err(Failure::new(Exit::Usage, error.to_string())),
+    };
+    copy_savepoint(&savepoint, folder.store.as_ref(), target.as_ref()).map_err(|error| failed(&error))?;
     Ok(Done::of("cutwater.savepoint.copy/1", &savepoint, &folder, to))
 }
 
 pub(crate) fn delete(location: &str) -> Result<Done, Failure> {
     let (folder, savepoint) = open(location)?;
-    delete_savepoint(&savepoint, &folder.store).map_err(|error| failed(&error))?;
+    delete_savepoint(&savepoint, folder.store.as_ref()).map_err(|error| failed(&error))?;
     // What is left are empty folders. One in which somebody keeps something else stays.
-    drop(std::fs::remove_dir(folder.path.join("chk")));
-    drop(std::fs::remove_dir(&folder.path));
+    if folder.local {
+        drop(std::fs::remove_dir(folder.path.join("chk")));
+        drop(std::fs::remove_dir(&folder.path));
+    }
     Ok(Done::of("cutwater.savepoint.delete/1", &savepoint, &folder, None))
 }
 

@@ -8,7 +8,7 @@ use cutwater_coordinator::{CompletedCheckpoint, FileRef, SubtaskSnapshot, TaskSn
 use cutwater_dataflow::exec::SnapshotKind;
 use cutwater_state::format::{BlockInfo, ReadAt, SnapshotHeader, SnapshotReader};
 use cutwater_state::{BlockKind, OperatorStatePart, StateError, StateHeader};
-use cutwater_storage::{ObjectName, ObjectReader, Store, verify};
+use cutwater_storage::{ObjectName, ObjectReader, verify};
 use cutwater_task::TaskSnapshot as Inline;
 use serde::{Deserialize, Serialize};
 
@@ -193,7 +193,7 @@ impl Owner<'_> {
 
     fn verify_once(&self, file: &FileRef, before: &mut Option<SnapshotHeader>) -> Result<Checked, Problem> {
         let name = self.name(file)?;
-        verify(&self.folder.store, &name, file.bytes, file.crc32c)
+        verify(self.folder.store.as_ref(), &name, file.bytes, file.crc32c)
             .map_err(|error| Problem::of_store(self.folder.path_of(&file.name), &error))?;
         let reader = self.open(file)?;
         let snapshot = SnapshotReader::open(&reader).map_err(|error| self.problem(file, &error))?;

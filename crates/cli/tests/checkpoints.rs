@@ -255,7 +255,7 @@ fn exit_codes_are_as_documented() {
         ("a folder without checkpoints", &["list", text(empty.path())], 5, "holds no checkpoints"),
         ("a folder that is missing", &["verify", text(&missing)], 5, "is not there"),
         ("a file", &["inspect", text(&file)], 5, "is a file"),
-        ("another kind of store", &["list", "s3://bucket/job"], 2, "s3"),
+        ("another kind of store", &["list", "ftp://host/job"], 2, "ftp"),
         ("a word that is no command", &["show", "x"], 2, "show"),
         ("several jobs", &["inspect", text(folder.path())], 2, "(more, words)"),
         ("no such checkpoint", &["inspect", text(&path), "--checkpoint", "99"], 5, "checkpoint 99"),
@@ -269,6 +269,7 @@ fn exit_codes_are_as_documented() {
         let error = match code {
             5 => "CLI0004",
             2 if message == "show" => "CLI0005",
+            2 if message == "ftp" => "OPT0001",
             2 => "CLI0002",
             _ => continue, // none
         };

@@ -34,7 +34,7 @@ pub enum OptionsError {
     },
     /// An object store that can't be asked.
     #[cfg(feature = "object-store")]
-    #[error("{url}: {source}")]
+    #[error("{url} can't be used")]
     ObjectStore {
         /// What was given, without a user and a password.
         url: String,

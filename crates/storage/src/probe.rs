@@ -35,8 +35,9 @@ fn first_create<S: Store + ?Sized>(store: &S) -> Result<(ObjectName, Vec<u8>), S
         match store.create(&name, text.as_bytes()) {
             Ok(()) => return Ok((name, text.into_bytes())),
             Err(CreateError::Exists) => {}
-            Err(CreateError::Failed { source } | CreateError::Unknown { source }) => {
-                // After an unknown outcome it may be there; if it can't be removed either, it is a few bytes.
+            Err(CreateError::Failed { source }) => return Err(source),
+            Err(CreateError::Unknown { source }) => {
+                // It may be there; if it can't be removed either, it is a few bytes.
                 let _ = store.delete(&name);
                 return Err(source);
             }
