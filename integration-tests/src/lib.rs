@@ -5,6 +5,8 @@
 //! - [`Flights`] is a folder of its own with output, checkpoints and, if wanted, small data for the `flights` program.
 //! - [`Log`] reads the commit log from outside, to tell in which moment a process died.
 //! - [`Mounts`] is a mount namespace of its own: folders there can be read-only or full, even for root.
+//! - [`Server`] is a real object store, MinIO or SeaweedFS, that `./test.sh` installed.
+//! - [`Proxy`] stands before such a store and makes the faults of networks and stores, from a seed.
 //! - [`Rng`] draws from a seed, which every failure prints.
 //!
 //! The programs are those of the release build, beside the test executables; `./test.sh` builds them first. Only
@@ -15,11 +17,15 @@ mod flights;
 mod log;
 mod mounts;
 mod process;
+mod proxy;
 mod rng;
+mod servers;
 
 pub use csv::small_csv;
 pub use flights::{Flights, assert_same_output, cutwater};
 pub use log::Log;
 pub use mounts::Mounts;
-pub use process::{Ended, LIMIT, Process, program, seconds, sleep};
+pub use process::{Ended, LIMIT, Process, bound, program, seconds, sleep};
+pub use proxy::{Counts, Fault, Proxy, Rates, Times};
 pub use rng::Rng;
+pub use servers::{BUCKET, Kind, Server, Upload};

@@ -2,8 +2,11 @@
 
 use std::fs::{self, File};
 use std::os::unix::process::ExitStatusExt;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::OnceLock;
+use std::sync::mpsc::{self, Sender};
 use std::time::{Duration, Instant};
 
 /// The longest that any process may run. Those here need seconds, but a sync can take a minute on a disk that others fill.
@@ -28,6 +31,29 @@ pub fn program(name: &str) -> PathBuf {
         path.display()
     );
     path
+}
+
+/// A command for [`Process::start_bound`].
+#[must_use]
+pub fn bound(program: &Path) -> Command {
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "KILL", "--"]).arg(program);
+    command
+}
+
+/// Runs the function in a thread that lasts as long as this process.
+fn in_lasting_thread<T: Send + 'static>(run: impl FnOnce() -> T + Send + 'static) -> T {
+    type Job = Box<dyn FnOnce() + Send>;
+    static THREAD: OnceLock<Sender<Job>> = OnceLock::new();
+    let thread = THREAD.get_or_init(|| {
+        let (sender, jobs) = mpsc::channel::<Job>();
+        std::thread::spawn(move || jobs.into_iter().for_each(|job| job()));
+        sender
+    });
+    let (sender, result) = mpsc::channel();
+    let job: Job = Box::new(move || drop(sender.send(catch_unwind(AssertUnwindSafe(run)))));
+    thread.send(job).expect("the thread lasts");
+    result.recv().expect("each job sends its result").unwrap_or_else(|panic| resume_unwind(panic))
 }
 
 /// Seconds on a clock that only goes forward.
@@ -81,6 +107,18 @@ impl Process {
         Self::spawn(command, texts.clone())
     }
 
+    /// Starts a command of [`bound`], which the kernel kills when this process ends, however it ends.
+    ///
+    /// # Panics
+    ///
+    /// If it can't be started.
+    #[must_use]
+    pub fn start_bound(mut command: Command, folder: &Path) -> Self {
+        // The kernel looks at the thread that started the child, and a test's thread ends before the process does.
+        let folder = folder.to_owned();
+        in_lasting_thread(move || Self::start(&mut command, &folder))
+    }
+
     /// Starts the command with pipes for its input and output, which the caller takes.
     pub(crate) fn with_pipes(command: &mut Command) -> (Self, std::process::ChildStdin, std::process::ChildStdout) {
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit());
@@ -114,13 +152,19 @@ impl Process {
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
+    /// What it has written to standard output so far.
+    #[must_use]
+    pub fn stdout(&self) -> String {
+        self.text("stdout")
+    }
+
     /// What it has written to standard error so far.
     #[must_use]
     pub fn stderr(&self) -> String {
         self.text("stderr")
     }
 
-    fn ended(&mut self) -> Option<ExitStatus> {
+    pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().expect("the child is ours")
     }
 
