@@ -91,7 +91,10 @@ tests() {
         --locked --workspace --exclude cutwater-integration-tests
 }
 
-release() { cargo build --release --locked -p cutwater-examples -p cutwater-cli; }
+release() {
+    local features=cutwater-examples/s3,cutwater-cli/s3
+    cargo build --release --locked -p cutwater-examples -p cutwater-cli --features "$features"
+}
 
 # The object stores that the next step starts. Each version has a folder, which appears only when it is whole.
 servers() {
