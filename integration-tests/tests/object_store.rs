@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use cutwater_integration_tests::{
-    BUCKET, Fault, Flights, Kind, Process, Proxy, Rates, Rng, Server, Times, assert_same_output, program,
+    BUCKET, Fault, Flights, Kind, Process, Proxy, Rates, Rng, Server, Times, assert_same_output, program, sleep,
 };
 
 const SEED: u64 = 20_130_301;
@@ -107,6 +107,26 @@ fn a_store_that_fails_in_every_way_changes_nothing_in_the_output() {
 }
 
 #[test]
+fn a_store_that_is_down_for_a_while_holds_only_checkpoints_up() {
+    let server = Server::start(Kind::MinIo);
+    let proxy = Proxy::start(server.address(), SEED);
+    let env = server.env_at(&proxy.endpoint());
+    let folder = Flights::new();
+    let mut process = flights(&folder, &env, "down", "--interval 50ms --pace 100000");
+    process.wait_until("a published file", |_| !folder.published().is_empty());
+    proxy.down();
+    let before = folder.published().len();
+    sleep(Duration::from_secs(1));
+    let meanwhile = folder.published().len();
+    proxy.up();
+    let ended = process.wait().with_code(0);
+    // What was committed before may be published a moment after.
+    assert!(meanwhile <= before + 1, "{meanwhile} files after {before}: something was published without a commit");
+    assert!(ended.stdout.contains("0 restarts"), "{ended}");
+    assert_same_output(&folder.output(), reference(), "a store that was down");
+}
+
+#[test]
 fn what_is_wrong_with_a_store_is_said_at_the_start() {
     let server = Server::start(Kind::MinIo);
     let env = server.env();
@@ -116,13 +136,13 @@ fn what_is_wrong_with_a_store_is_said_at_the_start() {
         env
     };
     let cases = [
-        ("a wrong secret", with("AWS_SECRET_ACCESS_KEY", "not-the-secret"), "SignatureDoesNotMatch"),
-        ("an unknown key", with("AWS_ACCESS_KEY_ID", "nobody"), "InvalidAccessKeyId"),
-        ("an endpoint elsewhere without TLS", with("AWS_ENDPOINT_URL", "http://192.0.2.1:9000"), "without TLS"),
+        ("a wrong secret", with("AWS_SECRET_ACCESS_KEY", "not-the-secret"), "SignatureDoesNotMatch", 1),
+        ("an unknown key", with("AWS_ACCESS_KEY_ID", "nobody"), "InvalidAccessKeyId", 1),
+        ("an endpoint elsewhere without TLS", with("AWS_ENDPOINT_URL", "http://192.0.2.1:9000"), "without TLS", 2),
     ];
-    for (case, env, text) in cases {
+    for (case, env, text, code) in cases {
         let folder = Flights::new();
-        let ended = flights(&folder, &env, "refused", PACED).wait().with_code(1);
+        let ended = flights(&folder, &env, "refused", PACED).wait().with_code(code);
         assert!(ended.stderr.contains(text) && ended.stderr.starts_with("error[STO000"), "{case}: {ended}");
         let secret = &env[1].1;
         assert!(!ended.stderr.contains(secret.as_str()) && !ended.stdout.contains(secret.as_str()), "{case}: {ended}");

@@ -31,7 +31,7 @@ pub enum ConnectError {
     /// Without TLS, everybody on the way could read and change the state.
     #[error(
         "the endpoint {endpoint} is reached without TLS and is not on this machine: use https://, or allow it \
-         (AWS_ALLOW_HTTP=true, or s3.allow-http: true) on a network that you trust"
+         (AWS_ALLOW_HTTP=true) on a network that you trust"
     )]
     NotEncrypted {
         /// The endpoint.

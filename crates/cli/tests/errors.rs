@@ -16,7 +16,7 @@ fn is_code(text: &str) -> bool {
         && text[3..].chars().all(|char| char.is_ascii_digit())
 }
 
-/// All Rust files of crates, without their tests.
+/// All Rust files below a folder, without their tests.
 fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
@@ -33,6 +33,7 @@ fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
 fn in_code() -> BTreeMap<String, Vec<PathBuf>> {
     let mut files = Vec::new();
     sources(&repository().join("crates"), &mut files);
+    sources(&repository().join("backends"), &mut files);
     let mut codes = BTreeMap::<_, Vec<_>>::new();
     for file in files {
         let text = fs::read_to_string(&file).unwrap();

@@ -58,7 +58,7 @@ struct Args {
     #[arg(long, value_name = "FOLDER", default_value = "out/flights")]
     out: PathBuf,
 
-    /// Where checkpoints are kept, in a folder with the job's name: a path, file://PATH or memory: [default: checkpoints]
+    /// Where checkpoints are kept, in a folder with the job's name: a path, file://PATH, memory:, or s3://BUCKET/FOLDER with the feature s3 [default: checkpoints]
     #[arg(long, value_name = "URL")]
     checkpoints: Option<String>,
 
