@@ -374,7 +374,7 @@ fn folders_that_can_not_be_are_refused_and_missing_ones_made() {
     assert!(!flights.checkpoints().exists(), "nothing was begun");
     let _ended =
         run("out", "file/checkpoints").with_code(1).saying(&["job flights has not started", "file/checkpoints"]);
-    let _ended = run("out", "s3://bucket/folder").with_code(2).saying(&["s3://bucket/folder", "not built yet"]);
+    let _ended = run("out", "ftp://host/folder").with_code(2).saying(&["ftp://host/folder", "no checkpoints on ftp"]);
     assert_eq!(flights.published(), BTreeMap::new());
     let _ended = run("a/b/out", "c/d/checkpoints").with_code(0);
     assert!(flights.path().join("c/d/checkpoints/flights/log").is_dir() && flights.path().join("a/b/out").is_dir());
