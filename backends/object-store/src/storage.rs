@@ -62,12 +62,6 @@ impl ObjectStorage {
         Ok(Self::over(location.to_string(), location.folder, client, settings))
     }
 
-    /// Whether the scheme of a URL is one of an object store, built or not.
-    #[must_use]
-    pub fn is_scheme(scheme: &str) -> bool {
-        crate::location::Scheme::parse(scheme).is_some()
-    }
-
     pub(crate) fn over(url: String, folder: Path, client: Client, settings: &Settings) -> Self {
         let Client { objects, uploads, suffixes } = client;
         let limits = Arc::new(Limits::new(settings));

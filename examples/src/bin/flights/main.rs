@@ -317,6 +317,10 @@ impl fmt::Display for Place {
 
 /// A run that begins anew would add its output to that of a run before, and nobody could tell them apart.
 fn refuse_to_mix(args: &Args, place: &Place) -> anyhow::Result<()> {
+    // Without output there is nothing to mix, whatever the store has to say, and however long it takes.
+    if report::files(&args.out)?.next().is_none() {
+        return Ok(());
+    }
     let anew = match (&args.from, place) {
         (From::Place(_), _) => false, // the other's output may well be here, to be continued
         (_, Place::Memory | Place::Nowhere) => true,
@@ -326,9 +330,8 @@ fn refuse_to_mix(args: &Args, place: &Place) -> anyhow::Result<()> {
             Err(OpenCheckpointError::NoLog { .. } | OpenCheckpointError::NoCheckpoint { .. })
         ),
     };
-    let has_output = anew && report::files(&args.out)?.next().is_some();
     anyhow::ensure!(
-        !has_output,
+        !anew,
         "{} holds output of another run, and there is no checkpoint to resume from: move it away or use another --out \
          folder",
         args.out.display()
