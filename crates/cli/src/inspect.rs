@@ -74,6 +74,15 @@ struct File {
     name: String,
     bytes: u64,
     crc32c: String,
+    /// Whether the record of the checkpoint holds it: then no object has its name.
+    in_record: bool,
+}
+
+impl File {
+    fn row(&self) -> Vec<String> {
+        let place = if self.in_record { "in the record" } else { "" };
+        vec![self.name.clone(), size(self.bytes), self.crc32c.clone(), place.to_owned()]
+    }
 }
 
 pub(crate) fn gather(location: &str, checkpoint: Option<u64>) -> Result<Inspection, Failure> {
@@ -186,6 +195,7 @@ impl Subtask {
             name: file.name.clone(),
             bytes: file.bytes,
             crc32c: format!("{:08x}", file.crc32c),
+            in_record: file.content.is_some(),
         };
         Self {
             subtask: subtask.subtask.index,
@@ -235,9 +245,9 @@ impl Report for Inspection {
             }
         }
         let files = self.tasks.iter().flat_map(|task| &task.subtasks).flat_map(|subtask| &subtask.files);
-        let files: Vec<_> = files.map(|file| vec![file.name.clone(), size(file.bytes), file.crc32c.clone()]).collect();
+        let files: Vec<_> = files.map(File::row).collect();
         if !files.is_empty() {
-            out += &format!("\nfiles\n{}", table(2, &["NAME", ">SIZE", "CRC32C"], files));
+            out += &format!("\nfiles\n{}", table(2, &["NAME", ">SIZE", "CRC32C", ""], files));
         }
         if !self.states.is_empty() {
             out += "\nstates\n";

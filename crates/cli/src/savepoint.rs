@@ -93,8 +93,8 @@ impl Done {
             schema,
             job: savepoint.checkpoint.job.clone(),
             checkpoint: savepoint.checkpoint.checkpoint.0,
-            files: savepoint.checkpoint.files().count() as u64,
-            file_bytes: savepoint.checkpoint.files().fold(0, |sum, file| sum.saturating_add(file.bytes)),
+            files: savepoint.checkpoint.stored_files().count() as u64,
+            file_bytes: savepoint.checkpoint.stored_files().fold(0, |sum, file| sum.saturating_add(file.bytes)),
             from: from.path.display().to_string(),
             to,
         }

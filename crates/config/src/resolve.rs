@@ -37,6 +37,7 @@ const YEAR: Duration = Duration::from_secs(365 * 86_400);
 
 const INTERVAL: &str = "execution.checkpointing.interval";
 const MIN_PAUSE: &str = "execution.checkpointing.min-pause";
+const INLINE_THRESHOLD: &str = "execution.checkpointing.data-inline-threshold";
 const NUM_RETAINED: &str = "execution.checkpointing.num-retained";
 const FALL_BACK: &str = "cutwater.state-recovery.fall-back";
 const STORAGE: &str = "execution.checkpointing.storage";
@@ -139,11 +140,20 @@ impl Values {
             retention: self.retention()?,
             after_tasks_finish: self.boolean("execution.checkpointing.checkpoints-after-tasks-finish")?,
             compression: self.boolean("execution.checkpointing.snapshot-compression")?,
+            inline_threshold: self.inline_threshold()?,
             incremental: self.boolean("execution.checkpointing.incremental")?,
             storage: self.storage()?,
             local_backup: self.local_backup()?,
             local_backup_dirs: self.local_backup_dirs()?,
         })
+    }
+
+    fn inline_threshold(&self) -> Result<u32, ConfigError> {
+        let Some(found) = self.found.get(INLINE_THRESHOLD) else {
+            return Ok(Checkpointing::default().inline_threshold);
+        };
+        let bytes = u32::try_from(found.parse(value::memory)?).ok().filter(|bytes| *bytes <= 1 << 20);
+        bytes.ok_or_else(|| found.invalid("give 0 to 1 mb".to_owned()))
     }
 
     fn mode(&self) -> Result<CheckpointingMode, ConfigError> {

@@ -135,6 +135,8 @@ pub struct Checkpointing {
     pub after_tasks_finish: bool,
     /// Whether state files are compressed; false by default.
     pub compression: bool,
+    /// Up to how many bytes a state file is kept within the record of its checkpoint; 20 KiB by default.
+    pub inline_threshold: u32,
     /// Whether they hold only what has changed since the one before, when that pays; false by default.
     pub incremental: bool,
     /// Where they are written; memory by default.
@@ -158,6 +160,7 @@ impl Default for Checkpointing {
             retention: ExternalizedCheckpointRetention::RetainOnCancellation,
             after_tasks_finish: true,
             compression: false,
+            inline_threshold: 20 << 10,
             incremental: false,
             storage: CheckpointStorage::Memory,
             local_backup: false,

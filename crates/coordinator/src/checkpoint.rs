@@ -1,3 +1,6 @@
+use std::fmt;
+use std::ops::Deref;
+use std::sync::Arc;
 use std::time::Duration;
 
 use cutwater_core::{Attempt, CheckpointId, Epoch, MaxParallelism, OperatorUid, SubtaskId, TaskId};
@@ -66,6 +69,17 @@ impl CompletedCheckpoint {
         self.tasks.iter().flat_map(|task| &task.subtasks).flat_map(|subtask| &subtask.files)
     }
 
+    /// Those that are objects of the store: all but the small ones that the record holds.
+    pub fn stored_files(&self) -> impl Iterator<Item = &FileRef> {
+        let subtasks = self.tasks.iter().flat_map(|task| &task.subtasks);
+        subtasks.flat_map(SubtaskSnapshot::stored_files)
+    }
+
+    /// All files, to give them what the record holds.
+    pub(crate) fn files_mut(&mut self) -> impl Iterator<Item = &mut FileRef> {
+        self.tasks.iter_mut().flat_map(|task| &mut task.subtasks).flat_map(|subtask| &mut subtask.files)
+    }
+
     /// The bytes of state of all subtasks.
     #[must_use]
     pub fn state_bytes(&self) -> u64 {
@@ -122,6 +136,13 @@ pub struct SubtaskSnapshot {
     pub state_bytes: u64,
 }
 
+impl SubtaskSnapshot {
+    /// The files that are objects of the store.
+    pub fn stored_files(&self) -> impl Iterator<Item = &FileRef> {
+        self.files.iter().filter(|file| file.content.is_none())
+    }
+}
+
 /// A file of a checkpoint.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct FileRef {
@@ -133,9 +154,55 @@ pub struct FileRef {
     pub bytes: u64,
     /// CRC-32C of its content.
     pub crc32c: u32,
+    /// The content, if it is so small that the record holds it. No object has its name then.
+    #[serde(skip)]
+    pub content: Option<Content>,
+}
+
+/// The bytes of a small file. Clones share them.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Content(Arc<[u8]>);
+
+impl From<Vec<u8>> for Content {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self(bytes.into())
+    }
+}
+
+impl From<Content> for Arc<[u8]> {
+    fn from(content: Content) -> Self {
+        content.0
+    }
+}
+
+impl Deref for Content {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Content {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes", self.0.len())
+    }
 }
 
 impl FileRef {
+    /// A file that is an object of the store.
+    #[must_use]
+    pub fn stored(name: String, bytes: u64, crc32c: u32) -> Self {
+        Self { name, bytes, crc32c, content: None }
+    }
+
+    /// A file that the record holds.
+    #[must_use]
+    pub fn held(name: String, content: Vec<u8>) -> Self {
+        let (bytes, crc32c) = (content.len() as u64, crc32c::crc32c(&content));
+        Self { name, bytes, crc32c, content: Some(content.into()) }
+    }
+
     /// Whether the name keeps the rules above, so that reading or deleting it stays within the job's folder.
     #[must_use]
     pub fn has_safe_name(&self) -> bool {

@@ -215,7 +215,7 @@ impl Coordinator {
         }
         match self.pending.iter_mut().find(|pending| pending.is(attempt, checkpoint)) {
             Some(pending) => {
-                let files: Vec<String> = snapshot.files.iter().map(|file| file.name.clone()).collect();
+                let files: Vec<String> = snapshot.stored_files().map(|file| file.name.clone()).collect();
                 match pending.ack(snapshot) {
                     Ack::Taken => {
                         self.finalize_if_acked(now);
@@ -225,7 +225,7 @@ impl Coordinator {
                     Ack::Unknown => self.discard(files),
                 }
             }
-            None => self.discard(snapshot.files.into_iter().map(|file| file.name)),
+            None => self.discard(snapshot.stored_files().map(|file| file.name.clone())),
         }
         self.settle(now);
     }

@@ -103,7 +103,7 @@ mod savepoint;
 mod settings;
 
 pub use action::{Action, CreateOutcome, Purpose, RequestId, Token};
-pub use checkpoint::{CompletedCheckpoint, FileRef, Last, Origin, Phases, SubtaskSnapshot, TaskSnapshot};
+pub use checkpoint::{CompletedCheckpoint, Content, FileRef, Last, Origin, Phases, SubtaskSnapshot, TaskSnapshot};
 pub use coordinator::{Coordinator, Counts, PendingView};
 pub use error::{AbortReason, CheckpointError, OpenError};
 pub use log::names::{checkpoint_of_snapshot, snapshot_name};

@@ -1,7 +1,7 @@
 use cutwater_core::CheckpointId;
 use serde::{Deserialize, Serialize};
 
-use crate::log::record::{self, corrupt};
+use crate::log::record::{self, Holder, corrupt};
 use crate::{CompletedCheckpoint, OpenError};
 
 /// The name of the object that makes a folder a savepoint, relative to that folder.
@@ -12,7 +12,7 @@ pub const MAX_SAVEPOINT_BYTES: u64 = record::MAX_BYTES;
 
 /// A copy of a checkpoint in a folder of its own, which is the user's to keep, move and delete.
 ///
-/// The folder holds the files of the checkpoint under the names that the checkpoint has for them, and this, encoded, as
+/// The folder holds the stored files of the checkpoint under the names that the checkpoint has for them, and this, encoded, as
 /// the object [`SAVEPOINT_NAME`]. All names are relative, so the folder can be copied anywhere; nothing in it refers to
 /// anything outside. The object is created last: **a savepoint exists if and only if that object does.**
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -21,6 +21,16 @@ pub struct Savepoint {
     pub checkpoint: CompletedCheckpoint,
     /// The wall clock when it was made, in ms since 1970-01-01 UTC. For display only.
     pub created_at_unix_ms: u64,
+}
+
+impl Holder for Savepoint {
+    fn checkpoint(&self) -> Option<&CompletedCheckpoint> {
+        Some(&self.checkpoint)
+    }
+
+    fn checkpoint_mut(&mut self) -> Option<&mut CompletedCheckpoint> {
+        Some(&mut self.checkpoint)
+    }
 }
 
 impl Savepoint {
@@ -66,7 +76,7 @@ mod tests {
     use crate::{FileRef, Last, Phases, SubtaskSnapshot, TaskSnapshot};
 
     fn savepoint(file: &str) -> Savepoint {
-        let files = vec![FileRef { name: file.to_owned(), bytes: 7, crc32c: 1 }];
+        let files = vec![FileRef::stored(file.to_owned(), 7, 1)];
         let subtask = SubtaskId { task: TaskId(0), index: 0 };
         let inline = vec![1, 2];
         let snapshot = SubtaskSnapshot { subtask, files, inline, phases: Phases::default(), state_bytes: 9 };

@@ -31,7 +31,7 @@ use crate::spans;
 use crate::statistics::written_bytes;
 use crate::statistics::{StatisticsError, StoredStatistics};
 use crate::status::{CheckpointSummary, JobState, Shared, Watched};
-use crate::upload::{Uploader, chain};
+use crate::upload::{Uploader, chain, held};
 
 mod notices;
 mod savepoints;
@@ -465,6 +465,7 @@ impl Shell {
             self.max_parallelism = self.options.max_parallelism.unwrap_or(point.checkpoint.max_parallelism);
         }
         let tasks = self.graph.tasks().iter().map(|task| (task.name(), task.parallelism(asked)));
+        let tasks: Vec<_> = tasks.collect();
         let uploader = Arc::new(Uploader {
             job: self.job(),
             attempt,
@@ -473,9 +474,10 @@ impl Shell {
             tokio: self.tokio.clone(),
             clock: self.clock,
             compression: self.options.compression,
+            held: held(self.options.inline_threshold, &tasks),
             deltas: self.options.task.deltas.is_some(),
             overlapping: self.options.checkpointing.max_concurrent.get() > 1,
-            tasks: tasks.collect(),
+            tasks,
             handles: OnceLock::new(),
             chains: Mutex::default(),
         });

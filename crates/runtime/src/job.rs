@@ -65,6 +65,10 @@ pub struct Options {
     pub backend: Arc<dyn StateBackend>,
     /// How snapshot files are compressed; not at all unless set.
     pub compression: Compression,
+    /// A snapshot file of up to so many bytes is kept within the record of its checkpoint instead of as an object of its own,
+    /// so that a checkpoint of small state is one object; 20 KiB unless set, 0 for none. With many subtasks less, so that no
+    /// record holds more than 4 MiB of them. Flink: `execution.checkpointing.data-inline-threshold`.
+    pub inline_threshold: u32,
     /// The folder below which savepoints get folders of their own: a path or URL as [`Self::stores`] takes. Unset: each
     /// request must name one. Flink: `execution.checkpointing.savepoint-dir`.
     pub savepoints: Option<String>,
@@ -148,6 +152,7 @@ impl Options {
             from: StartFrom::Latest,
             backend: Arc::new(MemoryBackend),
             compression: Compression::None,
+            inline_threshold: 20 << 10,
             savepoints: None,
             stores: StoreResolver::default(),
             ignore_unclaimed: IgnoreUnclaimed::No,
@@ -209,6 +214,7 @@ impl Options {
         if checkpointing.compression {
             options.compression = Compression::Zstd(1);
         }
+        options.inline_threshold = checkpointing.inline_threshold;
         options.savepoints = config.savepoint_dir.clone();
         options.from = config.recovery.path.clone().map_or(StartFrom::Latest, StartFrom::Path);
         options.claim = if config.recovery.claim { ClaimMode::Claim } else { ClaimMode::NoClaim };

@@ -241,7 +241,7 @@ mod tests {
     fn write(copies: &LocalCopies, name: &str, bytes: &[u8]) -> FileRef {
         let object = ObjectName::parse(name).unwrap();
         copies.store(&object).create(&object, bytes).unwrap();
-        FileRef { name: name.to_owned(), bytes: bytes.len() as u64, crc32c: crc32c::crc32c(bytes) }
+        FileRef::stored(name.to_owned(), bytes.len() as u64, crc32c::crc32c(bytes))
     }
 
     #[test]

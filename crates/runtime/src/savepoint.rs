@@ -155,7 +155,7 @@ pub fn copy_savepoint(savepoint: &Savepoint, from: &dyn Store, to: &dyn Store) -
 /// As the store reports. What is left is no savepoint any more; call it again.
 pub fn delete_savepoint(savepoint: &Savepoint, store: &dyn Store) -> Result<(), CopyError> {
     store.delete(&ObjectName::parse(SAVEPOINT_NAME).expect("a plain word"))?;
-    for file in savepoint.checkpoint.files() {
+    for file in savepoint.checkpoint.stored_files() {
         store.delete(&ObjectName::parse(&file.name)?)?;
     }
     Ok(())
@@ -163,7 +163,7 @@ pub fn delete_savepoint(savepoint: &Savepoint, store: &dyn Store) -> Result<(), 
 
 fn fill(savepoint: &Savepoint, from: &dyn Store, to: &dyn Store) -> Result<(), CopyError> {
     let mut copied = Vec::new();
-    let files = savepoint.checkpoint.files().try_for_each(|file| copy_file(file, from, to, &mut copied));
+    let files = savepoint.checkpoint.stored_files().try_for_each(|file| copy_file(file, from, to, &mut copied));
     let made = files.and_then(|()| {
         let name = ObjectName::parse(SAVEPOINT_NAME)?;
         to.create(&name, &savepoint.encode()).map_err(|source| CopyError::Create { url: to.url(), source })
@@ -249,7 +249,7 @@ mod tests {
             let mut writer = store.writer(&object(name)).unwrap();
             writer.write(&bytes).unwrap();
             let written = writer.finish().unwrap();
-            FileRef { name: name.to_owned(), bytes: written.bytes, crc32c: written.crc32c }
+            FileRef::stored(name.to_owned(), written.bytes, written.crc32c)
         };
         let files = vec![file("chk/1", vec![7; PIECE + 5]), file("chk/2", Vec::new())];
         let subtask = SubtaskId { task: TaskId(0), index: 0 };

@@ -205,7 +205,7 @@ mod tests {
         let file = |checkpoint, bytes| {
             let (epoch, attempt, checkpoint) = (Epoch(2), Attempt(1), CheckpointId(checkpoint));
             let name = snapshot_name(Barrier { epoch, attempt, checkpoint, base: None }, subtask);
-            FileRef { name, bytes, crc32c: 0 }
+            FileRef::stored(name, bytes, 0)
         };
         let cases = [
             ("whole", vec![file(7, 100)], 103),

@@ -10,7 +10,7 @@ use cutwater_core::{Attempt, Barrier, CheckpointId, Moment, SubtaskId};
 use cutwater_dataflow::{Finish, UserError};
 use cutwater_state::format::{Compression, SnapshotEncoder, SnapshotHeader};
 use cutwater_state::{Block, StateHeader};
-use cutwater_storage::{ObjectName, ObjectWriter, Store, StoreError, Written};
+use cutwater_storage::{ObjectName, ObjectWriter, Store, StoreError};
 use cutwater_task::{Base, Cause, TaskError, TaskSnapshot};
 use tokio::sync::mpsc::UnboundedSender;
 
@@ -29,6 +29,8 @@ pub(crate) struct Uploader {
     pub(crate) tokio: tokio::runtime::Handle,
     pub(crate) clock: Clock,
     pub(crate) compression: Compression,
+    /// So many bytes of small files of a subtask may be in the record.
+    pub(crate) held: usize,
     /// Whether snapshots may build on others.
     pub(crate) deltas: bool,
     /// Whether several checkpoints may be in flight.
@@ -185,11 +187,9 @@ impl Work {
     /// Writes the blocks as they come; `None` if the snapshot was dropped.
     fn write(&self, parts: &Receiver<Part>) -> Result<Option<(FileRef, TaskSnapshot)>, NotWritten> {
         let name = ObjectName::parse(&snapshot_name(self.barrier, self.subtask))?;
-        let local = self.uploader.local.as_ref();
-        let mut writer = Writer {
-            stored: self.uploader.store.writer(&name)?,
-            copied: local.and_then(|local| local.copy(&name, &self.uploader.tokio)),
-        };
+        let before = self.base.iter().flatten().filter_map(|file| file.content.as_ref()).map(|content| content.len());
+        let room = self.uploader.held.saturating_sub(before.sum());
+        let mut writer = Writer { uploader: &self.uploader, name, room, held: Vec::new(), out: None };
         let mut bytes = Vec::new();
         let mut encoder = SnapshotEncoder::new(&self.header(), self.uploader.compression, &mut bytes)?;
         writer.flush(&mut bytes)?;
@@ -205,9 +205,7 @@ impl Work {
                     encoder.finish(&mut bytes);
                     writer.flush(&mut bytes)?;
                     run_all(finish).map_err(NotWritten::Output)?;
-                    let written = writer.finish()?;
-                    let name = name.as_str().to_owned();
-                    return Ok(Some((FileRef { name, bytes: written.bytes, crc32c: written.crc32c }, inline)));
+                    return Ok(Some((writer.finish()?, inline)));
                 }
             }
         }
@@ -261,16 +259,47 @@ impl Work {
     }
 }
 
+/// The most bytes of small files in a record.
+const MOST_HELD: usize = 4 << 20;
+
+/// How many bytes of them a subtask may have.
+pub(crate) fn held(threshold: u32, tasks: &[(String, u32)]) -> usize {
+    let subtasks = tasks.iter().map(|(_, parallelism)| *parallelism as usize).sum::<usize>();
+    (threshold as usize).min(MOST_HELD / subtasks.max(1))
+}
+
+/// A file that is being written: held back as long as it may be a small one.
+struct Writer<'a> {
+    uploader: &'a Uploader,
+    name: ObjectName,
+    /// Up to which size it is one.
+    room: usize,
+    held: Vec<u8>,
+    out: Option<Out>,
+}
+
 /// A file on its way into the store, and its copy.
-struct Writer {
+struct Out {
     stored: Box<dyn ObjectWriter>,
     copied: Option<Copying>,
 }
 
-impl Writer {
+impl Writer<'_> {
     fn write(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
-        self.copied.iter_mut().for_each(|copied| copied.write(bytes));
-        self.stored.write(bytes)
+        if let Some(out) = &mut self.out {
+            return out.write(bytes);
+        }
+        if self.held.len() + bytes.len() <= self.room {
+            self.held.extend_from_slice(bytes);
+            return Ok(());
+        }
+        let Self { uploader, name, .. } = self;
+        let copied = uploader.local.as_ref().and_then(|local| local.copy(name, &uploader.tokio));
+        let mut out = Out { stored: uploader.store.writer(name)?, copied };
+        out.write(&std::mem::take(&mut self.held))?;
+        out.write(bytes)?;
+        self.out = Some(out);
+        Ok(())
     }
 
     fn flush(&mut self, bytes: &mut Vec<u8>) -> Result<(), StoreError> {
@@ -279,9 +308,21 @@ impl Writer {
         Ok(())
     }
 
-    fn finish(self) -> Result<Written, StoreError> {
-        let written = self.stored.finish()?;
-        self.copied.into_iter().for_each(Copying::finish);
-        Ok(written)
+    fn finish(self) -> Result<FileRef, StoreError> {
+        let name = self.name.as_str().to_owned();
+        let Some(out) = self.out else { return Ok(FileRef::held(name, self.held)) };
+        let written = out.stored.finish()?;
+        out.copied.into_iter().for_each(Copying::finish);
+        Ok(FileRef::stored(name, written.bytes, written.crc32c))
+    }
+}
+
+impl Out {
+    fn write(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        self.copied.iter_mut().for_each(|copied| copied.write(bytes));
+        self.stored.write(bytes)
     }
 }

@@ -98,6 +98,7 @@ const RECORDS: u64 = 3_000;
 fn run(max_concurrent: u32, deltas: bool) -> usize {
     let open = Arc::new(Mutex::new(Open::default()));
     let mut options = Options::new();
+    options.inline_threshold = 0; // files are what it looks at
     options.checkpointing = Settings {
         interval: Some(Duration::from_millis(10)),
         max_concurrent: NonZeroU32::new(max_concurrent).unwrap(),

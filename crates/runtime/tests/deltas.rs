@@ -19,6 +19,9 @@ const KEYS: u64 = 20_000;
 const FEW: u64 = 100;
 const RECORDS: u64 = KEYS + 16_000;
 
+/// A small change fits into the record, all keys don't.
+const SMALL: u32 = 20 << 10;
+
 fn key_of(n: u64) -> u64 {
     if n < KEYS { n } else { n % FEW * 7 }
 }
@@ -54,6 +57,7 @@ fn pause() {
 
 fn options(folder: &Path, parallelism: u32) -> Options {
     let mut options = Options::new();
+    options.inline_threshold = 0; // files are what it looks at
     options.checkpointing = Settings { enabled: true, ..Settings::default() };
     options.store = Some(store_at(folder.to_str().unwrap()).unwrap());
     options.parallelism = NonZeroU32::new(parallelism).unwrap();
@@ -92,8 +96,9 @@ fn highest(out: &Collect<(u64, u64)>) -> BTreeMap<u64, u64> {
 
 #[test]
 fn a_checkpoint_holds_what_has_changed_and_restores_at_any_parallelism() {
-    for second in [2, 3] {
+    for (second, held) in [(2, 0), (3, 0), (2, SMALL), (3, SMALL)] {
         let (folder, out, until) = (tempfile::tempdir().unwrap(), Collect::default(), Arc::new(AtomicU64::new(0)));
+        let options = |folder: &Path, parallelism| Options { inline_threshold: held, ..options(folder, parallelism) };
         let handle = spawn(counts(&until, &out), options(folder.path(), 2)).unwrap();
         while handle.status().records_in < KEYS + 64 {
             std::thread::yield_now();
@@ -105,7 +110,14 @@ fn a_checkpoint_holds_what_has_changed_and_restores_at_any_parallelism() {
                 assert_eq!(chain.len(), number + 1, "a full one, then those that build on it");
                 assert_eq!(chain[..number], before[..], "files are taken over");
                 assert!(chain[1..].iter().all(|delta| delta.bytes * 20 < chain[0].bytes), "{chain:?}");
-                assert!(chain.iter().all(|file| folder.path().join("counts").join(&file.name).is_file()));
+                let is_stored = |file: &FileRef| folder.path().join("counts").join(&file.name).is_file();
+                assert!(chain.iter().all(|file| is_stored(file) == file.content.is_none()));
+                let in_record: u64 = chain.iter().filter(|file| file.content.is_some()).map(|file| file.bytes).sum();
+                assert!(in_record <= held.into(), "{chain:?}");
+                assert!(
+                    chain[0].content.is_none()
+                        && chain[1..].iter().take(1).all(|delta| delta.content.is_some() == (held > 0))
+                );
             }
             before = chains;
         }

@@ -69,6 +69,7 @@ fn counting(
 
 fn options(folder: &Path) -> Options {
     let mut options = Options::new();
+    options.inline_threshold = 0; // files are what it looks at
     // Checkpoints by hand, so that a test knows which there are.
     options.checkpointing = Settings { interval: None, enabled: true, ..Settings::default() };
     options.restart = Some(Strategy::FixedDelay { attempts: 100, delay: Duration::ZERO });

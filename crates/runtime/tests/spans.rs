@@ -110,6 +110,7 @@ fn counts(name: &str, fail: &Arc<AtomicU64>) -> JobGraph {
 
 fn options() -> Options {
     let mut options = Options::new();
+    options.inline_threshold = 0; // files are what it looks at
     options.checkpointing = Settings { tolerable_failures: u32::MAX, ..Settings::default() };
     options.restart = Some(Strategy::FixedDelay { attempts: 1, delay: Duration::ZERO });
     options.parallelism = NonZeroU32::new(2).unwrap();

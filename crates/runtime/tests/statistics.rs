@@ -37,6 +37,7 @@ fn counts(fault: impl Fn(u64) -> Result<(), UserError> + Clone + Send + Sync + '
 /// Checkpoints by hand only, in two subtasks.
 fn options(store: Arc<dyn Store>) -> Options {
     let mut options = Options::new();
+    options.inline_threshold = 0; // files are what it looks at
     options.checkpointing = Settings { tolerable_failures: u32::MAX, ..Settings::default() };
     options.restart = Some(Strategy::FixedDelay { attempts: 2, delay: Duration::from_millis(1) });
     options.store = Some(store);

@@ -35,6 +35,9 @@ pub struct WorldConfig {
     pub object_store: bool,
     /// Whether snapshots hold only what has changed since the checkpoint that the barrier names.
     pub deltas: bool,
+    /// Up to how many bytes the files of a subtask are held in the record instead of the store.
+    #[serde(default)]
+    pub held_bytes: usize,
     /// What may be under way on a channel: so many bytes, some 1 to 4 batches.
     pub window_bytes: u64,
     /// How many records a source reads at once at the most.
@@ -302,6 +305,8 @@ impl WorldConfig {
             exactly_once,
             object_store: random.percent(60),
             deltas,
+            // By dice of its own too.
+            held_bytes: Random::new(seed ^ 0x6865_6c64_0000_0000).one_of(&[0, 0, 0, 0, 400, 1_000, 20_000]),
             window_bytes: random.one_of(&[1, 120, 240, 480]),
             read_records: 1_024,
             sweep_step_bytes: random.one_of(&[24, 64, 100_000]),

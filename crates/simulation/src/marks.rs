@@ -78,6 +78,8 @@ marks! {
     DeltaWritten = "a delta is written",
     DeltaRestored = "a chain of deltas is restored",
     DeltaEmpty = "a delta has nothing to write",
+    HeldInRecord = "the record holds a small snapshot",
+    HeldRestored = "a snapshot comes back from the record that holds it",
     ChainCompacted = "a chain of deltas is compacted",
     SavepointMade = "a savepoint is made",
     SavepointFailed = "a savepoint comes to nothing",

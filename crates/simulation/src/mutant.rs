@@ -110,6 +110,8 @@ mutants! {
     BroadcastMisses = "broadcast-misses",
     /// A checkpoint does not name the file before the last of those that its newest builds on.
     ChainCutShort = "chain-cut-short",
+    /// A small snapshot that the record should hold goes nowhere.
+    HeldForgotten = "held-forgotten",
     /// Of a file of changes, what was removed is restored after what has changed.
     RemovedLast = "removed-last",
     /// A subtask builds on what another of the same number had stored for other key groups.

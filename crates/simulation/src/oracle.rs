@@ -220,7 +220,7 @@ impl Oracle {
         let subtasks = checkpoint.tasks.iter().flat_map(|task| &task.subtasks).map(|subtask| subtask.subtask);
         let part = |subtask| Some((subtask, self.parts.get(&(checkpoint.epoch, id, subtask))?));
         let parts: BTreeMap<SubtaskId, &Part> = subtasks.filter_map(part).collect();
-        self.ever_named.extend(checkpoint.files().map(|file| file.name.clone()));
+        self.ever_named.extend(checkpoint.stored_files().map(|file| file.name.clone()));
         if files == 0 {
             self.shared.hit(Mark::EmptyState);
         }
@@ -264,7 +264,7 @@ impl Oracle {
     fn check_references(&self) {
         for checkpoint in self.retained() {
             let is_gone = |name: &String| !self.files.contains(name) && !self.lost.contains(name);
-            if let Some(file) = checkpoint.files().find(|file| is_gone(&file.name)) {
+            if let Some(file) = checkpoint.stored_files().find(|file| is_gone(&file.name)) {
                 let (id, name) = (checkpoint.checkpoint, file.name.clone());
                 self.violated(Rule::Ref, || format!("checkpoint {id} is retained and {name} is gone"));
             }

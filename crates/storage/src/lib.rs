@@ -77,7 +77,7 @@ pub use files::{
     EntryKind, Fate, FileReader, FileStep, FileWriter, Files, FolderEntry, HookedFiles, MemoryFiles, OsFiles, Unsynced,
 };
 pub use local::{InvalidLocation, LocalFolder};
-pub use memory::MemoryStore;
+pub use memory::{BytesReader, MemoryStore};
 pub use name::{InvalidName, ObjectName};
 pub use step::{Step, StepHook};
 pub use store::{Listed, ObjectReader, ObjectWriter, Store, Written};

@@ -60,7 +60,7 @@ impl Store for MemoryStore {
 
     fn open(&self, name: &ObjectName) -> Result<Option<Box<dyn ObjectReader>>, StoreError> {
         let bytes = self.objects().get(name).cloned();
-        Ok(bytes.map(|bytes| Box::new(Reader { bytes }) as Box<dyn ObjectReader>))
+        Ok(bytes.map(|bytes| Box::new(BytesReader { bytes }) as Box<dyn ObjectReader>))
     }
 
     fn writer(&self, name: &ObjectName) -> Result<Box<dyn ObjectWriter>, StoreError> {
@@ -79,12 +79,20 @@ impl Store for MemoryStore {
     }
 }
 
+/// Reads bytes that are in memory.
 #[derive(Debug)]
-struct Reader {
+pub struct BytesReader {
     bytes: Arc<[u8]>,
 }
 
-impl ObjectReader for Reader {
+impl BytesReader {
+    /// From their beginning to their end.
+    pub fn new(bytes: impl Into<Arc<[u8]>>) -> Self {
+        Self { bytes: bytes.into() }
+    }
+}
+
+impl ObjectReader for BytesReader {
     fn len(&self) -> u64 {
         self.bytes.len() as u64
     }

@@ -69,8 +69,10 @@ pub(crate) static KEYS: &[Key] = &[
         kind: Kind::Memory,
         default: Some("20 kb"),
         old: &["state.storage.fs.memory-threshold", "state.backend.fs.memory-threshold"],
-        support: Support::NoMeaning,
-        description: "Up to which size Flink puts state into its metadata file.",
+        support: Support::Built,
+        description: "A state file smaller than this is kept within the record of its checkpoint instead of as a file or \
+            object of its own: of small state, a checkpoint is one object. At most 1 mb; 0 for none. With many subtasks \
+            less, so that all of it is at most 4 mb.",
     },
     Key {
         name: "execution.checkpointing.dir",

@@ -79,7 +79,7 @@ impl Pending {
     pub(crate) fn ack(&mut self, snapshot: SubtaskSnapshot) -> Ack {
         if self.waiting.remove(&snapshot.subtask) {
             self.swept(snapshot.subtask);
-            self.files.extend(snapshot.files.iter().map(|file| file.name.clone()));
+            self.files.extend(snapshot.stored_files().map(|file| file.name.clone()));
             self.acks.insert(snapshot.subtask, snapshot);
             Ack::Taken
         } else if self.acks.contains_key(&snapshot.subtask) || self.finalizing {

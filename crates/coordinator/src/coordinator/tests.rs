@@ -155,7 +155,7 @@ impl Rig {
     /// Acknowledges the last of the checkpoints with the files of all of them, as one does that builds on the others.
     fn ack_chain(&mut self, attempt: u32, checkpoints: &[u64], subtask: SubtaskId) {
         let name = |checkpoint| format!("c{checkpoint}-a{attempt}-{}", short(&[subtask]));
-        let files = checkpoints.iter().map(|at| FileRef { name: name(at), bytes: 10, crc32c: 0 }).collect();
+        let files = checkpoints.iter().map(|at| FileRef::stored(name(at), 10, 0)).collect();
         let checkpoint = *checkpoints.last().unwrap();
         let snapshot = SubtaskSnapshot { subtask, files, inline: vec![], phases: Phases::default(), state_bytes: 10 };
         self.coordinator.handle_ack(self.now, Attempt(attempt), CheckpointId(checkpoint), snapshot);

@@ -10,16 +10,21 @@
 //!     23          body: postcard
 //! ```
 //! The header and the meaning of the sum are the same in all versions, so a damaged version is told from a newer one.
+//!
+//! In version 2 a second postcard value follows in the body: the contents of the files that are so small that no object
+//! holds them. It is written only where there are some, so that older programs read all else.
 
 use cutwater_core::{CheckpointId, Epoch, MaxParallelism};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::codec::bounded;
+use crate::codec::{bounded, bytes};
 use crate::{CompletedCheckpoint, OpenError, Origin, Outcome};
 
-/// The format version written, and the newest that is read.
-pub(crate) const VERSION: u16 = 1;
+/// The newest format version that is read.
+pub(crate) const VERSION: u16 = 2;
+/// The one without contents of files.
+const PLAIN: u16 = 1;
 /// The most bytes of an object.
 pub(crate) const MAX_BYTES: u64 = 256 << 20;
 /// The most slots of subsumed checkpoints that a record carries on. What is above is left for a sweep to find.
@@ -105,6 +110,73 @@ pub(crate) struct Boundary {
     pub(crate) job: String,
 }
 
+/// What an object of the log, or of a savepoint, may hold beside its body.
+pub(crate) trait Holder {
+    /// The checkpoint whose small files it holds.
+    fn checkpoint(&self) -> Option<&CompletedCheckpoint>;
+    fn checkpoint_mut(&mut self) -> Option<&mut CompletedCheckpoint>;
+}
+
+impl Holder for Record {
+    fn checkpoint(&self) -> Option<&CompletedCheckpoint> {
+        if let Body::Completed(completed) = &self.body { Some(&completed.checkpoint) } else { None }
+    }
+
+    fn checkpoint_mut(&mut self) -> Option<&mut CompletedCheckpoint> {
+        if let Body::Completed(completed) = &mut self.body { Some(&mut completed.checkpoint) } else { None }
+    }
+}
+
+impl Holder for Boundary {
+    fn checkpoint(&self) -> Option<&CompletedCheckpoint> {
+        None
+    }
+
+    fn checkpoint_mut(&mut self) -> Option<&mut CompletedCheckpoint> {
+        None
+    }
+}
+
+/// The contents of small files, in the order of [`CompletedCheckpoint::files`].
+#[derive(Serialize, Deserialize)]
+struct Contents {
+    #[serde(deserialize_with = "bounded::<_, _, 1048576>")]
+    held: Vec<Held>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Held {
+    /// Which of the files.
+    file: u32,
+    #[serde(with = "bytes")]
+    content: Vec<u8>,
+}
+
+impl Contents {
+    fn of(checkpoint: Option<&CompletedCheckpoint>) -> Self {
+        let files = checkpoint.into_iter().flat_map(CompletedCheckpoint::files);
+        let held = (0..).zip(files).filter_map(|(file, of)| {
+            let content = of.content.as_ref()?.to_vec();
+            Some(Held { file, content })
+        });
+        Self { held: held.collect() }
+    }
+
+    fn give(self, checkpoint: Option<&mut CompletedCheckpoint>) -> Result<(), String> {
+        let mut files = (0..).zip(checkpoint.into_iter().flat_map(CompletedCheckpoint::files_mut));
+        for Held { file, content } in self.held {
+            let Some((_, of)) = files.find(|(at, _)| *at == file) else {
+                return Err(format!("it holds the content of file {file}, which is not one of its files"));
+            };
+            if (of.bytes, of.crc32c) != (content.len() as u64, crc32c::crc32c(&content)) {
+                return Err(format!("the content that it holds of {} is another", of.name));
+            }
+            of.content = Some(content.into());
+        }
+        Ok(())
+    }
+}
+
 impl Record {
     pub(crate) fn encode(&self) -> Vec<u8> {
         encode(self.body.kind(), self)
@@ -124,11 +196,11 @@ impl Record {
     }
 
     fn parse(name: &str, bytes: &[u8]) -> Result<(u8, Self), OpenError> {
-        let (kind, body) = open(name, bytes)?;
+        let Opened { version, kind, body } = open(name, bytes)?;
         if !matches!(kind, 1..=3 | 6) {
             return Err(corrupt(name, format!("kind {kind} is not one of a slot")));
         }
-        Ok((kind, decode(name, body)?))
+        Ok((kind, decode(name, version, body)?))
     }
 
     fn checked(self, name: &str, kind: u8, slot: u64) -> Result<Self, OpenError> {
@@ -199,16 +271,24 @@ impl Boundary {
     }
 }
 
-pub(crate) fn encode<T: Serialize>(kind: u8, value: &T) -> Vec<u8> {
+pub(crate) fn encode<T: Serialize + Holder>(kind: u8, value: &T) -> Vec<u8> {
+    let contents = Contents::of(value.checkpoint());
+    let version = if contents.held.is_empty() { PLAIN } else { VERSION };
     let mut bytes = Vec::with_capacity(256);
     bytes.extend_from_slice(MAGIC);
-    bytes.extend_from_slice(&VERSION.to_le_bytes());
+    bytes.extend_from_slice(&version.to_le_bytes());
     bytes.push(kind);
     bytes.extend_from_slice(&[0; HEADER - 11]);
-    let mut bytes =
-        postcard::to_extend(value, bytes).expect("a growing vector takes all, and no list is of unknown length");
+    let mut bytes = append(value, bytes);
+    if version != PLAIN {
+        bytes = append(&contents, bytes);
+    }
     seal(&mut bytes);
     bytes
+}
+
+fn append<T: Serialize>(value: &T, bytes: Vec<u8>) -> Vec<u8> {
+    postcard::to_extend(value, bytes).expect("a growing vector takes all, and no list is of unknown length")
 }
 
 /// Fills in the length and the sum.
@@ -219,8 +299,14 @@ fn seal(bytes: &mut [u8]) {
     bytes[19..HEADER].copy_from_slice(&sum.to_le_bytes());
 }
 
-/// Checks the header and the sum and returns the kind and the body.
-fn open<'a>(name: &str, bytes: &'a [u8]) -> Result<(u8, &'a [u8]), OpenError> {
+struct Opened<'a> {
+    version: u16,
+    kind: u8,
+    body: &'a [u8],
+}
+
+/// Checks the header and the sum.
+fn open<'a>(name: &str, bytes: &'a [u8]) -> Result<Opened<'a>, OpenError> {
     let fail = |reason: &str| Err(corrupt(name, reason.to_owned()));
     if u64::try_from(bytes.len()).unwrap_or(u64::MAX) > MAX_BYTES {
         return fail("it is longer than any record");
@@ -237,32 +323,38 @@ fn open<'a>(name: &str, bytes: &'a [u8]) -> Result<(u8, &'a [u8]), OpenError> {
         return fail("its checksum is wrong");
     }
     match u16::from_le_bytes([header[8], header[9]]) {
-        VERSION => Ok((header[10], body)),
+        version @ PLAIN..=VERSION => Ok(Opened { version, kind: header[10], body }),
         0 => fail("there is no format version 0"),
         found => Err(OpenError::NewerFormat { name: name.to_owned(), found, known: VERSION }),
     }
 }
 
 /// Reads an object that must be of this kind.
-pub(crate) fn decode_kind<T: DeserializeOwned>(
+pub(crate) fn decode_kind<T: DeserializeOwned + Holder>(
     name: &str,
     bytes: &[u8],
     expected: u8,
     what: &str,
 ) -> Result<T, OpenError> {
-    let (kind, body) = open(name, bytes)?;
+    let Opened { version, kind, body } = open(name, bytes)?;
     if kind != expected {
         return Err(corrupt(name, format!("kind {kind} is not {what}")));
     }
-    decode(name, body)
+    decode(name, version, body)
 }
 
-fn decode<T: DeserializeOwned>(name: &str, body: &[u8]) -> Result<T, OpenError> {
-    match postcard::take_from_bytes(body) {
-        Ok((value, [])) => Ok(value),
-        Ok((_, rest)) => Err(corrupt(name, format!("{} bytes follow its end", rest.len()))),
-        Err(error) => Err(corrupt(name, error.to_string())),
+fn decode<T: DeserializeOwned + Holder>(name: &str, version: u16, body: &[u8]) -> Result<T, OpenError> {
+    let (mut value, mut rest): (T, _) = take(name, body)?;
+    if version != PLAIN {
+        let (contents, after): (Contents, _) = take(name, rest)?;
+        contents.give(value.checkpoint_mut()).map_err(|reason| corrupt(name, reason))?;
+        rest = after;
     }
+    if rest.is_empty() { Ok(value) } else { Err(corrupt(name, format!("{} bytes follow its end", rest.len()))) }
+}
+
+fn take<'a, T: DeserializeOwned>(name: &str, bytes: &'a [u8]) -> Result<(T, &'a [u8]), OpenError> {
+    postcard::take_from_bytes(bytes).map_err(|error| corrupt(name, error.to_string()))
 }
 
 fn same_job(name: &str, found: &str, expected: &str) -> Result<(), OpenError> {

@@ -200,7 +200,7 @@ impl Kept {
 }
 
 fn names_of(checkpoint: &CompletedCheckpoint) -> BTreeSet<String> {
-    checkpoint.files().map(|file| file.name.clone()).collect()
+    checkpoint.stored_files().map(|file| file.name.clone()).collect()
 }
 
 impl Log {

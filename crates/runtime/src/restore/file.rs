@@ -7,7 +7,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use cutwater_coordinator::FileRef;
 use cutwater_state::format::{BlockInfo, ReadAt, SnapshotReader};
 use cutwater_state::{Block, StateError};
-use cutwater_storage::{ObjectName, ObjectReader, Store, StoreError, StoreErrorKind};
+use cutwater_storage::{BytesReader, ObjectName, ObjectReader, Store, StoreError, StoreErrorKind};
 
 use super::{Progress, RestorePoint};
 use crate::error::RestoreError;
@@ -24,7 +24,8 @@ pub(super) struct File<'a> {
 }
 
 impl<'a> File<'a> {
-    /// From the copy on this machine if there is one, else from the store; `None` if it is not there.
+    /// From the record if that holds it, from the copy on this machine if there is one, else from the store; `None` if it is not
+    /// there.
     pub(super) fn open(
         point: &'a RestorePoint,
         file: &FileRef,
@@ -36,6 +37,9 @@ impl<'a> File<'a> {
             let (reader, is_local) = (RwLock::new(reader.into()), AtomicBool::new(is_local));
             Some(Self { store, name: name.clone(), reader, is_local, progress })
         };
+        if let Some(content) = &file.content {
+            return Ok(new(Box::new(BytesReader::new(content.clone())), false));
+        }
         if let Some(reader) = local.and_then(|local| local.open(&point.checkpoint.job, file)) {
             return Ok(new(reader, true));
         }
@@ -200,7 +204,7 @@ mod tests {
             let local = LocalRecovery { backup: false, from_local: true, dirs: vec![folder.path().to_owned()] };
             let local = LocalCopies::new(&local, "daily").unwrap();
             let progress = Progress::new(CheckpointId(1), Moment::ZERO, 1, bytes.len() as u64);
-            let named = FileRef { name: NAME.to_owned(), bytes: bytes.len() as u64, crc32c: crc32c::crc32c(&bytes) };
+            let named = FileRef::stored(NAME.to_owned(), bytes.len() as u64, crc32c::crc32c(&bytes));
             let file = File::open(&point, &named, Some(&local), Some(&progress)).unwrap().unwrap();
             let reader = file.ask(|| SnapshotReader::open(&file)).unwrap();
             let [first, second] = reader.blocks() else { panic!("two blocks") };

@@ -220,7 +220,7 @@ pub(super) fn plan() -> Plan {
 
 /// The acknowledgement of that subtask.
 pub(super) fn snapshot(barrier: Barrier) -> SubtaskSnapshot {
-    let file = FileRef { name: file_name(barrier.epoch, barrier.checkpoint), bytes: 1, crc32c: 0 };
+    let file = FileRef::stored(file_name(barrier.epoch, barrier.checkpoint), 1, 0);
     let subtask = SubtaskId { task: TaskId(0), index: 0 };
     SubtaskSnapshot { subtask, files: vec![file], inline: vec![], phases: Phases::default(), state_bytes: 1 }
 }

@@ -90,7 +90,7 @@ impl World<'_> {
             return;
         }
         let retained: Vec<BTreeSet<String>> =
-            self.oracle.retained().map(|kept| kept.files().map(|file| file.name.clone()).collect()).collect();
+            self.oracle.retained().map(|kept| kept.stored_files().map(|file| file.name.clone()).collect()).collect();
         let Some((newest, others)) = retained.split_last().filter(|(_, others)| !others.is_empty()) else { return };
         if retained.iter().flatten().any(|name| self.oracle.lost.contains(name)) {
             return;
@@ -150,7 +150,7 @@ impl World<'_> {
     pub(super) fn let_go_at_once(&mut self, name: &str, bytes: &[u8]) {
         let Ok(entry) = read_slot(name, bytes) else { return };
         if let LogEntryKind::Ended { discarded: true, .. } = entry.kind {
-            let files = self.oracle.retained().flat_map(|kept| kept.files()).map(|file| file.name.clone());
+            let files = self.oracle.retained().flat_map(|kept| kept.stored_files()).map(|file| file.name.clone());
             let files: Vec<String> = files.collect();
             files.iter().for_each(|name| self.remove(name));
         }

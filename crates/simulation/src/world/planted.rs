@@ -19,7 +19,8 @@ impl World<'_> {
             LogEntryKind::Completed { checkpoint, .. } => Some(checkpoint),
             LogEntryKind::Claim { .. } | LogEntryKind::Ended { .. } => None,
         });
-        let before = others.filter(|other| other.checkpoint < newest.checkpoint).map(|other| other.files()).next();
+        let before =
+            others.filter(|other| other.checkpoint < newest.checkpoint).map(|other| other.stored_files()).next();
         let names: Vec<String> = before.into_iter().flatten().map(|file| file.name.clone()).collect();
         for name in names {
             let deleted = match self.config.object_store {

@@ -62,6 +62,10 @@ impl World<'_> {
     }
 
     pub(super) fn read_file(&mut self, id: ProcessId, file: &FileRef) -> Result<Vec<u8>, StartFailure> {
+        if let Some(content) = &file.content {
+            self.hit(Mark::HeldRestored);
+            return Ok(content.to_vec());
+        }
         let fault = {
             let mut shared = self.shared.lock();
             let r = shared.rates;

@@ -44,7 +44,7 @@ impl World<'_> {
 
     pub(super) fn begin_copy(&mut self, id: ProcessId, request: RequestId, checkpoint: Box<CompletedCheckpoint>) {
         let Some(process) = self.processes.get_mut(&id) else { return };
-        let to_copy = checkpoint.files().cloned().collect();
+        let to_copy = checkpoint.stored_files().cloned().collect();
         process.copies.push(Copying { request, attempt: process.attempt, checkpoint, to_copy });
         if self.is(Mutant::CopyNotPinned) {
             let now = self.now;

@@ -120,8 +120,19 @@ impl World<'_> {
         let mut chain = upload.chain.clone();
         if !upload.blocks.is_empty() {
             let (name, bytes) = file_of(upload)?;
-            let file = FileRef { name, bytes: bytes.len() as u64, crc32c: crc32c::crc32c(&bytes) };
-            self.put(id, &file.name, bytes)?;
+            let before = chain.iter().filter_map(|file| file.content.as_ref()).map(|content| content.len());
+            let file = if bytes.len() + before.sum::<usize>() <= self.config.held_bytes {
+                self.hit(Mark::HeldInRecord);
+                if self.is(Mutant::HeldForgotten) {
+                    FileRef::stored(name, bytes.len() as u64, crc32c::crc32c(&bytes))
+                } else {
+                    FileRef::held(name, bytes)
+                }
+            } else {
+                let file = FileRef::stored(name, bytes.len() as u64, crc32c::crc32c(&bytes));
+                self.put(id, &file.name, bytes)?;
+                file
+            };
             if upload.base.is_some() {
                 self.hit(Mark::DeltaWritten);
             }

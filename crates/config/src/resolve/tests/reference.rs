@@ -42,7 +42,7 @@ static REFERENCE: &[Row] = &[
     row("execution.checkpointing.checkpoints-after-tasks-finish", Honoured, "false", Some("true"), &["execution.checkpointing.checkpoints-after-tasks-finish.enabled"]),
     row("execution.checkpointing.cleaner.parallel-mode", Warned, "true", Some("true"), &["state.checkpoint.cleaner.parallel-mode"]),
     row("execution.checkpointing.create-subdir", Refused, "false", Some("true"), &["state.checkpoints.create-subdir"]),
-    row("execution.checkpointing.data-inline-threshold", Warned, "7 kb", Some("20 kb"), &["state.storage.fs.memory-threshold", "state.backend.fs.memory-threshold"]),
+    row("execution.checkpointing.data-inline-threshold", Honoured, "7 kb", Some("20 kb"), &["state.storage.fs.memory-threshold", "state.backend.fs.memory-threshold"]),
     row("execution.checkpointing.dir", Honoured, "/checkpoints", None, &["state.checkpoints.dir", "state.backend.fs.checkpointdir"]),
     row("execution.checkpointing.during-recovery.enabled", Refused, "true", Some("false"), &[]),
     row("execution.checkpointing.externalized-checkpoint-retention", Honoured, "DELETE_ON_CANCELLATION", Some("RETAIN_ON_CANCELLATION"), &[]),

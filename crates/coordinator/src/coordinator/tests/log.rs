@@ -339,7 +339,7 @@ fn files_of_lower_epochs_that_no_record_names_are_deleted_once_at_the_start() {
         rig.request();
         let checkpoint = rig.coordinator.pending().expect("one has begun").checkpoint;
         for (subtask, name) in ALL.into_iter().zip(files) {
-            let files = vec![FileRef { name: name.clone(), bytes: 10, crc32c: 0 }];
+            let files = vec![FileRef::stored(name.clone(), 10, 0)];
             let snapshot =
                 SubtaskSnapshot { subtask, files, inline: vec![], phases: Phases::default(), state_bytes: 10 };
             rig.coordinator.handle_ack(rig.now, Attempt(1), checkpoint, snapshot);

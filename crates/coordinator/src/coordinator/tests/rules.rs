@@ -342,7 +342,7 @@ fn checkpoints_complete_or_fail_as_they_should() {
             tolerant,
             |rig| {
                 rig.request();
-                let files = vec![FileRef { name: "../x".to_owned(), bytes: 1, crc32c: 0 }];
+                let files = vec![FileRef::stored("../x".to_owned(), 1, 0)];
                 let phases = Phases::default();
                 let snapshot = SubtaskSnapshot { subtask: S0, files, inline: vec![], phases, state_bytes: 0 };
                 rig.coordinator.handle_ack(rig.now, Attempt(1), CheckpointId(1), snapshot);
@@ -677,7 +677,7 @@ fn a_barrier_says_what_a_delta_may_build_on() {
 fn a_stray_acknowledgement_takes_no_file_from_the_checkpoint_in_flight() {
     let mut rig = Rig::running(by_hand());
     let stray = |rig: &mut Rig| {
-        let files = vec![FileRef { name: "c1-a1-S0".to_owned(), bytes: 10, crc32c: 0 }];
+        let files = vec![FileRef::stored("c1-a1-S0".to_owned(), 10, 0)];
         let phases = Phases::default();
         let snapshot = SubtaskSnapshot { subtask: S0, files, inline: vec![], phases, state_bytes: 0 };
         rig.coordinator.handle_ack(rig.now, Attempt(9), CheckpointId(1), snapshot);

@@ -283,7 +283,7 @@ impl World {
             self.tell(who, |coordinator, now| coordinator.handle_swept(now, barrier.attempt, checkpoint, any));
         } else if let (Some(barrier), 0..50) = (barrier, chance) {
             let name = snapshot_name(barrier, any);
-            let file = FileRef { name: name.clone(), bytes: 1, crc32c: 0 };
+            let file = FileRef::stored(name.clone(), 1, 0);
             // A task uploads a part once; what comes later is an acknowledgement that comes twice.
             if pending.is_some_and(|pending| pending.waiting().contains(&any)) {
                 self.files.insert(name);

@@ -12,7 +12,7 @@ const NAME: &str = "log/00000000000000000007";
 fn completed() -> Record {
     let subtask = SubtaskId { task: TaskId(0), index: 1 };
     let phases = Phases { sync: Duration::from_nanos(1500), ..Phases::default() };
-    let files = vec![FileRef { name: "chk/3-5/0-1".to_owned(), bytes: 1 << 40, crc32c: 0xdead_beef }];
+    let files = vec![FileRef::stored("chk/3-5/0-1".to_owned(), 1 << 40, 0xdead_beef)];
     let snapshot = SubtaskSnapshot { subtask, files, inline: vec![1, 2, 3, 255], phases, state_bytes: 300 };
     let checkpoint = CompletedCheckpoint {
         epoch: Epoch(3),
@@ -36,6 +36,19 @@ fn completed() -> Record {
     };
     let completed = Completed { checkpoint, retained: vec![3, 5], subsumed: vec![1, 2], swept_below: 0 };
     record(Body::Completed(Box::new(completed)))
+}
+
+/// The same with a second and a third file, which the record holds.
+fn holding() -> Record {
+    let mut record = completed();
+    let files = [FileRef::held("chk/3-5/0-1-b".to_owned(), b"small".to_vec()), FileRef::held("c".to_owned(), vec![])];
+    completed_of(&mut record).checkpoint.tasks[0].subtasks[0].files.extend(files);
+    record
+}
+
+fn completed_of(record: &mut Record) -> &mut Completed {
+    let Body::Completed(completed) = &mut record.body else { panic!("a checkpoint") };
+    completed
 }
 
 fn record(body: Body) -> Record {
@@ -64,14 +77,15 @@ fn records_read_back_as_written() {
     let failed = record(Body::Ended(Outcome::Failed("disk".to_owned())));
     let stopped = record(Body::Ended(Outcome::Stopped { savepoint: Some("file:///s".to_owned()), drained: true }));
     let discarded = record(Body::Discarded(Outcome::Canceled));
-    for record in [completed(), claim(), failed, stopped, discarded, record(Body::Ended(Outcome::Finished))] {
+    for record in [completed(), holding(), claim(), failed, stopped, discarded, record(Body::Ended(Outcome::Finished))]
+    {
         assert_eq!(read(&record.encode()), Ok(record));
     }
 }
 
 #[test]
 fn every_flipped_bit_is_noticed() {
-    for bytes in [completed().encode(), claim().encode()] {
+    for bytes in [completed().encode(), holding().encode(), claim().encode()] {
         for index in 0..bytes.len() {
             for bit in 0..8 {
                 let mut damaged = bytes.clone();
@@ -84,15 +98,32 @@ fn every_flipped_bit_is_noticed() {
 
 #[test]
 fn every_truncation_and_every_addition_is_noticed() {
-    let bytes = completed().encode();
-    for length in 0..bytes.len() {
-        assert!(is_corrupt(&read(&bytes[..length])), "{length} bytes");
+    for bytes in [completed().encode(), holding().encode()] {
+        for length in 0..bytes.len() {
+            assert!(is_corrupt(&read(&bytes[..length])), "{length} bytes");
+            if length >= HEADER {
+                let mut sealed = bytes[..length].to_vec();
+                seal(&mut sealed);
+                assert!(is_corrupt(&read(&sealed)), "{length} bytes under a good checksum");
+            }
+        }
+        let longer = [bytes.as_slice(), b"x"].concat();
+        assert!(is_corrupt(&read(&longer)));
+        let mut sealed = longer;
+        seal(&mut sealed);
+        assert!(is_corrupt(&read(&sealed)), "a body that goes on after its end");
     }
-    let longer = [bytes.as_slice(), b"x"].concat();
-    assert!(is_corrupt(&read(&longer)));
-    let mut sealed = longer;
-    seal(&mut sealed);
-    assert!(is_corrupt(&read(&sealed)), "a body that goes on after its end");
+}
+
+/// What older programs read is written as they read it.
+#[test]
+fn only_a_record_that_holds_files_is_of_version_2() {
+    for (record, version) in [(completed(), 1), (claim(), 1), (holding(), 2)] {
+        assert_eq!(record.encode()[8..10], [version, 0]);
+    }
+    let files: Vec<_> = completed_of(&mut holding()).checkpoint.files().cloned().collect();
+    let stored: Vec<_> = completed_of(&mut holding()).checkpoint.stored_files().cloned().collect();
+    assert_eq!((files.len(), stored.as_slice()), (3, &files[..1]));
 }
 
 /// What a hostile or confused writer may store under a good checksum.
@@ -102,6 +133,11 @@ fn a_good_checksum_is_not_trusted() {
         let mut record = completed();
         let Body::Completed(completed) = &mut record.body else { panic!("a checkpoint") };
         change(completed);
+        record
+    };
+    let hold = |change: fn(&mut FileRef)| {
+        let mut record = holding();
+        change(&mut completed_of(&mut record).checkpoint.tasks[0].subtasks[0].files[1]);
         record
     };
     let rename = |name: &str| {
@@ -130,6 +166,8 @@ fn a_good_checksum_is_not_trusted() {
             completed.subsumed = (0..4097).collect();
             record
         }),
+        ("a small file that is another", hold(|file| file.crc32c ^= 1)),
+        ("a small file that is longer", hold(|file| file.bytes += 1)),
         ("a file above the folder", rename("../x")),
         ("a file above the folder, hidden", rename("chk/../../x")),
         ("a file by an absolute name", rename("/etc/passwd")),
@@ -151,9 +189,9 @@ fn a_good_checksum_is_not_trusted() {
 #[test]
 fn newer_formats_and_other_jobs_are_told_from_damage() {
     let mut newer = claim().encode();
-    newer[8] = 2;
+    newer[8] = 3;
     seal(&mut newer);
-    assert_eq!(read(&newer), Err(OpenError::NewerFormat { name: NAME.to_owned(), found: 2, known: 1 }));
+    assert_eq!(read(&newer), Err(OpenError::NewerFormat { name: NAME.to_owned(), found: 3, known: 2 }));
     let other = Record { job: "hourly".to_owned(), ..claim() };
     assert!(matches!(read(&other.encode()), Err(OpenError::AnotherJob { found, .. }) if found == "hourly"));
 }
@@ -202,6 +240,33 @@ fn version_1_is_frozen() {
     assert_eq!((completed().encode().len(), sum), (131, 2_839_448_845));
 }
 
+#[test]
+fn version_2_is_frozen() {
+    let sum = crc32c::crc32c(&holding().encode());
+    assert_eq!((holding().encode().len(), sum), (165, 292_997_209));
+}
+
+/// Files that there are not, twice, or in a record that has none.
+#[test]
+fn contents_of_no_file_are_refused() {
+    let of = |record: &Record, files: &[u32]| {
+        let mut record = record.clone();
+        let held = files.iter().map(|file| Held { file: *file, content: b"small".to_vec() }).collect();
+        if let Body::Completed(completed) = &mut record.body {
+            completed.checkpoint.files_mut().for_each(|file| file.content = None);
+        }
+        let mut bytes = append(&Contents { held }, record.encode());
+        bytes[8] = 2;
+        seal(&mut bytes);
+        read(&bytes)
+    };
+    assert_eq!(of(&claim(), &[]), Ok(claim()));
+    assert!(of(&holding(), &[1]).is_ok());
+    for (record, files) in [(holding(), [1, 1].as_slice()), (holding(), &[0]), (holding(), &[3]), (claim(), &[0])] {
+        assert!(is_corrupt(&of(&record, files)), "{files:?} of {record:?}");
+    }
+}
+
 /// The ends that programs wrote before checkpoints could go with them.
 #[test]
 fn an_end_written_by_an_older_program_is_read() {
@@ -238,8 +303,11 @@ proptest! {
 
     /// The same for a record with a few bytes changed, which gets further into the decoder.
     #[test]
-    fn whatever_is_changed_and_sealed_is_read_or_refused(changes in prop::collection::vec((0usize..108, any::<u8>()), 1..4)) {
-        let mut bytes = completed().encode();
+    fn whatever_is_changed_and_sealed_is_read_or_refused(
+        changes in prop::collection::vec((0usize..108, any::<u8>()), 1..4),
+        held in any::<bool>(),
+    ) {
+        let mut bytes = if held { holding() } else { completed() }.encode();
         for (index, byte) in changes {
             bytes[HEADER + index] = byte;
         }
