@@ -30,9 +30,46 @@ pub(crate) struct Writer {
     inner: Arc<Inner>,
     name: ObjectName,
     path: Path,
-    gathered: Vec<u8>,
+    gathered: Gathered,
     written: Written,
     state: State,
+}
+
+/// Bytes that have not been sent: pieces as they came, small ones gathered.
+#[derive(Debug, Default)]
+struct Gathered {
+    pieces: Vec<Bytes>,
+    small: Vec<u8>,
+    bytes: usize,
+}
+
+/// What is given away and smaller is copied all the same.
+const PIECE: usize = 64 << 10;
+
+impl Gathered {
+    fn append(&mut self, bytes: &[u8]) {
+        self.small.extend_from_slice(bytes);
+        self.bytes += bytes.len();
+    }
+
+    fn push(&mut self, piece: Bytes) {
+        self.close();
+        self.bytes += piece.len();
+        self.pieces.push(piece);
+    }
+
+    /// The small ones so far become a piece.
+    fn close(&mut self) {
+        if !self.small.is_empty() {
+            self.pieces.push(std::mem::take(&mut self.small).into());
+        }
+    }
+
+    fn take(&mut self) -> (PutPayload, usize) {
+        self.close();
+        let Self { pieces, bytes, .. } = std::mem::take(self);
+        (pieces.into_iter().collect(), bytes)
+    }
 }
 
 #[derive(Debug)]
@@ -56,7 +93,7 @@ struct Upload {
 impl Writer {
     pub(crate) fn new(inner: Arc<Inner>, name: ObjectName, path: Path) -> Self {
         let written = Written { bytes: 0, crc32c: 0 };
-        Self { inner, name, path, gathered: Vec::new(), written, state: State::Small }
+        Self { inner, name, path, gathered: Gathered::default(), written, state: State::Small }
     }
 
     fn error(&self, action: &'static str, failure: Failure) -> StoreError {
@@ -70,14 +107,39 @@ impl Writer {
         }
     }
 
+    /// Notes bytes that are to be gathered.
+    fn begin_write(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
+        if matches!(self.state, State::Over) {
+            let kind = StoreErrorKind::Other;
+            let error = StoreError::new(kind, "write", self.inner.url.clone(), self.name.as_str());
+            return Err(error.because("an earlier write of this object failed"));
+        }
+        self.written.bytes += bytes.len() as u64;
+        self.written.crc32c = crc32c::crc32c_append(self.written.crc32c, bytes);
+        Ok(())
+    }
+
+    fn room(&self) -> usize {
+        self.part_bytes() - self.gathered.bytes
+    }
+
+    fn send_if_full(&mut self) -> Result<(), StoreError> {
+        if self.gathered.bytes >= self.part_bytes()
+            && let Err(failure) = self.send()
+        {
+            self.give_up();
+            return Err(self.error("write", failure));
+        }
+        Ok(())
+    }
+
     /// Sends what was gathered as a part.
     fn send(&mut self) -> Result<(), Failure> {
         if matches!(self.state, State::Small) {
             let upload = begin(&self.inner, &self.path)?;
             self.state = State::Large(upload);
         }
-        let next = Vec::with_capacity(self.part_bytes().min(PART));
-        let bytes = Bytes::from(std::mem::replace(&mut self.gathered, next));
+        let (payload, bytes) = self.gathered.take();
         let State::Large(upload) = &mut self.state else { return Ok(()) };
         while upload.pending.len() >= IN_FLIGHT {
             upload.settle_one()?;
@@ -91,8 +153,8 @@ impl Writer {
         let (sender, receiver) = sync_channel(1);
         let (inner, path, id) = (Arc::clone(&self.inner), self.path.clone(), upload.id.clone());
         runtime().spawn(async move {
-            inner.limits.upload(bytes.len()).await;
-            let request = || inner.uploads.put_part(&path, &id, place, PutPayload::from_bytes(bytes.clone()));
+            inner.limits.upload(bytes).await;
+            let request = || inner.uploads.put_part(&path, &id, place, payload.clone());
             let sent = inner.limits.request(inner.limits.deadline(), request).await;
             drop(sender.send(sent)); // of an upload that was given up nobody asks
         });
@@ -101,7 +163,7 @@ impl Writer {
     }
 
     fn finish_large(&mut self) -> Result<(), Failure> {
-        if !self.gathered.is_empty() {
+        if self.gathered.bytes > 0 {
             self.send()?;
         }
         let State::Large(upload) = &mut self.state else { return Ok(()) };
@@ -148,24 +210,26 @@ impl Upload {
 
 impl ObjectWriter for Writer {
     fn write(&mut self, mut bytes: &[u8]) -> Result<(), StoreError> {
-        if matches!(self.state, State::Over) {
-            let kind = StoreErrorKind::Other;
-            let error = StoreError::new(kind, "write", self.inner.url.clone(), self.name.as_str());
-            return Err(error.because("an earlier write of this object failed"));
-        }
+        self.begin_write(bytes)?;
         while !bytes.is_empty() {
-            let room = self.part_bytes() - self.gathered.len();
-            let (now, later) = bytes.split_at(room.min(bytes.len()));
-            self.gathered.extend_from_slice(now);
-            self.written.bytes += now.len() as u64;
-            self.written.crc32c = crc32c::crc32c_append(self.written.crc32c, now);
+            let (now, later) = bytes.split_at(self.room().min(bytes.len()));
+            self.gathered.append(now);
             bytes = later;
-            if self.gathered.len() >= self.part_bytes()
-                && let Err(failure) = self.send()
-            {
-                self.give_up();
-                return Err(self.error("write", failure));
-            }
+            self.send_if_full()?;
+        }
+        Ok(())
+    }
+
+    fn write_owned(&mut self, bytes: Vec<u8>) -> Result<(), StoreError> {
+        if bytes.len() < PIECE {
+            return self.write(&bytes);
+        }
+        self.begin_write(&bytes)?;
+        let mut rest = Bytes::from(bytes);
+        while !rest.is_empty() {
+            let now = rest.split_to(self.room().min(rest.len()));
+            self.gathered.push(now);
+            self.send_if_full()?;
         }
         Ok(())
     }
@@ -177,7 +241,7 @@ impl ObjectWriter for Writer {
         match self.state {
             State::Small => {
                 self.state = State::Over;
-                let bytes = Bytes::from(std::mem::take(&mut self.gathered));
+                let bytes = Bytes::from(self.gathered.take().0);
                 match self.inner.create(&self.name, &self.path, bytes) {
                     Ok(()) => Ok(self.written),
                     Err(CreateError::Exists) => Err(taken(&self)),

@@ -196,10 +196,12 @@ impl Work {
         for part in parts {
             match part {
                 Part::Block(block) => {
-                    for part in encoder.frame(&block)?.parts() {
-                        writer.write(part)?;
-                    }
-                    self.written(block.payload.len() as u64);
+                    let bytes = block.payload.len() as u64;
+                    let (head, packed, checksum) = encoder.frame(&block)?.into_parts();
+                    writer.write(&head)?;
+                    writer.write_owned(packed.unwrap_or(block.payload))?;
+                    writer.write(&checksum)?;
+                    self.written(bytes);
                 }
                 Part::Complete(inline, finish) => {
                     encoder.finish(&mut bytes);
@@ -286,20 +288,32 @@ struct Out {
 
 impl Writer<'_> {
     fn write(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
-        if let Some(out) = &mut self.out {
-            return out.write(bytes);
+        match self.out(bytes.len())? {
+            Some(out) => out.write(bytes),
+            None => {
+                self.held.extend_from_slice(bytes);
+                Ok(())
+            }
         }
-        if self.held.len() + bytes.len() <= self.room {
-            self.held.extend_from_slice(bytes);
-            return Ok(());
+    }
+
+    fn write_owned(&mut self, bytes: Vec<u8>) -> Result<(), StoreError> {
+        match self.out(bytes.len())? {
+            Some(out) => out.write_owned(bytes),
+            None => self.write(&bytes),
         }
-        let Self { uploader, name, .. } = self;
-        let copied = uploader.local.as_ref().and_then(|local| local.copy(name, &uploader.tokio));
-        let mut out = Out { stored: uploader.store.writer(name)?, copied };
-        out.write(&std::mem::take(&mut self.held))?;
-        out.write(bytes)?;
-        self.out = Some(out);
-        Ok(())
+    }
+
+    /// Where so many more bytes go, unless they are held back.
+    fn out(&mut self, more: usize) -> Result<Option<&mut Out>, StoreError> {
+        if self.out.is_none() && self.held.len() + more > self.room {
+            let Self { uploader, name, .. } = self;
+            let copied = uploader.local.as_ref().and_then(|local| local.copy(name, &uploader.tokio));
+            let mut out = Out { stored: uploader.store.writer(name)?, copied };
+            out.write(&std::mem::take(&mut self.held))?;
+            self.out = Some(out);
+        }
+        Ok(self.out.as_mut())
     }
 
     fn flush(&mut self, bytes: &mut Vec<u8>) -> Result<(), StoreError> {
@@ -324,5 +338,10 @@ impl Out {
         }
         self.copied.iter_mut().for_each(|copied| copied.write(bytes));
         self.stored.write(bytes)
+    }
+
+    fn write_owned(&mut self, bytes: Vec<u8>) -> Result<(), StoreError> {
+        self.copied.iter_mut().for_each(|copied| copied.write(&bytes));
+        self.stored.write_owned(bytes)
     }
 }

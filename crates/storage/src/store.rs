@@ -111,6 +111,15 @@ pub trait ObjectWriter: Send + fmt::Debug {
     /// As the system reports, also for a write-back of earlier bytes. The object is then lost: all later calls fail.
     fn write(&mut self, bytes: &[u8]) -> Result<(), StoreError>;
 
+    /// The same for bytes that the caller gives away: a store that sends them as they are saves a copy.
+    ///
+    /// # Errors
+    ///
+    /// As [`write`](Self::write).
+    fn write_owned(&mut self, bytes: Vec<u8>) -> Result<(), StoreError> {
+        self.write(&bytes)
+    }
+
     /// Makes the object durable and visible.
     ///
     /// # Errors

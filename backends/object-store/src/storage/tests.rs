@@ -60,8 +60,11 @@ fn objects_of_any_size_come_back() {
     for size in [0, 1, 1_000, PART - 1, PART, PART + 1, 5 * PART + 17] {
         let (name, bytes) = (name(&format!("job/{size}")), bytes(size));
         let mut writer = storage.writer(&name).unwrap();
-        for piece in bytes.chunks(700_001) {
-            writer.write(piece).unwrap();
+        for (at, piece) in bytes.chunks(700_001).enumerate() {
+            // By turns small, large and given away.
+            let (small, large) = piece.split_at(piece.len().min(at * 1_000));
+            writer.write(small).unwrap();
+            if at % 3 == 0 { writer.write(large).unwrap() } else { writer.write_owned(large.to_vec()).unwrap() }
         }
         assert!(storage.open(&name).unwrap().is_none(), "{size}: nobody sees it before");
         let written = writer.finish().unwrap();

@@ -71,6 +71,14 @@ impl FramedBlock<'_> {
     pub fn parts(&self) -> [&[u8]; 3] {
         [&self.head, &self.body, &self.checksum]
     }
+
+    /// What comes before the body, the body unless it is the payload of the block as it is, and what comes behind it: for
+    /// callers that can give the payload away.
+    #[must_use]
+    pub fn into_parts(self) -> ([u8; FRAME], Option<Vec<u8>>, [u8; CHECKSUM]) {
+        let packed = if let Cow::Owned(packed) = self.body { Some(packed) } else { None };
+        (self.head, packed, self.checksum)
+    }
 }
 
 /// The header as it stands in the file.
