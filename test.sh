@@ -63,7 +63,10 @@ tools() {
     cargo fetch --locked # fails if Cargo.lock is not up to date
 }
 
-clippy() { cargo clippy --workspace --all-targets --locked -- -D warnings; }
+clippy() {
+    cargo clippy --workspace --all-targets --locked -- -D warnings
+    cargo clippy -p cutwater-benches --all-targets --features s3 --locked -- -D warnings
+}
 
 # In two runs: the facade and the command line tool are both called `cutwater`, and so are their pages.
 documentation() {

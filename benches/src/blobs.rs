@@ -8,6 +8,7 @@ use cutwater::{Job, JobGraph, JobState, KeyedProcess, Options, ProcessContext, U
 
 use crate::job::Running;
 use crate::keys::{Gate, Keys, key_of, splitmix64};
+use crate::meter::{BatchWatch, Meter};
 
 /// Arguments that say how large the state is.
 #[derive(clap::Args)]
@@ -34,19 +35,19 @@ impl StateSize {
         NonZeroU64::new(keys).unwrap_or(NonZeroU64::MIN)
     }
 
-    pub(crate) fn graph(&self, gate: &Arc<Gate>) -> anyhow::Result<JobGraph> {
+    pub(crate) fn graph(&self, gate: &Arc<Gate>, meter: &Arc<Meter>) -> anyhow::Result<JobGraph> {
         let keys = self.keys().get();
         let job = Job::new("state");
         job.source("keys", Keys { keys, gate: Arc::clone(gate) })
             .key_by(move |record| key_of(*record, keys))
-            .process_with("blobs", Blobs { bytes: self.value.get() as usize })
+            .process_with("blobs", Blobs { bytes: self.value.get() as usize, watch: BatchWatch::new(meter) })
             .sink("nowhere", cutwater::discard());
         Ok(job.build()?)
     }
 
     /// Starts the job and waits until all keys are in its state.
-    pub(crate) fn fill(&self, gate: &Arc<Gate>, options: Options) -> anyhow::Result<Running> {
-        let job = Running::spawn(self.graph(gate)?, options)?;
+    pub(crate) fn fill(&self, gate: &Arc<Gate>, meter: &Arc<Meter>, options: Options) -> anyhow::Result<Running> {
+        let job = Running::spawn(self.graph(gate, meter)?, options)?;
         let splits = u64::from(self.parallelism.get());
         let step = Duration::from_millis(1);
         job.wait_for_state(JobState::Running, step)?;
@@ -59,6 +60,7 @@ impl StateSize {
 #[derive(Clone)]
 struct Blobs {
     bytes: usize,
+    watch: BatchWatch,
 }
 
 impl KeyedProcess<u64, u64> for Blobs {
@@ -77,6 +79,7 @@ impl KeyedProcess<u64, u64> for Blobs {
         }
         let len = blob.len().min(8);
         blob[..len].copy_from_slice(&record.to_le_bytes()[..len]);
+        self.watch.note_record();
         Ok(())
     }
 }

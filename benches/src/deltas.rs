@@ -13,6 +13,7 @@ use crate::clock;
 use crate::job::{Folder, Running, ms, options, synchronous_part};
 use crate::keys::Gate;
 use crate::machine::{Machine, drop_page_cache};
+use crate::meter::Meter;
 use crate::report::{Bound, Figure, Report};
 
 /// Arguments of `deltas`.
@@ -100,9 +101,9 @@ impl Deltas {
     fn make(&self, deltas: Option<DeltaLimits>, touched_each: u64) -> anyhow::Result<Made> {
         let folder = Folder::below(self.folder.as_deref())?;
         let gate = Arc::new(Gate::default());
-        let mut options = options(self.size.parallelism, folder.path());
+        let mut options = options(self.size.parallelism, folder.store());
         options.task.deltas = deltas;
-        let job = self.size.fill(&gate, options.clone())?;
+        let job = self.size.fill(&gate, &Arc::new(Meter::new()), options.clone())?;
         let first = job.checkpoint()?;
         let mut later = Vec::new();
         for _ in 0..self.checkpoints {
@@ -121,7 +122,7 @@ impl Deltas {
         drop_page_cache();
         let gate = Arc::new(Gate::default());
         let start = clock::now();
-        let job = Running::spawn(self.size.graph(&gate)?, made.options.clone())?;
+        let job = Running::spawn(self.size.graph(&gate, &Arc::new(Meter::new()))?, made.options.clone())?;
         let running = job.wait_for_state(JobState::Running, STEP)?;
         anyhow::ensure!(job.handle().status().restored.is_some(), "the job started without its checkpoint");
         job.cancel()?;

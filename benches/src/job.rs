@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use cutwater::coordinator::Settings;
-use cutwater::storage::LocalFolder;
+use cutwater::storage::{LocalFolder, Store};
 use cutwater::{CompletedCheckpoint, JobGraph, JobHandle, JobState, Options, Strategy};
 use tempfile::TempDir;
 
@@ -38,15 +38,19 @@ impl Folder {
     pub(crate) fn path(&self) -> &Path {
         self.0.path()
     }
+
+    pub(crate) fn store(&self) -> Arc<dyn Store> {
+        Arc::new(LocalFolder::new(self.path()))
+    }
 }
 
-/// Checkpoints into the folder by hand, no restarts.
-pub(crate) fn options(parallelism: NonZeroU32, folder: &Path) -> Options {
+/// Checkpoints into the store by hand, no restarts.
+pub(crate) fn options(parallelism: NonZeroU32, store: Arc<dyn Store>) -> Options {
     let mut options = Options::new();
     options.parallelism = parallelism;
     options.checkpointing = Settings { enabled: true, ..Settings::default() };
     options.restart = Some(Strategy::None);
-    options.store = Some(Arc::new(LocalFolder::new(folder)));
+    options.store = Some(store);
     options
 }
 

@@ -1,11 +1,8 @@
 //! A sum per key, through the whole of a job: what checkpoints cost its throughput and its batches.
 
-use std::fs::File;
 use std::num::{NonZeroU32, NonZeroU64};
-use std::os::unix::fs::FileExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::ensure;
@@ -15,10 +12,10 @@ use cutwater::{
 };
 use serde_json::json;
 
-use crate::histogram::Histogram;
 use crate::job::{Folder, Running, ms, options};
 use crate::keys::{Gate, Keys, key_of, splitmix64};
 use crate::machine::{Machine, cpu_time, preemptions};
+use crate::meter::{BATCH, BatchWatch, Meter};
 use crate::report::{Bound, Figure, Report};
 use crate::{clock, duration};
 
@@ -45,58 +42,16 @@ pub(crate) struct KeyedCount {
     checkpoints: Option<PathBuf>,
 }
 
-/// So many records are a batch here, as they are in the runtime.
-const BATCH: usize = 1024;
 /// Checkpoints in each window with checkpoints.
 const CHECKPOINTS_A_WINDOW: u32 = 2;
 const BARE_WINDOW: Duration = Duration::from_millis(500);
 /// Until what was under way has been processed after the gate closed.
 const DRAIN: Duration = Duration::from_millis(50);
 
-/// What the operator tells the benchmark.
-struct Meter {
-    counted: AtomicU64,
-    /// Whether a checkpoint is being taken: from asking for it until it is durable.
-    snapshot: AtomicBool,
-    /// Whether the windows have begun.
-    measuring: AtomicBool,
-    batches: [Histogram; 2],
-    /// The same without the time in which the worker waited for a core.
-    on_core: [Histogram; 2],
-}
-
-/// Sums the records of each key, and looks at the clock once for each batch.
+/// Sums the records of each key.
+#[derive(Clone)]
 struct Sum {
-    meter: Arc<Meter>,
-    left: usize,
-    /// When the batch before was done, and whether a snapshot was running then. `None` where no batch was before.
-    last: Option<(Instant, bool)>,
-    waits: Waits,
-}
-
-impl Clone for Sum {
-    fn clone(&self) -> Self {
-        Self { meter: Arc::clone(&self.meter), left: BATCH, last: None, waits: Waits::default() }
-    }
-}
-
-impl Sum {
-    #[cold]
-    fn note_batch(&mut self) {
-        self.left = BATCH;
-        let now = clock::now();
-        self.meter.counted.fetch_add(BATCH as u64, Ordering::Relaxed);
-        let snapshot = self.meter.snapshot.load(Ordering::Relaxed);
-        if !self.meter.measuring.load(Ordering::Relaxed) {
-            self.last = None;
-            return;
-        }
-        if let Some((last, during)) = self.last.replace((now, snapshot)) {
-            let (took, place) = (now.duration_since(last), usize::from(during || snapshot));
-            self.meter.batches[place].note(took);
-            self.meter.on_core[place].note(took.saturating_sub(self.waits.within(took)));
-        }
-    }
+    watch: BatchWatch,
 }
 
 impl KeyedProcess<u64, u64> for Sum {
@@ -113,10 +68,7 @@ impl KeyedProcess<u64, u64> for Sum {
         *sum = sum.wrapping_add(record);
         let sum = *sum;
         cx.emit(sum);
-        self.left -= 1;
-        if self.left == 0 {
-            self.note_batch();
-        }
+        self.watch.note_record();
         Ok(())
     }
 
@@ -125,47 +77,11 @@ impl KeyedProcess<u64, u64> for Sum {
     }
 }
 
-/// How long the calling thread has waited for a core, from the kernel's count.
-#[derive(Default)]
-struct Waits {
-    schedstat: Option<File>,
-    seen: Duration,
-    batches: u32,
-}
-
-impl Waits {
-    /// The kernel is asked only about batches as long as this, and at every so many: asking takes a microsecond.
-    const LONG: Duration = Duration::from_micros(200);
-    const EVERY: u32 = 64;
-
-    /// How much of a batch that `took` so long was waiting.
-    fn within(&mut self, took: Duration) -> Duration {
-        self.batches = self.batches.wrapping_add(1);
-        if took < Self::LONG && !self.batches.is_multiple_of(Self::EVERY) {
-            return Duration::ZERO;
-        }
-        let before = self.seen;
-        self.seen = self.read().unwrap_or(before);
-        if took < Self::LONG { Duration::ZERO } else { self.seen.saturating_sub(before).min(took) }
-    }
-
-    /// The second number of `/proc/thread-self/schedstat`, in nanoseconds.
-    fn read(&mut self) -> Option<Duration> {
-        if self.schedstat.is_none() {
-            self.schedstat = File::open("/proc/thread-self/schedstat").ok();
-        }
-        let mut text = [0; 96];
-        let read = self.schedstat.as_ref()?.read_at(&mut text, 0).ok()?;
-        let text = std::str::from_utf8(&text[..read]).ok()?;
-        text.split_whitespace().nth(1)?.parse().ok().map(Duration::from_nanos)
-    }
-}
-
 fn graph(keys: u64, gate: &Arc<Gate>, meter: &Arc<Meter>) -> anyhow::Result<JobGraph> {
     let job = Job::new("keyed-count");
     job.source("keys", Keys { keys, gate: Arc::clone(gate) })
         .key_by(move |record| key_of(*record, keys))
-        .process_with("sums", Sum { meter: Arc::clone(meter), left: BATCH, last: None, waits: Waits::default() })
+        .process_with("sums", Sum { watch: BatchWatch::new(meter) })
         .sink("nowhere", cutwater::discard());
     Ok(job.build()?)
 }
@@ -256,16 +172,10 @@ struct Subject {
 impl Subject {
     fn new(arguments: &KeyedCount, incremental: bool) -> anyhow::Result<Self> {
         let folder = Folder::below(arguments.checkpoints.as_deref())?;
-        let meter = Arc::new(Meter {
-            counted: AtomicU64::new(0),
-            snapshot: AtomicBool::new(false),
-            measuring: AtomicBool::new(false),
-            batches: [Histogram::new(), Histogram::new()],
-            on_core: [Histogram::new(), Histogram::new()],
-        });
+        let meter = Arc::new(Meter::new());
         let gate = Arc::new(Gate::default());
         let graph = graph(arguments.keys.get(), &gate, &meter)?;
-        let mut options = options(arguments.parallelism, folder.path());
+        let mut options = options(arguments.parallelism, folder.store());
         options.task.deltas = incremental.then(DeltaLimits::default);
         let job = Running::spawn(graph, options)?;
         let splits = u64::from(arguments.parallelism.get());
@@ -276,7 +186,7 @@ impl Subject {
     /// Lets what is under way come to its end.
     fn rest(&self) {
         self.gate.set_open(false);
-        self.meter.measuring.store(false, Ordering::Relaxed);
+        self.meter.measure(false);
         clock::pause(DRAIN);
     }
 }
@@ -318,7 +228,7 @@ impl KeyedCount {
             open.iter().for_each(|open| open.rest());
         }
         let job = subject.job;
-        let (read, counted) = (job.handle().status().records_in, meter.counted.load(Ordering::Relaxed));
+        let (read, counted) = (job.handle().status().records_in, meter.counted());
         let rest = splits * BATCH as u64;
         ensure!(read >= counted && read - counted < rest, "{read} records read, {counted} summed: some were lost");
         job.cancel()?;
@@ -326,22 +236,19 @@ impl KeyedCount {
     }
 
     fn window(&self, job: &Running, meter: &Meter, with: bool, windows: &mut Windows) -> anyhow::Result<()> {
-        meter.measuring.store(true, Ordering::Relaxed);
-        let stopwatch = Stopwatch::begin(meter.counted.load(Ordering::Relaxed));
+        meter.measure(true);
+        let stopwatch = Stopwatch::begin(meter.counted());
         let start = stopwatch.start;
         for at in 0..CHECKPOINTS_A_WINDOW {
             clock::pause_until(start + self.interval * at + self.interval / 2);
             if with {
-                meter.snapshot.store(true, Ordering::Relaxed);
-                let taken = job.checkpoint();
-                meter.snapshot.store(false, Ordering::Relaxed);
-                let (took, checkpoint) = taken?;
+                let (took, checkpoint) = meter.during_snapshot(|| job.checkpoint())?;
                 windows.checkpoints.push(ms(took));
                 windows.checkpoint_bytes = checkpoint.state_bytes();
             }
         }
         clock::pause_until(start + self.interval * CHECKPOINTS_A_WINDOW);
-        let seen = stopwatch.end(meter.counted.load(Ordering::Relaxed));
+        let seen = stopwatch.end(meter.counted());
         if with {
             windows.with.push(seen)
         } else {
@@ -392,38 +299,10 @@ impl KeyedCount {
         report.figure(Figure::new("checkpoints_count", [checkpoints.len() as f64]));
         report.figure(Figure::new("checkpoint_ms", checkpoints.iter().copied()));
         report.figure(Figure::new("checkpoint_bytes", [windows.checkpoint_bytes as f64]));
-        let [plain, snapshot] = &meter.batches;
-        report.figure(
-            Figure::new("batch_p999_during_snapshot_ms", [ms(snapshot.quantile(0.999))])
-                .beside("batch_p999_otherwise_ms", [ms(plain.quantile(0.999))])
-                .should_be(Some(Bound::AtMost(1.0))),
-        );
-        report.figure(
-            Figure::new("batch_max_during_snapshot_ms", [ms(snapshot.longest())])
-                .beside("batch_max_otherwise_ms", [ms(plain.longest())]),
-        );
-        let [plain, snapshot] = &meter.on_core;
-        report.figure(
-            Figure::new("batch_on_core_p999_during_snapshot_ms", [ms(snapshot.quantile(0.999))])
-                .beside("batch_on_core_p999_otherwise_ms", [ms(plain.quantile(0.999))]),
-        );
-        report.figure(
-            Figure::new("batch_on_core_max_during_snapshot_ms", [ms(snapshot.longest())])
-                .beside("batch_on_core_max_otherwise_ms", [ms(plain.longest())]),
-        );
-        report.figure(
-            Figure::new("batch_p50_during_snapshot_ms", [ms(snapshot.quantile(0.5))])
-                .beside("batch_p50_otherwise_ms", [ms(plain.quantile(0.5))]),
-        );
-        report.figure(Figure::new("batches_during_snapshot_count", [snapshot.count() as f64]));
+        meter.figures(&mut report);
         report.figure(
             Figure::new("preemptions_per_second", per(with, |window| window.preemptions))
                 .beside("without_checkpoints_preemptions_per_second", per(without, |window| window.preemptions)),
-        );
-        report.note(
-            "A batch is 1,024 records of one subtask; its time is from the end of the one before to its own, so that all \
-             the worker does in between counts. A snapshot runs from asking for the checkpoint until it is durable. \
-             On core: without the time in which the worker was ready to run and other threads had the cores.",
         );
         report
     }

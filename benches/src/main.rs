@@ -1,7 +1,8 @@
 //! Benchmarks of whole jobs, each figure beside its limit from the same run.
 //!
 //! `cargo run --release -p cutwater-benches -- CASE`, with `--json` for one JSON document. Units are in the names of
-//! the figures; MB are 1e6 bytes. With `--features mimalloc` the jobs run with that allocator instead of the system's.
+//! the figures; MB are 1e6 bytes. With `--features mimalloc` the jobs run with that allocator instead of the system's; with
+//! `--features s3` checkpoints can go to a MinIO, which `./test.sh` installs.
 
 mod blobs;
 mod clock;
@@ -11,9 +12,13 @@ mod job;
 mod keyed_count;
 mod keys;
 mod machine;
+mod meter;
+mod place;
 mod recovery;
 mod report;
 mod restore;
+#[cfg(feature = "s3")]
+mod s3;
 mod scale;
 mod snapshot;
 

@@ -140,7 +140,7 @@ impl Recovery {
         let folder = Folder::below(self.checkpoints.as_deref())?;
         let (gate, trace) = (Arc::new(Gate::default()), Arc::new(Trace::default()));
         gate.set_open(true);
-        let mut options = options(self.parallelism, folder.path());
+        let mut options = options(self.parallelism, folder.store());
         options.checkpointing.interval = Some(self.interval);
         options.restart = Some(Strategy::FixedDelay { attempts: u32::MAX, delay: Duration::ZERO });
         let job = Running::spawn(graph(self.keys.get(), &gate, &trace)?, options)?;

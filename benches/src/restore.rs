@@ -1,20 +1,18 @@
 //! A start from a checkpoint of a large state, beside plainly reading its files.
 
-use std::fs::File;
-use std::io::Read as _;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context;
 use cutwater::JobState;
 use serde_json::json;
 
 use crate::blobs::StateSize;
 use crate::clock;
-use crate::job::{Folder, Running, ms, options};
+use crate::job::{Running, ms, options};
 use crate::keys::Gate;
 use crate::machine::{Machine, drop_page_cache};
+use crate::meter::Meter;
+use crate::place::Where;
 use crate::report::{Bound, Figure, Report};
 
 /// Arguments of `restore`.
@@ -22,9 +20,8 @@ use crate::report::{Bound, Figure, Report};
 pub(crate) struct Restore {
     #[command(flatten)]
     size: StateSize,
-    /// Where to put the folder of checkpoints.
-    #[arg(long)]
-    checkpoints: Option<PathBuf>,
+    #[command(flatten)]
+    from: Where,
     /// Leave the page cache as it is, so that the files are read from memory.
     #[arg(long)]
     warm: bool,
@@ -37,14 +34,12 @@ const STEP: Duration = Duration::from_micros(500);
 
 impl Restore {
     pub(crate) fn run(&self, machine: Machine) -> anyhow::Result<Report> {
-        let folder = Folder::below(self.checkpoints.as_deref())?;
-        let gate = Arc::new(Gate::default());
-        let options = options(self.size.parallelism, folder.path());
-        let job = self.size.fill(&gate, options.clone())?;
+        let place = self.from.open()?;
+        let (gate, meter) = (Arc::new(Gate::default()), Arc::new(Meter::new()));
+        let options = options(self.size.parallelism, place.store()?);
+        let job = self.size.fill(&gate, &meter, options.clone())?;
         let (_, checkpoint) = job.checkpoint()?;
         job.cancel()?;
-        let below = folder.path().join(&checkpoint.job);
-        let files: Vec<PathBuf> = checkpoint.files().map(|file| below.join(&file.name)).collect();
         let bytes: u64 = checkpoint.files().map(|file| file.bytes).sum();
         let rate = |took: Duration| bytes as f64 / 1e6 / took.as_secs_f64();
         let mut cold = !self.warm;
@@ -52,7 +47,7 @@ impl Restore {
         for _ in 0..self.pairs {
             cold = cold && drop_page_cache();
             let start = clock::now();
-            let job = Running::spawn(self.size.graph(&gate)?, options.clone())?;
+            let job = Running::spawn(self.size.graph(&gate, &meter)?, options.clone())?;
             let begun = job.wait_for("the restore", STEP, |job| {
                 matches!(job.status().state, JobState::Initializing | JobState::Running)
             })?;
@@ -63,7 +58,7 @@ impl Restore {
             restore.push(ms(running - begun));
             job.cancel()?;
             cold = cold && drop_page_cache();
-            raw.push(rate(read(&files)?));
+            raw.push(rate(place.read(&checkpoint)?));
         }
         let parameters = json!({
             "state_bytes": bytes,
@@ -72,32 +67,22 @@ impl Restore {
             "parallelism": self.size.parallelism,
             "page_cache": if cold { "cold" } else { "warm" },
             "pairs": self.pairs,
-            "folder": folder.path().parent(),
+            "target": place.target(),
+            "folder": place.below(),
         });
         let mut report = Report::new("restore", machine, parameters);
-        let figure = Figure::new("restore_mb_per_second", rates).beside("plain_read_mb_per_second", raw);
+        let figure = Figure::new("restore_mb_per_second", rates).beside(place.limits()[1], raw);
         report.figure(if cold { figure.ratio_should_be(Bound::AtLeast(0.6)) } else { figure });
         report.figure(Figure::new("spawn_to_running_ms", end_to_end));
         report.figure(Figure::new("restore_phase_ms", restore));
         report.note(
             "A restore is measured from spawning the job until it runs with all of its state, reading and claiming the \
-             log included; the restore phase begins after the claim. MB are 1e6 bytes. The plain read takes the same \
-             files in pieces of 1 MiB.",
+             log included; the restore phase begins after the claim. MB are 1e6 bytes.",
         );
+        report.note(place.notes()[1]);
         if !cold && !self.warm {
             report.note("The page cache could not be emptied, which needs root: these are reads from memory.");
         }
         Ok(report)
     }
-}
-
-/// Reads the files from their beginnings to their ends.
-fn read(files: &[PathBuf]) -> anyhow::Result<Duration> {
-    let start = clock::now();
-    let mut buffer = vec![0_u8; 1 << 20];
-    for path in files {
-        let mut file = File::open(path).with_context(|| format!("could not open {}", path.display()))?;
-        while file.read(&mut buffer)? > 0 {}
-    }
-    Ok(clock::since(start))
 }

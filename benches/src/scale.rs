@@ -1,6 +1,6 @@
 //! Many states, many operators, many subtasks: what each costs beside the same job with few.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
@@ -106,7 +106,7 @@ impl Scale {
     fn measure(&self, of: Dimension, size: u32) -> anyhow::Result<Measured> {
         let folder = Folder::below(self.folder.as_deref())?;
         let gate = Arc::new(Gate::default());
-        let (job, start_ms) = start(of, size, folder.path(), &gate)?;
+        let (job, start_ms) = start(of, size, &folder, &gate)?;
         let splits = u64::from(of.parallelism(size).get());
         job.wait_for("all keys", STEP, |_| gate.filled() == splits)?;
         gate.set_open(true);
@@ -129,7 +129,7 @@ impl Scale {
         job.cancel()?;
         let mut restores = Vec::new();
         for _ in 0..RESTORES {
-            let (job, took) = start(of, size, folder.path(), &Arc::new(Gate::default()))?;
+            let (job, took) = start(of, size, &folder, &Arc::new(Gate::default()))?;
             ensure!(job.handle().status().restored.is_some(), "the job started without its checkpoint");
             job.cancel()?;
             restores.push(took);
@@ -150,9 +150,9 @@ impl Scale {
 }
 
 /// A job that runs, and how long that took, in ms.
-fn start(of: Dimension, size: u32, folder: &Path, gate: &Arc<Gate>) -> anyhow::Result<(Running, f64)> {
+fn start(of: Dimension, size: u32, folder: &Folder, gate: &Arc<Gate>) -> anyhow::Result<(Running, f64)> {
     let begun = clock::now();
-    let mut options = options(of.parallelism(size), folder);
+    let mut options = options(of.parallelism(size), folder.store());
     of.set(size, &mut options)?;
     let job = Running::spawn(of.graph(size, gate)?, options)?;
     let running = job.wait_for_state(JobState::Running, STEP)?;

@@ -96,7 +96,17 @@ impl Server {
     /// If it can't be started: a test without its server is no test.
     #[must_use]
     pub fn start(kind: Kind) -> Self {
-        let folder = tempfile::tempdir().expect("a temporary folder can be made");
+        Self::start_below(kind, &std::env::temp_dir())
+    }
+
+    /// The same with its data in a new folder below this one.
+    ///
+    /// # Panics
+    ///
+    /// As [`Self::start`].
+    #[must_use]
+    pub fn start_below(kind: Kind, folder: &Path) -> Self {
+        let folder = tempfile::tempdir_in(folder).expect("a temporary folder can be made");
         let keys = Keys { id: random_hex(10), secret: random_hex(20) };
         let mut server = Self { kind, ports: Vec::new(), keys, process: None, folder };
         for _ in 0..3 {
