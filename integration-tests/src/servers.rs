@@ -1,5 +1,6 @@
 #![expect(clippy::disallowed_methods, reason = "real processes run in real time")]
 
+mod azurite;
 mod minio;
 mod ports;
 mod requests;
@@ -18,6 +19,7 @@ use tempfile::TempDir;
 
 use crate::process::{Process, bound, sleep};
 
+pub use azurite::Azurite;
 pub use requests::Upload;
 
 /// The bucket that each server has from its start.
@@ -145,7 +147,7 @@ impl Server {
     }
 
     fn try_start(&mut self) -> Result<(), String> {
-        let program = installed(self.kind);
+        let program = installed(self.kind.program());
         let mut command = bound(&program);
         // Nothing that the environment says may reach the server, credentials of others least of all.
         command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
@@ -262,17 +264,17 @@ fn options(timeout: Duration) -> ClientOptions {
     ClientOptions::new().with_allow_http(true).with_timeout(timeout)
 }
 
-/// Where `./test.sh` put the server's program.
-fn installed(kind: Kind) -> PathBuf {
+/// Where `./test.sh` put a server's program.
+fn installed(program: &str) -> PathBuf {
     let folder = std::env::var_os("CUTWATER_SERVERS").map(PathBuf::from).unwrap_or_else(|| {
         let home = std::env::var_os("HOME").expect("HOME is set");
         let cache = std::env::var_os("XDG_CACHE_HOME").filter(|cache| !cache.is_empty());
         cache.map_or_else(|| Path::new(&home).join(".cache"), PathBuf::from).join("cutwater/servers/bin")
     });
-    let path = folder.join(kind.program());
+    let path = folder.join(program);
     assert!(
         path.is_file(),
-        "{} is not there, so {kind} can't be started: run ./test.sh, which installs it",
+        "{} is not there, so the server can't be started: run ./test.sh, which installs it",
         path.display()
     );
     path

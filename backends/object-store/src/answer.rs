@@ -26,6 +26,11 @@ impl Answer {
         Self { status, code, message: message.trim().chars().filter(|it| !it.is_control()).take(MESSAGE).collect() }
     }
 
+    /// Azure's code for it is not the emulator's, and the code of that means something else on Azure.
+    fn not_authenticated(&self) -> bool {
+        self.code == "AuthenticationFailed" || self.message.starts_with("Server failed to authenticate the request")
+    }
+
     /// What the user can do about it, where the answer alone does not say so.
     fn advice(&self) -> Option<&'static str> {
         match self.code.as_str() {
@@ -36,6 +41,9 @@ impl Answer {
             "InvalidAccessKeyId" => Some("the store does not know this access key: is it one of this store?"),
             "SignatureDoesNotMatch" => Some("the secret key does not belong to the access key"),
             "InvalidToken" => Some("the session token is not one of this store"),
+            _ if self.not_authenticated() => {
+                Some("the account key does not belong to the account, or a clock is wrong")
+            }
             "PermanentRedirect" | "AuthorizationHeaderMalformed" => {
                 Some("the bucket is in another region: set AWS_REGION")
             }
@@ -136,14 +144,18 @@ impl Outcome {
     fn of_answer(answer: &Answer) -> Self {
         let credentials = ["ExpiredToken", "TokenRefreshRequired", "InvalidAccessKeyId", "SignatureDoesNotMatch"];
         let credentials = credentials.contains(&answer.code.as_str())
-            || ["InvalidToken", "RequestTimeTooSkewed", "AuthenticationFailed"].contains(&answer.code.as_str());
+            || ["InvalidToken", "RequestTimeTooSkewed"].contains(&answer.code.as_str())
+            || answer.not_authenticated();
         match (answer.status, answer.code.as_str()) {
             _ if credentials => Self::Refused(StoreErrorKind::Credentials),
-            (_, "NoSuchBucket" | "ContainerNotFound") => Self::Refused(StoreErrorKind::NoBucket),
+            (_, "NoSuchBucket" | "ContainerNotFound" | "ContainerBeingDeleted") => {
+                Self::Refused(StoreErrorKind::NoBucket)
+            }
             (_, "XMinioStorageFull" | "QuotaExceeded" | "XMinioAdminBucketQuotaExceeded") | (507, _) => {
                 Self::Refused(StoreErrorKind::NoSpace)
             }
-            (404, _) => Self::Missing,
+            // Azure has no uploads, only parts, and knows none of them once they make an object.
+            (404, _) | (400, "InvalidBlockList") => Self::Missing,
             (409 | 412, _) => Self::Taken,
             (401, _) => Self::Refused(StoreErrorKind::Credentials),
             (403, _) => Self::Refused(StoreErrorKind::PermissionDenied),
@@ -168,9 +180,13 @@ fn no_credentials(error: &object_store::Error) -> bool {
 /// The innermost thing that the error says, without the wrappers of the client.
 pub(crate) fn reason(error: &object_store::Error) -> Box<dyn Error + Send + Sync> {
     if no_credentials(error) {
-        return "there are no credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE with \
-                ~/.aws/credentials; this machine has no role of its own either"
-            .into();
+        let text = error.to_string();
+        let set = match () {
+            () if text.contains("Azure") => "AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY",
+            () if text.contains("GCS") => "GOOGLE_SERVICE_ACCOUNT or GOOGLE_APPLICATION_CREDENTIALS",
+            () => "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE with ~/.aws/credentials",
+        };
+        return format!("there are no credentials: set {set}; this machine has no role of its own either").into();
     }
     let mut cause: &(dyn Error + 'static) = error;
     loop {
@@ -207,6 +223,13 @@ mod tests {
             (400, code("ExpiredToken"), Outcome::Refused(Credentials), "expired"),
             (403, code("AccessDenied"), Outcome::Refused(PermissionDenied), "403 AccessDenied (m)"),
             (404, code("NoSuchBucket"), Outcome::Refused(NoBucket), "NoSuchBucket"),
+            (404, code("ContainerNotFound"), Outcome::Refused(NoBucket), "ContainerNotFound"),
+            (409, code("ContainerBeingDeleted"), Outcome::Refused(NoBucket), "ContainerBeingDeleted"),
+            (409, code("BlobAlreadyExists"), Outcome::Taken, "409"),
+            (400, code("InvalidBlockList"), Outcome::Missing, "InvalidBlockList"),
+            (403, code("AuthenticationFailed"), Outcome::Refused(Credentials), "account key"),
+            (403, code("AuthorizationFailure"), Outcome::Refused(PermissionDenied), "403"),
+            (403, "Server failed to authenticate the request.".into(), Outcome::Refused(Credentials), "account key"),
             (404, code("NoSuchKey"), Outcome::Missing, "NoSuchKey"),
             (404, String::new(), Outcome::Missing, "404"),
             (409, code("ConditionalRequestConflict"), Outcome::Taken, "409"),
@@ -220,6 +243,21 @@ mod tests {
             let error = answered(status, &body);
             assert_eq!(Outcome::of(&error), outcome, "{status} {body}");
             assert!(reason(&error).to_string().contains(text), "{status} {body}: {}", reason(&error));
+        }
+    }
+
+    #[test]
+    fn without_credentials_the_variables_of_the_service_are_named() {
+        let cases = [
+            ("S3", "AWS_ACCESS_KEY_ID"),
+            ("GCS", "GOOGLE_SERVICE_ACCOUNT"),
+            ("MicrosoftAzure", "AZURE_STORAGE_ACCOUNT_KEY"),
+        ];
+        for (store, variable) in cases {
+            let source = "error sending request for url (http://169.254.169.254/latest)".into();
+            let error = object_store::Error::Generic { store, source };
+            assert_eq!(Outcome::of(&error), Outcome::Refused(StoreErrorKind::Credentials), "{store}");
+            assert!(reason(&error).to_string().contains(variable), "{store}: {}", reason(&error));
         }
     }
 

@@ -31,11 +31,13 @@ pub enum ConnectError {
     /// Without TLS, everybody on the way could read and change the state.
     #[error(
         "the endpoint {endpoint} is reached without TLS and is not on this machine: use https://, or allow it \
-         (AWS_ALLOW_HTTP=true) on a network that you trust"
+         ({variable}=true; for S3 also the key s3.allow-http) on a network that you trust"
     )]
     NotEncrypted {
         /// The endpoint.
         endpoint: String,
+        /// What of the environment allows it.
+        variable: &'static str,
     },
     /// What the environment or the settings say does not fit together.
     #[error("{url} can't be used: {reason}")]

@@ -57,7 +57,8 @@ mod steps;
 mod storage;
 mod writer;
 
+pub use cutwater_core::Secret;
 pub use error::ConnectError;
-pub use settings::{Secret, Settings};
+pub use settings::Settings;
 pub use steps::{Step, StepHook};
 pub use storage::ObjectStorage;

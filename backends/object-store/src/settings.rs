@@ -1,14 +1,16 @@
-use std::fmt;
 use std::num::{NonZeroU32, NonZeroU64};
 use std::time::Duration;
+
+use cutwater_core::Secret;
 
 /// How a store is reached and how hard it is used. What is not set comes from the environment, as for other programs: see
 /// [`ObjectStorage`](crate::ObjectStorage).
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Where the service is, as `http://127.0.0.1:9000`, for stores other than the cloud provider's own.
+    /// Where the service is, as `http://127.0.0.1:9000`, for stores other than the cloud provider's own. For Azure the account
+    /// is a part of it where it is not one of the host's name: `http://127.0.0.1:10000/devstoreaccount1`.
     pub endpoint: Option<String>,
-    /// The region of the bucket.
+    /// The region of the bucket. This one, the keys and the path style are of S3 alone: others refuse them.
     pub region: Option<String>,
     /// Access key; with [`Self::secret_key`].
     pub access_key: Option<String>,
@@ -43,34 +45,5 @@ impl Default for Settings {
             parallelism: NonZeroU32::new(16).expect("16 is not 0"),
             upload_rate: None,
         }
-    }
-}
-
-/// A text that is never printed.
-///
-/// ```
-/// use cutwater_object_store::Secret;
-///
-/// assert_eq!(format!("{:?}", Secret::new("hunter2")), "Secret(***)");
-/// ```
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
-
-impl Secret {
-    /// Hides the text.
-    pub fn new(text: impl Into<String>) -> Self {
-        Self(text.into())
-    }
-
-    /// The text, for the one that needs it.
-    #[must_use]
-    pub fn reveal(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Secret(***)")
     }
 }

@@ -27,7 +27,9 @@ use crate::{ConnectError, Settings, Step};
 /// Credentials and the like come from where other programs look for them. S3: the variables `AWS_ACCESS_KEY_ID`,
 /// `AWS_SECRET_ACCESS_KEY`, `AWS_SESSION_TOKEN`, `AWS_REGION`, `AWS_ENDPOINT_URL`, `AWS_ENDPOINT_URL_S3`, `AWS_ALLOW_HTTP`,
 /// and the files `~/.aws/credentials` and `~/.aws/config` with `AWS_PROFILE`; then web identity, container and instance
-/// roles. Google: `GOOGLE_SERVICE_ACCOUNT` and its kin. Azure: `AZURE_STORAGE_ACCOUNT_NAME` and its kin.
+/// roles. Google: `GOOGLE_SERVICE_ACCOUNT` and its kin, `GOOGLE_BASE_URL`, `GOOGLE_ALLOW_HTTP`. Azure:
+/// `AZURE_STORAGE_ACCOUNT_NAME` and its kin, `AZURE_STORAGE_ENDPOINT`, `AZURE_ALLOW_HTTP`; `AZURE_STORAGE_USE_EMULATOR` and
+/// `AZURITE_BLOB_STORAGE_URL`.
 ///
 /// Clones share their limits.
 #[derive(Clone)]

@@ -3,14 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::{fs, io};
+use std::{env, fs, io};
 
+use cutwater_config::Config;
 use cutwater_coordinator::inspect::{
     LogEntry, LogEntryKind, MAX_RECORD_BYTES, boundary_name, boundary_of, first_slot, is_whole, read_boundary,
     read_slot, slot_name, slot_of,
 };
 use cutwater_coordinator::{CompletedCheckpoint, OpenError, Outcome};
-use cutwater_runtime::{job_folder, store_at};
+use cutwater_runtime::{StoreResolver, job_folder};
 use cutwater_storage::{InvalidLocation, LocalFolder, ObjectName, Store, read_checked};
 use serde::Serialize;
 
@@ -51,9 +52,12 @@ pub(crate) fn folder_at(location: &str) -> Result<JobFolder, Failure> {
     Ok(JobFolder { path, store: Arc::new(store), local: true })
 }
 
-/// The store at the URL of something else than a folder of this machine.
+/// The store at the URL of something else than a folder of this machine. Of the configuration only the environment is read: a
+/// file in the working folder may be of another job.
 pub(crate) fn remote(url: &str) -> Result<Arc<dyn Store>, Failure> {
-    store_at(url).map_err(|error| Failure::new(Exit::Usage, chain(&error)).with_code(error.code()))
+    let config = Config::new().environment(env::vars_os()).resolve()?;
+    let store = StoreResolver::from_config(&config).and_then(|stores| stores.store_at(url));
+    store.map_err(|error| Failure::new(Exit::Usage, chain(&error)).with_code(error.code()))
 }
 
 /// The jobs at a location: the one whose folder it is, or all in the folder, by name.

@@ -140,6 +140,31 @@ fn all_keys_are_listed_with_what_becomes_of_them() {
 }
 
 #[test]
+fn a_secret_is_said_to_be_set_and_not_shown() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = "s3.access-key: minio\ns3.secret-key: hunter2\ns3.path.style.access: true\n";
+    fs::write(folder.path().join("cutwater.yaml"), text).unwrap();
+    let variables = [("CUTWATER_S3_SECRET_KEY", "hunter22")];
+    for args in [&["show"][..], &["show", "--origin"], &["show", "--json"], &["show", "-D", "s3.secret-key=hunter222"]]
+    {
+        let ran = config(folder.path(), &variables, args);
+        assert_eq!(ran.code, 0, "{}", ran.err);
+        assert!(!ran.out.contains("hunter") && !ran.err.contains("hunter"), "{args:?}: {}{}", ran.out, ran.err);
+        assert!(ran.out.contains("s3.access-key"), "{}", ran.out);
+    }
+    let shown = config(folder.path(), &variables, &["show", "--origin"]).out;
+    let expected = "# s3.secret-key: set, and not shown\n#   from environment, CUTWATER_S3_SECRET_KEY\n\
+                    #   over cutwater.yaml:2: ***\n";
+    assert!(shown.contains(expected), "{shown}");
+    fs::write(folder.path().join("cutwater.yaml"), "s3.secret-key: hunter2\n").unwrap();
+    for args in [&["show"][..], &["show", "--json"]] {
+        let refused = config(folder.path(), &[], args);
+        assert_eq!(refused.code, 6, "{}", refused.err);
+        assert!(!refused.out.contains("hunter") && !refused.err.contains("hunter"), "{}{}", refused.out, refused.err);
+    }
+}
+
+#[test]
 fn errors_have_exit_codes_and_codes() {
     let folder = folder();
     fs::write(folder.path().join("broken.yaml"), "a: [b\n").unwrap();

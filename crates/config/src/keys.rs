@@ -43,6 +43,8 @@ pub enum Kind {
     Double,
     /// Anything.
     Text,
+    /// A text that is never shown, wherever values are.
+    Secret,
     /// One of these names.
     Choice(&'static [&'static str]),
 }
@@ -119,6 +121,7 @@ impl Kind {
             Self::Integer => "whole number of 32 bits".to_owned(),
             Self::Double => "decimal number".to_owned(),
             Self::Text => "text".to_owned(),
+            Self::Secret => "text that is never shown".to_owned(),
             Self::Choice(names) => format!("one of {}", names.join(", ")),
         }
     }
@@ -149,7 +152,7 @@ impl Kind {
             Self::Boolean => "give `true` or `false`".to_owned(),
             Self::Integer => "give a whole number of 32 bits".to_owned(),
             Self::Double => "give a decimal number".to_owned(),
-            Self::Text => "give a text".to_owned(),
+            Self::Text | Self::Secret => "give a text".to_owned(),
             Self::Choice(names) => format!("give one of {}", names.join(", ")),
         }
     }
@@ -162,7 +165,7 @@ impl Kind {
             Self::Boolean => value::boolean(text).map(|parsed| Some(parsed) == value::boolean(other)),
             Self::Integer => value::int(text).map(|parsed| Some(parsed) == value::int(other)),
             Self::Double => value::double(text).map(|parsed| Some(parsed) == value::double(other)),
-            Self::Text => Some(text == other),
+            Self::Text | Self::Secret => Some(text == other),
             Self::Choice(names) => {
                 let known = names.iter().any(|name| name.eq_ignore_ascii_case(text));
                 known.then(|| text.eq_ignore_ascii_case(other))
@@ -170,6 +173,9 @@ impl Kind {
         }
     }
 }
+
+/// What stands for a value that must not be shown.
+pub(crate) const HIDDEN: &str = "***";
 
 /// Families in which every key is known: another one is a mistake.
 const OURS: [&str; 4] = ["execution.checkpointing.", "restart-strategy.", "state.", "cutwater."];
@@ -219,6 +225,15 @@ pub(crate) fn look_up(written: &str, in_environment: bool) -> Known {
     match nearest(written, spell, 2) {
         Some(nearest) => Known::Unknown { nearest: Some(nearest) },
         None => Known::NoMeaning,
+    }
+}
+
+/// Whether the value of what was written under this name may be shown: that of a key that we know, if it is no secret. What
+/// is mistyped may be one, and what belongs to others too.
+pub(crate) fn may_be_shown(written: &str, in_environment: bool) -> bool {
+    match look_up(written, in_environment) {
+        Known::Current(key) | Known::Old(key, _) => key.kind != Kind::Secret,
+        Known::NoMeaning | Known::Unknown { .. } => false,
     }
 }
 

@@ -66,6 +66,8 @@
 //! - [`ConfigError`] names key, value, place and what is accepted, and has a code that docs/errors.md explains.
 //! - [`Key`], [`Kind`]: the table that documentation is made from.
 //!
+//! Secrets are read and never shown: not by errors, `Debug` or [`Setting`].
+//!
 //! Where Cutwater differs from Flink: an interval of 0 turns checkpointing off and one between 0 and 10 ms is an
 //! error; all values are judged at the start, not when they are first used; checkpoints are retained on cancel.
 
@@ -86,7 +88,7 @@ pub use keys::{Key, Kind, Status, Support, keys, status};
 pub use origin::{Level, Origin};
 pub use resolved::{
     BackendKind, CheckpointStorage, Checkpointing, CheckpointingMode, ExternalizedCheckpointRetention, HistorySizes,
-    NoProgressSettings, Recovery, Resolved, RestartSettings, Said, Setting,
+    NoProgressSettings, ObjectStores, Recovery, Resolved, RestartSettings, Said, Setting,
 };
 pub use settings::Settings;
 pub use source::Config;

@@ -1,18 +1,18 @@
 //! From what was written to what holds: the highest level wins, then types, ranges and rules between keys.
 
 use std::collections::BTreeMap;
-use std::num::NonZeroU32;
+use std::num::{NonZeroU32, NonZeroU64};
 use std::time::Duration;
 
-use cutwater_core::{MaxParallelism, OperatorUid};
+use cutwater_core::{MaxParallelism, OperatorUid, Secret};
 
 use crate::keys::{Key, Kind, Support, keys};
 use crate::source::{Found, Layer};
 use crate::value;
 use crate::{
     BackendKind, CheckpointStorage, Checkpointing, CheckpointingMode, ConfigError, Conflict,
-    ExternalizedCheckpointRetention, HistorySizes, NoProgressSettings, Origin, Recovery, Resolved, RestartSettings,
-    Warning,
+    ExternalizedCheckpointRetention, HistorySizes, NoProgressSettings, ObjectStores, Origin, Recovery, Resolved,
+    RestartSettings, Warning,
 };
 
 mod restart;
@@ -34,6 +34,7 @@ const MIN_STEP: Duration = Duration::from_millis(1);
 const LONGEST_HISTORY: u32 = 1000;
 
 const YEAR: Duration = Duration::from_secs(365 * 86_400);
+const LONGER_THAN_A_YEAR: &str = "is longer than a year, a year is taken";
 
 const INTERVAL: &str = "execution.checkpointing.interval";
 const MIN_PAUSE: &str = "execution.checkpointing.min-pause";
@@ -45,6 +46,8 @@ const DIR: &str = "execution.checkpointing.dir";
 const LOCAL_BACKUP: &str = "execution.checkpointing.local-backup.enabled";
 const LOCAL_DIRS: &str = "execution.checkpointing.local-backup.dirs";
 const FROM_LOCAL: &str = "execution.state-recovery.from-local";
+const ACCESS_KEY: &str = "s3.access-key";
+const SECRET_KEY: &str = "s3.secret-key";
 const NAME: &str = "pipeline.name";
 const PARALLELISM: &str = "parallelism.default";
 const MAX_PARALLELISM: &str = "pipeline.max-parallelism";
@@ -79,6 +82,7 @@ pub(crate) fn resolve(
         savepoint_dir: values.text("execution.checkpointing.savepoint-dir")?.map(str::to_owned),
         recovery: values.recovery()?,
         history: values.history()?,
+        object_stores: values.object_stores()?,
         settings: trace::settings(&values.found, said),
         origins: values.found.iter().map(|(name, found)| (*name, found.entry.origin.clone())).collect(),
         warnings: values.warnings,
@@ -122,7 +126,7 @@ impl Values {
         let mut min_pause = self.duration_or_default(MIN_PAUSE, "give at least 0", Duration::ZERO)?;
         if min_pause > YEAR {
             min_pause = YEAR;
-            self.adjusted(MIN_PAUSE, "is longer than a year, a year is taken");
+            self.adjusted(MIN_PAUSE, LONGER_THAN_A_YEAR);
         }
         let mut interval = interval.filter(|interval| !interval.is_zero());
         if interval.is_some_and(|interval| interval < min_pause) {
@@ -264,6 +268,43 @@ impl Values {
         Ok(number.min(LONGEST_HISTORY))
     }
 
+    fn object_stores(&mut self) -> Result<ObjectStores, ConfigError> {
+        let (access_key, secret_key) = (self.text(ACCESS_KEY)?.map(str::to_owned), self.text(SECRET_KEY)?);
+        let secret_key = secret_key.map(Secret::new);
+        match (&access_key, &secret_key) {
+            (Some(_), None) => return Err(self.refused(ACCESS_KEY, format!("set `{SECRET_KEY}` too"))),
+            (None, Some(_)) => return Err(self.refused(SECRET_KEY, format!("set `{ACCESS_KEY}` too"))),
+            (Some(_), Some(_)) | (None, None) => {}
+        }
+        Ok(ObjectStores {
+            endpoint: self.text("s3.endpoint")?.map(str::to_owned),
+            region: self.text("s3.region")?.map(str::to_owned),
+            access_key,
+            secret_key,
+            path_style: self.boolean_if_set("s3.path-style-access")?,
+            allow_http: self.boolean_if_set("s3.allow-http")?,
+            deadline: self.up_to_a_year("cutwater.object-store.deadline")?,
+            request_timeout: self.up_to_a_year("cutwater.object-store.request-timeout")?,
+            parallelism: self.positive("cutwater.object-store.parallelism")?,
+            upload_rate: self.upload_rate()?,
+        })
+    }
+
+    fn upload_rate(&self) -> Result<Option<NonZeroU64>, ConfigError> {
+        const UPLOAD_RATE: &str = "cutwater.object-store.upload-rate";
+        let Some(found) = self.found.get(UPLOAD_RATE) else { return Ok(None) };
+        let rate = NonZeroU64::new(found.parse(value::memory)?);
+        rate.map(Some).ok_or_else(|| found.invalid("give at least 1 byte, or leave it out for no limit".to_owned()))
+    }
+
+    fn up_to_a_year(&mut self, name: &'static str) -> Result<Duration, ConfigError> {
+        let duration = self.duration_or_default(name, "give at least 10 ms", LEAST)?;
+        if duration > YEAR {
+            self.adjusted(name, LONGER_THAN_A_YEAR);
+        }
+        Ok(duration.min(YEAR))
+    }
+
     fn backend(&self) -> Result<BackendKind, ConfigError> {
         let Some(found) = self.found.get("state.backend.type") else { return Ok(BackendKind::default()) };
         match found.text()?.to_ascii_lowercase().as_str() {
@@ -316,7 +357,7 @@ impl Values {
 
     fn written(&self, name: &str) -> (String, Origin) {
         match self.found.get(name) {
-            Some(found) => (found.entry.value.clone(), found.entry.origin.clone()),
+            Some(found) => (found.entry.shown().to_owned(), found.entry.origin.clone()),
             None => (key(name).default.unwrap_or_default().to_owned(), Origin::Default),
         }
     }
@@ -328,6 +369,10 @@ impl Values {
 
     fn boolean(&self, name: &str) -> Result<bool, ConfigError> {
         self.read(name, value::boolean)
+    }
+
+    fn boolean_if_set(&self, name: &str) -> Result<Option<bool>, ConfigError> {
+        self.found.get(name).map(|found| found.parse(value::boolean)).transpose()
     }
 
     fn int(&self, name: &str) -> Result<i32, ConfigError> {
@@ -410,25 +455,13 @@ impl Found {
     }
 
     fn invalid(&self, accepted: String) -> ConfigError {
-        let entry = self.entry.clone();
-        ConfigError::Invalid {
-            key: entry.key,
-            new: self.new_name(),
-            value: entry.value,
-            origin: entry.origin,
-            accepted,
-        }
+        let (value, entry) = (self.entry.shown().to_owned(), self.entry.clone());
+        ConfigError::Invalid { key: entry.key, new: self.new_name(), value, origin: entry.origin, accepted }
     }
 
     fn not_built(&self, accepted: String) -> ConfigError {
-        let entry = self.entry.clone();
-        ConfigError::NotBuilt {
-            key: entry.key,
-            new: self.new_name(),
-            value: entry.value,
-            origin: entry.origin,
-            accepted,
-        }
+        let (value, entry) = (self.entry.shown().to_owned(), self.entry.clone());
+        ConfigError::NotBuilt { key: entry.key, new: self.new_name(), value, origin: entry.origin, accepted }
     }
 }
 

@@ -1,8 +1,8 @@
 use std::collections::BTreeMap;
-use std::num::NonZeroU32;
+use std::num::{NonZeroU32, NonZeroU64};
 use std::time::Duration;
 
-use cutwater_core::MaxParallelism;
+use cutwater_core::{MaxParallelism, Secret};
 
 use crate::{Origin, Warning};
 
@@ -31,6 +31,8 @@ pub struct Resolved {
     pub recovery: Recovery,
     /// How much of the past the status of the job holds.
     pub history: HistorySizes,
+    /// How object stores are reached and how hard they are used.
+    pub object_stores: ObjectStores,
     /// What the author of the configuration should know; to be shown once.
     pub warnings: Vec<Warning>,
     /// Each key that somebody set, by its name of today, sorted; also those of which nothing holds.
@@ -58,7 +60,7 @@ impl Resolved {
 pub struct Setting {
     /// Its name of today.
     pub key: &'static str,
-    /// The value that holds, as written; `None` if nothing that was said of the key was read and its default holds.
+    /// The value that holds, as written, or `***` if it is a secret; `None` if nothing that was said of the key was read and its default holds.
     pub value: Option<String>,
     /// Where that value was found.
     pub origin: Origin,
@@ -71,7 +73,7 @@ pub struct Setting {
 /// One thing that was said of a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Said {
-    /// The value as written.
+    /// The value as written, or `***` if it is a secret.
     pub value: String,
     /// Where.
     pub origin: Origin,
@@ -107,6 +109,49 @@ pub struct HistorySizes {
 impl Default for HistorySizes {
     fn default() -> Self {
         Self { checkpoints: 10, failures: 16 }
+    }
+}
+
+/// How object stores are reached and how hard they are used. What is not set comes from the environment, as for other
+/// programs, when a store is opened. The first six are of S3 alone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ObjectStores {
+    /// Where the service is, as written.
+    pub endpoint: Option<String>,
+    /// The region of the bucket.
+    pub region: Option<String>,
+    /// The access key; there if and only if the secret key is.
+    pub access_key: Option<String>,
+    /// The secret key.
+    pub secret_key: Option<Secret>,
+    /// Whether the bucket stands in the path of a URL, not in the name of the host.
+    pub path_style: Option<bool>,
+    /// Whether an endpoint on another machine may be reached without TLS.
+    pub allow_http: Option<bool>,
+    /// The longest that one operation may take with all its tries; from 10 ms to 365 days; 30 s by default.
+    pub deadline: Duration,
+    /// The longest that a single request may take; from 10 ms to 365 days; 20 s by default.
+    pub request_timeout: Duration,
+    /// How many requests run at once; 16 by default.
+    pub parallelism: NonZeroU32,
+    /// How many bytes a second are uploaded at the most; unlimited by default.
+    pub upload_rate: Option<NonZeroU64>,
+}
+
+impl Default for ObjectStores {
+    fn default() -> Self {
+        Self {
+            endpoint: None,
+            region: None,
+            access_key: None,
+            secret_key: None,
+            path_style: None,
+            allow_http: None,
+            deadline: Duration::from_secs(30),
+            request_timeout: Duration::from_secs(20),
+            parallelism: NonZeroU32::new(16).expect("16 is not zero"),
+            upload_rate: None,
+        }
     }
 }
 

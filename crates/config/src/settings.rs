@@ -1,6 +1,8 @@
 use std::collections::BTreeMap;
+use std::fmt;
 use std::time::Duration;
 
+use crate::keys::{HIDDEN, may_be_shown};
 use crate::value::write_duration;
 use crate::{CheckpointingMode, ExternalizedCheckpointRetention};
 
@@ -19,7 +21,7 @@ mod tests;
 ///     .fixed_delay_restart(3, Duration::from_secs(10));
 /// assert_eq!(settings.value("restart-strategy.type"), Some("fixed-delay"));
 /// ```
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Settings {
     pairs: BTreeMap<String, String>,
 }
@@ -241,5 +243,15 @@ impl Settings {
         self.pairs.retain(|key, _| !key.starts_with("restart-strategy"));
         let start = self.set("restart-strategy.type", name);
         options.into_iter().fold(start, |settings, (key, value)| settings.set(key, value))
+    }
+}
+
+impl fmt::Debug for Settings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut map = f.debug_map();
+        for (key, value) in &self.pairs {
+            map.entry(key, &if may_be_shown(key, false) { value.as_str() } else { HIDDEN });
+        }
+        map.finish()
     }
 }

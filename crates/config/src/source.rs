@@ -2,13 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
+use std::fmt;
 use std::path::Path;
 
-use crate::keys::{Key, Known, Support, look_up};
+use crate::keys::{HIDDEN, Key, Known, Support, look_up, may_be_shown};
 use crate::{ConfigError, Level, Origin, Resolved, Settings, Warning, file, resolve};
 
 /// One key and value as written.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct Entry {
     pub(crate) key: String,
     pub(crate) value: String,
@@ -24,6 +25,25 @@ impl Entry {
 
     pub(crate) fn with_problem(self, problem: &'static str) -> Self {
         Self { problem: Some(problem), ..self }
+    }
+
+    /// The value for whoever may see it.
+    pub(crate) fn shown(&self) -> &str {
+        let in_environment = self.origin.level() == Level::Environment;
+        if may_be_shown(&self.key, in_environment) { &self.value } else { HIDDEN }
+    }
+}
+
+impl fmt::Debug for Entry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { key, origin, problem, .. } = self;
+        let mut fields = f.debug_struct("Entry");
+        fields
+            .field("key", key)
+            .field("value", &self.shown())
+            .field("origin", origin)
+            .field("problem", problem)
+            .finish()
     }
 }
 

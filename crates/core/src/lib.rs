@@ -15,14 +15,16 @@
 //! - Ids: [`CheckpointId`], [`Epoch`], [`Attempt`], [`TaskId`], [`SubtaskId`], [`ChannelId`], [`EdgeId`], [`OperatorUid`].
 //! - Keys: [`KeyHash`], [`KeyGroup`], [`KeyGroupRange`], [`MaxParallelism`].
 //! - Time: [`Moment`] (of the process, for deadlines), [`Timestamp`] (of an event).
-//! - [`Barrier`], the in-band marker of a checkpoint.
+//! - [`Barrier`], the in-band marker of a checkpoint; [`Secret`], a text that is never printed.
 
 mod barrier;
 mod ids;
 mod keys;
+mod secret;
 mod time;
 
 pub use barrier::Barrier;
 pub use ids::{Attempt, ChannelId, CheckpointId, EdgeId, Epoch, InvalidUid, OperatorUid, SubtaskId, TaskId};
 pub use keys::{InvalidMaxParallelism, KeyGroup, KeyGroupRange, KeyHash, MaxParallelism};
+pub use secret::Secret;
 pub use time::{Moment, Timestamp};

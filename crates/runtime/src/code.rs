@@ -100,6 +100,7 @@ impl OptionsError {
             Self::Scheme { .. } => "OPT0001",
             Self::Unresolved { .. } => "OPT0002",
             Self::Feature { .. } => "OPT0003",
+            Self::Key { .. } => "OPT0004",
             #[cfg(feature = "object-store")]
             Self::ObjectStore { source, .. } => source.code(),
         }

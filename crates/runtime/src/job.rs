@@ -166,12 +166,13 @@ impl Options {
     ///
     /// # Errors
     ///
-    /// If the checkpoint folder is of a kind that is not built.
+    /// If the checkpoint folder is of a kind that is not built, or a key of object stores is set in a program without them.
     pub fn from_config(config: &Resolved) -> Result<Self, OptionsError> {
-        Self::from_config_with_stores(config, StoreResolver::default())
+        Self::from_config_with_stores(config, StoreResolver::from_config(config)?)
     }
 
-    /// What the configuration says, with other stores behind its paths and URLs.
+    /// What the configuration says, with other stores behind its paths and URLs. Its keys of object stores are up to the
+    /// resolver: that of [`StoreResolver::from_config`] reads them.
     ///
     /// # Errors
     ///

@@ -3,10 +3,14 @@
 use std::fmt;
 use std::sync::Arc;
 
+use cutwater_config::{ObjectStores, Origin, Resolved};
+use cutwater_coordinator::CompletedCheckpoint;
 use cutwater_storage::{
     CreateError, Listed, LocalFolder, MemoryStore, ObjectName, ObjectReader, ObjectWriter, Store, StoreError,
     StoreErrorKind,
 };
+
+use crate::open::{OpenCheckpointError, open_checkpoint_in};
 
 /// A place for checkpoints that can't be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -32,6 +36,14 @@ pub enum OptionsError {
         /// The feature of the crate `cutwater`.
         feature: &'static str,
     },
+    /// A key of object stores in a configuration of a program that was built without them.
+    #[error("{origin}: `{key}` needs the feature `s3`: build the program with `--features s3`, or leave the key out")]
+    Key {
+        /// The key.
+        key: &'static str,
+        /// Where it was found.
+        origin: Origin,
+    },
     /// An object store that can't be asked.
     #[cfg(feature = "object-store")]
     #[error("{url} can't be used")]
@@ -51,7 +63,7 @@ pub enum OptionsError {
     },
 }
 
-/// How paths and URLs become stores: [`store_at`] unless told otherwise. Here users plug in stores of their own:
+/// How paths and URLs become stores: [`store_at`], or [`Self::from_config`], unless told otherwise. Here users plug in stores of their own:
 /// [`Options::stores`](crate::Options::stores) is asked for [`StartFrom::Path`](crate::StartFrom::Path) and the folders of
 /// savepoints, [`Options::from_config_with_stores`](crate::Options::from_config_with_stores) for the folder of checkpoints too.
 ///
@@ -83,6 +95,27 @@ impl StoreResolver {
         Self { resolve: Arc::new(resolve) }
     }
 
+    /// [`store_at`], with endpoint, credentials and limits of object stores from a configuration (`s3.*`,
+    /// `cutwater.object-store.*`). What that leaves open comes from the environment when a store is opened.
+    /// [`Options::from_config`](crate::Options::from_config) takes it.
+    ///
+    /// # Errors
+    ///
+    /// [`OptionsError::Key`] if such a key is set and this program was built without object stores.
+    pub fn from_config(config: &Resolved) -> Result<Self, OptionsError> {
+        let of_stores = |key: &str| key.starts_with("s3.") || key.starts_with("cutwater.object-store.");
+        let set = config.origins.iter().find(|(key, _)| of_stores(key));
+        match set {
+            Some((key, origin)) if !cfg!(feature = "object-store") => {
+                Err(OptionsError::Key { key, origin: origin.clone() })
+            }
+            Some(_) | None => {
+                let stores = config.object_stores.clone();
+                Ok(Self::new(move |url| store_with(url, &stores)))
+            }
+        }
+    }
+
     /// The store at a path or URL.
     ///
     /// # Errors
@@ -90,6 +123,18 @@ impl StoreResolver {
     /// What the resolver says; without one of the user's own, as [`store_at`].
     pub fn store_at(&self, url: &str) -> Result<Arc<dyn Store>, OptionsError> {
         (self.resolve)(url)
+    }
+
+    /// [`open_checkpoint`](crate::open_checkpoint) in the store at a path or URL.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn open_checkpoint(
+        &self,
+        path_or_url: &str,
+    ) -> Result<(CompletedCheckpoint, Arc<dyn Store>), OpenCheckpointError> {
+        open_checkpoint_in(self.store_at(path_or_url)?)
     }
 }
 
@@ -107,33 +152,37 @@ impl fmt::Debug for StoreResolver {
 
 /// The store at a path, a `file:` URL, or `memory:`; with the feature `object-store` also at `s3://bucket/folder`, with `gcs`
 /// and `azure` at `gs://` and `az://`. Endpoint and credentials of those come from the environment, see
-/// `cutwater_object_store::ObjectStorage`.
+/// `cutwater_object_store::ObjectStorage`; [`StoreResolver::from_config`] has them from a configuration too.
 ///
 /// # Errors
 ///
 /// [`OptionsError`] if there is no such kind of store, this program was built without it, or the environment can't be used.
 /// Whether the folder can be written is seen when a job starts.
 pub fn store_at(url: &str) -> Result<Arc<dyn Store>, OptionsError> {
+    store_with(url, &ObjectStores::default())
+}
+
+fn store_with(url: &str, stores: &ObjectStores) -> Result<Arc<dyn Store>, OptionsError> {
     let path = match url.split_once(':') {
         Some(("memory", _)) => return Ok(Arc::new(MemoryStore::new())),
         Some(("file", path)) => {
             path.strip_prefix("//localhost/").map_or(path.strip_prefix("//").unwrap_or(path), |rest| rest)
         }
-        Some((scheme, rest)) if rest.starts_with("//") => return remote(scheme, url),
+        Some((scheme, rest)) if rest.starts_with("//") => return remote(scheme, url, stores),
         _ => url,
     };
     Ok(Arc::new(LocalFolder::new(path)))
 }
 
 /// The store at a URL of this scheme.
-fn remote(scheme: &str, url: &str) -> Result<Arc<dyn Store>, OptionsError> {
+fn remote(scheme: &str, url: &str, stores: &ObjectStores) -> Result<Arc<dyn Store>, OptionsError> {
     let feature = match scheme {
         "s3" | "s3a" => "s3",
         "gs" => "gcs",
         "az" | "abfs" | "abfss" => "azure",
         _ => return Err(OptionsError::Scheme { url: without_user(url), scheme: scheme.to_owned() }),
     };
-    if let Some(opened) = object_storage(url, feature) {
+    if let Some(opened) = object_storage(url, feature, stores) {
         return opened;
     }
     Err(OptionsError::Feature { url: without_user(url), scheme: scheme.to_owned(), feature })
@@ -141,18 +190,33 @@ fn remote(scheme: &str, url: &str) -> Result<Arc<dyn Store>, OptionsError> {
 
 /// `None` if this program has no such stores.
 #[cfg(feature = "object-store")]
-fn object_storage(url: &str, feature: &str) -> Option<Result<Arc<dyn Store>, OptionsError>> {
+fn object_storage(url: &str, feature: &str, stores: &ObjectStores) -> Option<Result<Arc<dyn Store>, OptionsError>> {
     use cutwater_object_store::{ObjectStorage, Settings};
     if feature == "gcs" && !cfg!(feature = "gcs") || feature == "azure" && !cfg!(feature = "azure") {
         return None;
     }
-    let opened = ObjectStorage::open(url, &Settings::default());
+    let mut settings = Settings {
+        deadline: stores.deadline,
+        request_timeout: stores.request_timeout,
+        parallelism: stores.parallelism,
+        upload_rate: stores.upload_rate,
+        ..Settings::default()
+    };
+    if feature == "s3" {
+        settings.endpoint.clone_from(&stores.endpoint);
+        settings.region.clone_from(&stores.region);
+        settings.access_key.clone_from(&stores.access_key);
+        settings.secret_key.clone_from(&stores.secret_key);
+        settings.path_style = stores.path_style;
+        settings.allow_http = stores.allow_http;
+    }
+    let opened = ObjectStorage::open(url, &settings);
     let failed = |source| OptionsError::ObjectStore { url: without_user(url), source };
     Some(opened.map(|store| Arc::new(store) as Arc<dyn Store>).map_err(failed))
 }
 
 #[cfg(not(feature = "object-store"))]
-fn object_storage(_: &str, _: &str) -> Option<Result<Arc<dyn Store>, OptionsError>> {
+fn object_storage(_: &str, _: &str, _: &ObjectStores) -> Option<Result<Arc<dyn Store>, OptionsError>> {
     None
 }
 

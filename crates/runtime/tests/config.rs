@@ -56,3 +56,23 @@ fn snapshots_are_compressed_if_the_configuration_says_so() {
     });
     assert!(plain > 20_000 * 100 && packed < plain / 4, "{packed} of {plain} bytes");
 }
+
+/// Whether they can be read is a matter of the build; that they are not passed over is not.
+#[test]
+fn keys_of_object_stores_reach_them_or_are_refused() {
+    let settings = Settings::new().set("s3.endpoint", "http://192.0.2.1:9000").checkpoint_storage("s3://bucket/jobs");
+    let options = Options::from_config(&Config::new().code(settings).resolve().unwrap());
+    let error = options.map(|_| ()).unwrap_err();
+    #[cfg(not(feature = "object-store"))]
+    {
+        let expected = "set by the program: `s3.endpoint` needs the feature `s3`: build the program with `--features s3`, \
+                        or leave the key out";
+        assert_eq!((error.to_string().as_str(), error.code()), (expected, "OPT0004"));
+    }
+    #[cfg(feature = "object-store")]
+    assert_eq!(error.code(), "STO0008", "{error}: an endpoint elsewhere without TLS");
+
+    let settings = Settings::new().set("cutwater.object-store.parallelism", "4").checkpoint_storage("memory:");
+    let options = Options::from_config(&Config::new().code(settings).resolve().unwrap());
+    assert_eq!(options.is_ok(), cfg!(feature = "object-store"));
+}

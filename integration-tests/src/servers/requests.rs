@@ -114,26 +114,29 @@ impl Server {
 
     /// Signs and sends a request; the text of its answer, or what went wrong. The query must be sorted by name.
     fn send(&self, method: Method, path: &str, body: Bytes) -> Result<String, String> {
-        let what = format!("{method} {path}");
         let credential =
             AwsCredential { key_id: self.keys.id.clone(), secret_key: self.keys.secret.clone(), token: None };
         let uri = format!("{}{path}", self.endpoint());
         let request = Request::builder().method(method).uri(uri).body(HttpRequestBody::from(body));
         let mut request = request.expect("the names are ours");
         AwsAuthorizer::new(&credential, "s3", REGION).try_authorize(&mut request, None).expect("our keys can sign");
-        let answer: Result<(StatusCode, Bytes), String> = blocking(async {
-            let client = ReqwestConnector::default()
-                .connect(&options(Duration::from_secs(10)))
-                .map_err(|error| error.to_string())?;
-            let answer = client.execute(request).await.map_err(|error| error.to_string())?;
-            let status = answer.status();
-            let body = answer.into_body().collect().await.map_err(|error| error.to_string())?;
-            Ok((status, body.to_bytes()))
-        });
-        let (status, body) = answer.map_err(|error| format!("{what}: {error}"))?;
-        let text = String::from_utf8_lossy(&body).into_owned();
-        if status.is_success() { Ok(text) } else { Err(format!("{what}: {status} {text}")) }
+        answer(request, Duration::from_secs(10))
     }
+}
+
+/// Sends a request that is signed; the text of its answer, or what went wrong.
+pub(super) fn answer(request: Request<HttpRequestBody>, limit: Duration) -> Result<String, String> {
+    let what = format!("{} {}", request.method(), request.uri());
+    let answer: Result<(StatusCode, Bytes), String> = blocking(async {
+        let client = ReqwestConnector::default().connect(&options(limit)).map_err(|error| error.to_string())?;
+        let answer = client.execute(request).await.map_err(|error| error.to_string())?;
+        let status = answer.status();
+        let body = answer.into_body().collect().await.map_err(|error| error.to_string())?;
+        Ok((status, body.to_bytes()))
+    });
+    let (status, body) = answer.map_err(|error| format!("{what}: {error}"))?;
+    let text = String::from_utf8_lossy(&body).into_owned();
+    if status.is_success() { Ok(text) } else { Err(format!("{what}: {status} {text}")) }
 }
 
 /// Runs it to its end in a thread of its own, so that tests may call it inside a runtime too.
@@ -148,7 +151,7 @@ fn blocking<T: Send>(work: impl Future<Output = T> + Send) -> T {
 }
 
 /// What stands between each `<tag>` and `</tag>`.
-fn tags<'a>(text: &'a str, tag: &str) -> impl Iterator<Item = &'a str> {
+pub(super) fn tags<'a>(text: &'a str, tag: &str) -> impl Iterator<Item = &'a str> {
     let (open, close) = (format!("<{tag}>"), format!("</{tag}>"));
     let mut rest = text;
     std::iter::from_fn(move || {
@@ -160,7 +163,7 @@ fn tags<'a>(text: &'a str, tag: &str) -> impl Iterator<Item = &'a str> {
 }
 
 /// Without the escapes of XML.
-fn plain(text: &str) -> String {
+pub(super) fn plain(text: &str) -> String {
     let text = text.replace("&#34;", "\"").replace("&#39;", "'").replace("&quot;", "\"").replace("&apos;", "'");
     text.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")
 }

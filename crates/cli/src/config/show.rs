@@ -1,6 +1,6 @@
 //! `cutwater config show`.
 
-use cutwater_config::{Config, Key, Origin, Resolved, Said, Setting, Support, keys};
+use cutwater_config::{Config, Key, Kind, Origin, Resolved, Said, Setting, Support, keys};
 use serde::Serialize;
 
 use crate::failure::Failure;
@@ -17,8 +17,10 @@ pub(crate) struct Shown {
 #[derive(Debug, Serialize)]
 struct Row {
     key: &'static str,
-    /// As written; null: not set, and there is no default.
+    /// As written, `***` for a secret; null: not set, and there is no default.
     value: Option<String>,
+    #[serde(skip)]
+    secret: bool,
     origin: Place,
     #[serde(skip_serializing_if = "Option::is_none")]
     written_as: Option<String>,
@@ -83,10 +85,12 @@ fn row(key: &Key, resolved: &Resolved) -> Row {
         ("restart-strategy.type", None) => Some("none, as there are no checkpoints"),
         _ => None,
     };
+    let secret = key.kind == Kind::Secret;
     match resolved.setting(key.name) {
         Some(Setting { key, value, origin, written_as, overridden }) => Row {
             key,
             value: value.clone().or_else(default),
+            secret,
             origin: origin.into(),
             written_as: written_as.clone(),
             overridden: overridden.iter().map(Overridden::from).collect(),
@@ -95,6 +99,7 @@ fn row(key: &Key, resolved: &Resolved) -> Row {
         None => Row {
             key: key.name,
             value: default(),
+            secret,
             origin: (&Origin::Default).into(),
             written_as: None,
             overridden: Vec::new(),
@@ -141,6 +146,7 @@ impl Shown {
 impl Row {
     fn text(&self, origin: bool) -> String {
         let mut out = match (&self.value, self.not_set_means) {
+            (Some(_), _) if self.secret => format!("# {}: set, and not shown\n", self.key),
             (Some(value), _) => format!("{}: {}\n", self.key, quoted(value)),
             (None, None) => format!("# {}: not set\n", self.key),
             (None, Some(meaning)) => format!("# {}: not set\n#   {meaning}\n", self.key),

@@ -1,7 +1,45 @@
 use super::{Key, Kind, Support};
 
-/// Sorted by name. Names, kinds, defaults and old names are those of Flink 2.3.0, but for `cutwater.`, which are ours.
+/// Sorted by name. Names, kinds, defaults and old names are those of Flink 2.3.0, but for `cutwater.` and `s3.allow-http`, which
+/// are ours. Those of Flink below `s3.` are read by its plugins; among them are several spellings of one thing.
 pub(crate) static KEYS: &[Key] = &[
+    Key {
+        name: "cutwater.object-store.deadline",
+        kind: Kind::Duration,
+        default: Some("30 s"),
+        old: &[],
+        support: Support::Built,
+        description: "The longest that one operation on an object store may take with all its tries; at least 10 ms, and more than \
+            a year is taken as one. Longer: a store that is away for a while fails no checkpoint, one that stays away is \
+            told of later.",
+    },
+    Key {
+        name: "cutwater.object-store.parallelism",
+        kind: Kind::Integer,
+        default: Some("16"),
+        old: &[],
+        support: Support::Built,
+        description: "How many requests to an object store run at once; at least 1. More: faster where answers are slow to come, \
+            more load on the store.",
+    },
+    Key {
+        name: "cutwater.object-store.request-timeout",
+        kind: Kind::Duration,
+        default: Some("20 s"),
+        old: &[],
+        support: Support::Built,
+        description: "The longest that a single request to an object store may take with its body; at least 10 ms, and more than a \
+            year is taken as one. Shorter: a lost answer is asked for again sooner, and slow uploads are cut off.",
+    },
+    Key {
+        name: "cutwater.object-store.upload-rate",
+        kind: Kind::Memory,
+        default: None,
+        old: &[],
+        support: Support::Built,
+        description: "How many bytes a second are uploaded to an object store at the most; at least 1 byte, unlimited unless set. \
+            Less: more room on the line for others, longer checkpoints.",
+    },
     Key {
         name: "cutwater.restart.no-progress",
         kind: Kind::Choice(&["REPORT", "STOP"]),
@@ -534,6 +572,60 @@ pub(crate) static KEYS: &[Key] = &[
             rate` or `exponential-delay`. Unset: with checkpoints on, a fixed delay of 1 s and 2147483647 \
             attempts; with checkpoints off, none. The options below are read only from the level that sets \
             the type.",
+    },
+    Key {
+        name: "s3.access-key",
+        kind: Kind::Text,
+        default: None,
+        old: &["s3.access.key"],
+        support: Support::Built,
+        description: "The access key for `s3://`; with `s3.secret-key`. Unset: both come from where other programs have them, \
+            `AWS_ACCESS_KEY_ID` and so on.",
+    },
+    Key {
+        name: "s3.allow-http",
+        kind: Kind::Boolean,
+        default: None,
+        old: &[],
+        support: Support::Built,
+        description: "Whether an endpoint on another machine may be reached without TLS, where everybody on the way can read and \
+            change the state. Unset: `AWS_ALLOW_HTTP` says.",
+    },
+    Key {
+        name: "s3.endpoint",
+        kind: Kind::Text,
+        default: None,
+        old: &[],
+        support: Support::Built,
+        description: "Where the service behind `s3://` is, as `https://HOST:PORT`. Unset: `AWS_ENDPOINT_URL_S3`, \
+            `AWS_ENDPOINT_URL` or `~/.aws/config` say, else it is Amazon's.",
+    },
+    Key {
+        name: "s3.path-style-access",
+        kind: Kind::Boolean,
+        default: None,
+        old: &["s3.path.style.access", "s3.path-style"],
+        support: Support::Built,
+        description: "Whether the bucket stands in the path of a URL, not in the name of the host. Unset: if there is an endpoint, \
+            or the name of the bucket has a dot.",
+    },
+    Key {
+        name: "s3.region",
+        kind: Kind::Text,
+        default: None,
+        old: &["s3.endpoint.region"],
+        support: Support::Built,
+        description: "The region of the bucket. Unset: `AWS_REGION`, `AWS_DEFAULT_REGION` or `~/.aws/config` say, else it is `us- \
+            east-1`.",
+    },
+    Key {
+        name: "s3.secret-key",
+        kind: Kind::Secret,
+        default: None,
+        old: &["s3.secret.key"],
+        support: Support::Built,
+        description: "The secret key that belongs to `s3.access-key`. It is never shown. A file that holds it should be readable \
+            by the job alone.",
     },
     Key {
         name: "scheduler-mode",

@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use crate::*;
 
 mod reference;
+mod stores;
 
 const FILES: [&str; 2] = ["cutwater.yaml", "flink-conf.yaml"];
 
@@ -423,7 +424,7 @@ fn what_is_not_built_is_refused_by_name_unless_it_asks_for_nothing() {
             Kind::Duration => "7 s",
             Kind::Memory => "7 kb",
             Kind::Integer | Kind::Double => "7",
-            Kind::Text => "/seven",
+            Kind::Text | Kind::Secret => "/seven",
             Kind::Choice(names) => names.iter().find(|name| Some(**name) != inert).unwrap(),
         };
         for name in std::iter::once(&key.name).chain(key.old) {

@@ -25,7 +25,7 @@ pub(super) fn settings(holds: &Layer, said: Vec<Found>) -> Vec<Setting> {
             all.sort_by_key(|found| std::cmp::Reverse(found.entry.origin.level()));
             Setting {
                 key: name,
-                value: winner.map(|found| found.entry.value.trim().to_owned()),
+                value: winner.map(|found| found.entry.shown().trim().to_owned()),
                 origin: winner.map_or(Origin::Default, |found| found.entry.origin.clone()),
                 written_as: winner.and_then(old_name),
                 overridden: all.iter().map(said_by).collect(),
@@ -39,7 +39,11 @@ fn same(one: &Found, other: &Found) -> bool {
 }
 
 fn said_by(found: &Found) -> Said {
-    Said { value: found.entry.value.trim().to_owned(), origin: found.entry.origin.clone(), written_as: old_name(found) }
+    Said {
+        value: found.entry.shown().trim().to_owned(),
+        origin: found.entry.origin.clone(),
+        written_as: old_name(found),
+    }
 }
 
 fn old_name(found: &Found) -> Option<String> {

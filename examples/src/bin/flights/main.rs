@@ -19,7 +19,7 @@ use clap::Parser;
 use cutwater::coordinator::OpenError;
 use cutwater::{
     Config, ConfigError, Failure, GraphError, JobError, JobOutcome, JobStatus, OpenCheckpointError, Options,
-    OptionsError, Resolved, RestoreError, Settings, StartFrom, discover, open_checkpoint, spawn, stop_on_signals,
+    OptionsError, Resolved, RestoreError, Settings, StartFrom, StoreResolver, discover, spawn, stop_on_signals,
 };
 
 use cutwater_examples::flights::{self, Tuning};
@@ -179,7 +179,7 @@ fn run(args: &Args) -> Result<(), Ended> {
     options.from = match &args.from {
         From::Latest => options.from, // or where the configuration says
         From::None => StartFrom::Nothing,
-        From::Place(path_or_url) => foreign(path_or_url)?,
+        From::Place(path_or_url) => foreign(path_or_url, &options.stores)?,
     };
     let data = data(args).map_err(Ended::with(Exit::CouldNotStart))?;
     // The sink would do it too, but then it would be a failure of the running job.
@@ -188,7 +188,7 @@ fn run(args: &Args) -> Result<(), Ended> {
 
     let name = config.name.as_deref().unwrap_or("flights");
     let place = Place::of(&config, name);
-    refuse_to_mix(args, &place).map_err(Ended::with(Exit::CouldNotStart))?;
+    refuse_to_mix(args, &place, &options.stores).map_err(Ended::with(Exit::CouldNotStart))?;
     let tuning = Tuning { pace: args.pace, crash_at: args.crash_at, files: None };
     let graph = flights::graph(name, &data, &args.out, tuning);
     let graph = graph.map_err(|error| Ended::with(Exit::Usage)(error.into()))?;
@@ -255,8 +255,8 @@ fn configuration(args: &Args) -> anyhow::Result<Resolved> {
 }
 
 /// The newest checkpoint in a folder that holds the log of a job.
-fn foreign(path_or_url: &str) -> Result<StartFrom, Ended> {
-    let opened = open_checkpoint(path_or_url);
+fn foreign(path_or_url: &str, stores: &StoreResolver) -> Result<StartFrom, Ended> {
+    let opened = stores.open_checkpoint(path_or_url);
     let (checkpoint, store) =
         opened.map_err(|error| Ended { exit: not_opened(&error), error: error.into(), help: None })?;
     Ok(StartFrom::Checkpoint(Box::new(checkpoint), store))
@@ -316,7 +316,7 @@ impl fmt::Display for Place {
 }
 
 /// A run that begins anew would add its output to that of a run before, and nobody could tell them apart.
-fn refuse_to_mix(args: &Args, place: &Place) -> anyhow::Result<()> {
+fn refuse_to_mix(args: &Args, place: &Place, stores: &StoreResolver) -> anyhow::Result<()> {
     // Without output there is nothing to mix, whatever the store has to say, and however long it takes.
     if report::files(&args.out)?.next().is_none() {
         return Ok(());
@@ -326,7 +326,7 @@ fn refuse_to_mix(args: &Args, place: &Place) -> anyhow::Result<()> {
         (_, Place::Memory | Place::Nowhere) => true,
         // Where there is a checkpoint, or anything is wrong with the folder, the job says what is to be said.
         (_, Place::Folder(folder)) => matches!(
-            open_checkpoint(folder),
+            stores.open_checkpoint(folder),
             Err(OpenCheckpointError::NoLog { .. } | OpenCheckpointError::NoCheckpoint { .. })
         ),
     };
