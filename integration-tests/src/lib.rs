@@ -20,6 +20,7 @@ mod process;
 mod proxy;
 mod rng;
 mod servers;
+mod tell;
 
 pub use csv::small_csv;
 pub use flights::{Flights, assert_same_output, cutwater};
@@ -29,3 +30,4 @@ pub use process::{Ended, LIMIT, Process, bound, program, seconds, sleep};
 pub use proxy::{Counts, Fault, Proxy, Rates, Times};
 pub use rng::Rng;
 pub use servers::{BUCKET, Kind, Server, Upload};
+pub use tell::tell;
