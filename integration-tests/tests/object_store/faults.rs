@@ -93,12 +93,13 @@ fn every_fault_comes_while_a_large_state_is_stored_and_restored_and_changes_noth
             }
             moment = 0.9;
             stepped = stepped.moved();
-            // On the way of the snapshot files at each restore; those that met none before are forgotten.
+            // On the way of snapshot files and records after each kill; those that met none before are forgotten.
             proxy.all_off();
             proxy.set(rare.clone());
-            for fault in [Fault::CutBody, Fault::ShortBody, Fault::FlippedBit] {
+            for fault in [Fault::CutBody, Fault::ShortBody, Fault::FlippedBit, Fault::Late] {
                 proxy.once(fault, "/chk/");
             }
+            proxy.once(Fault::Conflict, "/log/");
             restores += 1;
         }
         drop(stepped.run("").with_code(0));

@@ -75,7 +75,8 @@ fn an_expired_token_and_a_wrong_clock_are_named_at_the_start_and_while_the_job_r
 fn killed(server: &Server, env: &Env, below: &str, config: &str) -> Flights {
     let folder = Flights::new();
     folder.write("cutwater.yaml", config);
-    let mut process = flights(&folder, env, below, PACED);
+    // Slow enough to be met in the midst of its work, however slow the store is.
+    let mut process = flights(&folder, env, below, "--interval 50ms --pace 50000");
     let store = server.storage(&format!("{below}/flights"));
     process.wait_until("checkpoints", |_| Log::read_in(&store).completed().count() >= 3);
     process.kill();
