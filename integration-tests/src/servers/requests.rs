@@ -102,15 +102,19 @@ impl Server {
         uploads
     }
 
-    /// The bytes of the parts that the server has of an unfinished upload.
+    /// The bytes of the parts that the server has of an unfinished upload; `None` if it has ended meanwhile.
     ///
     /// # Panics
     ///
     /// As [`Self::create_bucket`].
     #[must_use]
-    pub fn parts(&self, upload: &Upload) -> Vec<u64> {
-        let page = self.list(&format!("{}?uploadId={}", path_of(&upload.key), escaped(&upload.id)));
-        tags(&page, "Size").map(|size| size.parse().unwrap_or_else(|_| panic!("no size: {page}"))).collect()
+    pub fn parts(&self, upload: &Upload) -> Option<Vec<u64>> {
+        let path = format!("{}?uploadId={}", path_of(&upload.key), escaped(&upload.id));
+        let page = match self.send(Method::GET, &path, Bytes::new()) {
+            Err(error) if error.contains("NoSuchUpload") => return None,
+            answer => answer.unwrap_or_else(|error| panic!("{}: {error}", self.kind())),
+        };
+        Some(tags(&page, "Size").map(|size| size.parse().unwrap_or_else(|_| panic!("no size: {page}"))).collect())
     }
 
     /// Whether the bucket is there, or can be made, and takes objects.

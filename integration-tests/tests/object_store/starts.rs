@@ -104,7 +104,9 @@ fn a_bucket_that_lost_an_object_of_the_newest_checkpoint_is_told_by_its_name() {
         let ended = flights(&folder, &env, "lost", PACED).wait().with_code(4);
         assert!(ended.stderr.contains(&format!("s3://{BUCKET}/{lost}")), "{kind}: {ended}");
         assert!(ended.stderr.starts_with("error["), "{kind}: {ended}");
-        assert!(folder.published() == before, "{kind}: a start that failed has changed the output");
+        // What the newest checkpoint holds may have been published first: it has completed.
+        let after = folder.published();
+        assert!(before.iter().all(|(name, bytes)| after.get(name) == Some(bytes)), "{kind}: output has changed");
 
         // With an older one to go back to, and leave to do so.
         let fall_back = "execution.checkpointing.num-retained: 3\ncutwater.state-recovery.fall-back: true\n";
