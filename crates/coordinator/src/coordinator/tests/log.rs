@@ -505,7 +505,7 @@ fn a_job_that_ends_does_not_wait_to_learn_whose_it_is() {
     // The store refuses for good: the answer would never come.
     let mut rig = job(by_hand(), 1, None);
     rig.fails_reads = true;
-    rig.outcomes = [Fate::Failed; 3].into();
+    rig.outcomes = [Fate::Failed; 5].into();
     rig.fail_over();
     rig.end(failed());
     rig.until(20_000);
