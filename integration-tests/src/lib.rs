@@ -21,6 +21,7 @@ mod process;
 mod proxy;
 mod rng;
 mod servers;
+mod tell;
 
 pub use csv::small_csv;
 pub use flights::{Flights, assert_same_output, cutwater};
@@ -30,3 +31,4 @@ pub use process::{Ended, LIMIT, Process, bound, program, seconds, sleep};
 pub use proxy::{Counts, Fault, Proxy, Rates, Times};
 pub use rng::Rng;
 pub use servers::{Azurite, BUCKET, Kind, Server, Upload};
+pub use tell::tell;

@@ -1,7 +1,9 @@
+use std::fmt::Display;
 use std::fs;
 use std::path::Path;
 
-use cutwater_coordinator::inspect::{LogEntry, LogEntryKind, read_slot, slot_name};
+use cutwater::storage::{ObjectName, Store};
+use cutwater_coordinator::inspect::{LogEntry, LogEntryKind, MAX_RECORD_BYTES, read_slot, slot_name};
 use cutwater_coordinator::{CompletedCheckpoint, Outcome};
 use cutwater_core::{CheckpointId, Epoch};
 
@@ -20,10 +22,28 @@ impl Log {
     /// If a record is damaged.
     #[must_use]
     pub fn read(folder: &Path) -> Self {
+        Self::of(&folder.display(), |name| fs::read(folder.join(name)).ok())
+    }
+
+    /// The same in a store.
+    ///
+    /// # Panics
+    ///
+    /// If a record is damaged, or the store does not answer.
+    #[must_use]
+    pub fn read_in(store: &dyn Store) -> Self {
+        let read = |name: &str| {
+            let name = ObjectName::parse(name).expect("a folder and digits");
+            store.read(&name, MAX_RECORD_BYTES).unwrap_or_else(|error| panic!("{error:?}"))
+        };
+        Self::of(&store.url(), read)
+    }
+
+    fn of(place: &dyn Display, read: impl Fn(&str) -> Option<Vec<u8>>) -> Self {
         let records = (0..).map_while(|slot| {
             let name = slot_name(slot);
-            let bytes = fs::read(folder.join(&name)).ok()?;
-            Some(read_slot(&name, &bytes).unwrap_or_else(|error| panic!("in {}: {error}", folder.display())))
+            let bytes = read(&name)?;
+            Some(read_slot(&name, &bytes).unwrap_or_else(|error| panic!("in {place}: {error}")))
         });
         Self { entries: records.collect() }
     }

@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use hyper::StatusCode;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
@@ -60,8 +61,12 @@ struct State {
     rates: Rates,
     times: Times,
     once: Vec<(Fault, String)>,
+    refusal: Option<Refusal>,
     counts: Counts,
 }
+
+/// What every request is answered.
+type Refusal = (StatusCode, &'static str);
 
 /// What was decided about a request, and where its details come from.
 struct Decision {
@@ -124,11 +129,22 @@ impl Proxy {
         self.shared.state().once.push((fault, path.to_owned()));
     }
 
-    /// No more faults, and up again. Late requests still arrive: see [`Self::settle`].
+    /// From now on every request is answered with this status and S3's code for the error; the server sees none.
+    ///
+    /// # Panics
+    ///
+    /// If that is no status.
+    pub fn refuse(&self, status: u16, code: &'static str) {
+        let status = StatusCode::from_u16(status).expect("a status has three digits");
+        self.shared.state().refusal = Some((status, code));
+    }
+
+    /// No more faults and refusals, and up again. Late requests still arrive: see [`Self::settle`].
     pub fn all_off(&self) {
         let mut state = self.shared.state();
         state.rates = Rates::none();
         state.once.clear();
+        state.refusal = None;
         drop(state);
         self.up();
     }

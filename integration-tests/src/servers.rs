@@ -13,6 +13,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use cutwater::object_store::{ObjectStorage, Secret, Settings};
 use object_store::aws::{AmazonS3, AmazonS3Builder};
 use object_store::{ClientOptions, RetryConfig};
 use tempfile::TempDir;
@@ -217,6 +218,23 @@ impl Server {
             ("AWS_REGION", REGION.to_owned()),
             ("AWS_ENDPOINT_URL", endpoint.to_owned()),
         ]
+    }
+
+    /// A folder of its bucket as a job has it.
+    ///
+    /// # Panics
+    ///
+    /// If it can't be opened.
+    #[must_use]
+    pub fn storage(&self, below: &str) -> ObjectStorage {
+        let settings = Settings {
+            endpoint: Some(self.endpoint()),
+            region: Some(REGION.to_owned()),
+            access_key: Some(self.keys.id.clone()),
+            secret_key: Some(Secret::new(&self.keys.secret)),
+            ..Settings::default()
+        };
+        ObjectStorage::open(&format!("s3://{BUCKET}/{below}"), &settings).expect("the settings are ours")
     }
 
     /// A client for its bucket.

@@ -56,9 +56,12 @@ fn a_file_alone_brings_a_job_to_its_store() {
     let other = Flights::new();
     other.write("store.yaml", configuration(&server).replace("/jobs", "/others"));
     let from = format!("--out out --config store.yaml --from s3://{BUCKET}/jobs/flights");
-    let ended = start("flights", other.path(), &from).wait();
-    assert_eq!(ended.code, Some(0), "{ended}");
+    drop(start("flights", other.path(), &from).wait().with_code(0));
     assert!(server.objects().iter().any(|name| name.starts_with("others/flights/log/")), "{:?}", server.objects());
+    let stranger = Flights::new();
+    stranger.write("store.yaml", configuration(&server).replace(&secret, "not-the-secret-of-it"));
+    // A store that lets nobody in is no damage.
+    drop(start("flights", stranger.path(), &from).wait().with_code(1));
 
     // The tool reads no file in passing; variables say the same.
     let list = format!("checkpoints list s3://{BUCKET}/jobs");

@@ -53,9 +53,19 @@ impl Answer {
 }
 
 /// The text between the tags of this name.
-fn element<'t>(text: &'t str, name: &str) -> Option<&'t str> {
-    let (_, rest) = text.split_once(&format!("<{name}>"))?;
-    rest.split_once(&format!("</{name}>")).map(|(value, _)| value)
+pub(crate) fn element<'t>(text: &'t str, name: &str) -> Option<&'t str> {
+    elements(text, name).next()
+}
+
+/// The texts between all such tags.
+pub(crate) fn elements<'t>(text: &'t str, name: &str) -> impl Iterator<Item = &'t str> {
+    let (open, close) = (format!("<{name}>"), format!("</{name}>"));
+    let mut rest = text;
+    std::iter::from_fn(move || {
+        let (value, after) = rest.split_once(&open)?.1.split_once(&close)?;
+        rest = after;
+        Some(value)
+    })
 }
 
 impl fmt::Display for Answer {

@@ -5,11 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey, AwsCredential};
+use object_store::client::HttpConnector as _;
 use object_store::multipart::MultipartStore;
 use object_store::{ClientOptions, ObjectStore, RetryConfig, StaticCredentialProvider};
 
 use crate::http::Connector;
 use crate::location::{Location, Route, Scheme};
+use crate::parts::Parts;
 use crate::profile::{FileCredentials, Files};
 use crate::{ConnectError, Settings};
 
@@ -19,12 +21,14 @@ pub(crate) struct Client {
     pub(crate) uploads: Arc<dyn MultipartStore>,
     /// Whether it can give the last bytes of an object of which the length is not known.
     pub(crate) suffixes: bool,
+    /// Asks for the parts of unfinished uploads, where that is built.
+    pub(crate) parts: Option<Arc<Parts>>,
 }
 
 impl Client {
     fn new<S: ObjectStore + MultipartStore>(store: S, suffixes: bool) -> Self {
         let store = Arc::new(store);
-        Self { objects: Arc::clone(&store) as Arc<dyn ObjectStore>, uploads: store, suffixes }
+        Self { objects: Arc::clone(&store) as Arc<dyn ObjectStore>, uploads: store, suffixes, parts: None }
     }
 
     /// A store in memory, for tests.
@@ -92,12 +96,21 @@ fn s3(location: &Location, settings: &Settings) -> Result<Client, ConnectError> 
 
     // A bucket with dots in its name has no certificate of its own.
     let in_path = settings.path_style.unwrap_or(endpoint.is_some() || location.bucket.contains('.'));
-    builder = builder.with_region(region).with_virtual_hosted_style_request(!in_path);
+    let bucket = &location.bucket;
+    let mut base = match in_path {
+        true => format!("https://s3.{region}.amazonaws.com/{bucket}"),
+        false => format!("https://{bucket}.s3.{region}.amazonaws.com"),
+    };
+    builder = builder.with_region(&region).with_virtual_hosted_style_request(!in_path);
     if let Some(endpoint) = endpoint {
         let endpoint = match endpoint.split_once("://") {
-            Some((scheme, host)) if !in_path => format!("{scheme}://{}.{host}", location.bucket),
+            Some((scheme, host)) if !in_path => format!("{scheme}://{bucket}.{host}"),
             _ => endpoint,
         };
+        base = endpoint.trim_end_matches('/').to_owned();
+        if in_path {
+            base = format!("{base}/{bucket}");
+        }
         // Both, for one of them may be in the environment.
         builder = builder.with_config(Key::S3Endpoint, &endpoint).with_endpoint(endpoint);
     }
@@ -125,14 +138,18 @@ fn s3(location: &Location, settings: &Settings) -> Result<Client, ConnectError> 
         }
     }
 
+    let options = options(settings, route);
+    let http = Connector.connect(&options).map_err(|error| setting(location, &error))?;
     let builder = builder
-        .with_client_options(options(settings, route))
+        .with_client_options(options)
         .with_http_connector(Connector)
         .with_retry(once())
         // Signing a payload means to hash it: not where TLS, or nobody, is in between. Our own checksum goes with each file.
         .with_unsigned_payload(route != Route::Open)
         .with_disable_bulk_delete(true);
-    builder.build().map(|store| Client::new(store, true)).map_err(|error| setting(location, &error))
+    let store = builder.build().map_err(|error| setting(location, &error))?;
+    let parts = Parts { http, credentials: Arc::clone(store.credentials()), region, bucket: base };
+    Ok(Client { parts: Some(Arc::new(parts)), ..Client::new(store, true) })
 }
 
 fn setting(location: &Location, error: &object_store::Error) -> ConnectError {

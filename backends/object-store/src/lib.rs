@@ -49,6 +49,7 @@ mod connect;
 mod error;
 mod http;
 mod location;
+mod parts;
 mod profile;
 mod reader;
 mod request;

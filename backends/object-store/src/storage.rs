@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use cutwater_storage::{
-    CreateError, Listed, ObjectName, ObjectReader, ObjectWriter, Store, StoreError, StoreErrorKind,
+    CreateError, Leftover, Listed, ObjectName, ObjectReader, ObjectWriter, Store, StoreError, StoreErrorKind,
 };
 use futures_util::TryStreamExt as _;
 use object_store::multipart::MultipartStore;
@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use crate::answer::Outcome;
 use crate::connect::{Client, client};
 use crate::location::Location;
+use crate::parts::Parts;
 use crate::reader::{Reader, whole};
 use crate::request::{Failure, Limits, wait};
 use crate::steps::StepHook;
@@ -43,6 +44,7 @@ pub(crate) struct Inner {
     pub(crate) objects: Arc<dyn ObjectStore>,
     pub(crate) uploads: Arc<dyn MultipartStore>,
     pub(crate) suffixes: bool,
+    parts: Option<Arc<Parts>>,
     pub(crate) limits: Arc<Limits>,
     steps: Option<StepHook>,
 }
@@ -65,21 +67,22 @@ impl ObjectStorage {
     }
 
     pub(crate) fn over(url: String, folder: Path, client: Client, settings: &Settings) -> Self {
-        let Client { objects, uploads, suffixes } = client;
+        let Client { objects, uploads, suffixes, parts } = client;
         let limits = Arc::new(Limits::new(settings));
-        Self { inner: Arc::new(Inner { url, folder, objects, uploads, suffixes, limits, steps: None }) }
+        Self { inner: Arc::new(Inner { url, folder, objects, uploads, suffixes, parts, limits, steps: None }) }
     }
 
     /// The same store; `hook` is asked before each step that changes it, and can fail it or end the process there.
     #[must_use]
     pub fn with_steps(self, hook: StepHook) -> Self {
-        let Inner { url, folder, objects, uploads, suffixes, .. } = self.inner.as_ref();
+        let Inner { url, folder, objects, uploads, suffixes, parts, .. } = self.inner.as_ref();
         let inner = Inner {
             url: url.clone(),
             folder: folder.clone(),
             objects: Arc::clone(objects),
             uploads: Arc::clone(uploads),
             suffixes: *suffixes,
+            parts: parts.clone(),
             limits: Arc::clone(&self.inner.limits),
             steps: Some(hook),
         };
@@ -89,8 +92,7 @@ impl ObjectStorage {
 
 impl Inner {
     fn path(&self, below: &str) -> Path {
-        let parts = self.folder.as_ref().split('/').chain(below.split('/'));
-        parts.filter(|part| !part.is_empty()).collect()
+        joined(&self.folder, below)
     }
 
     /// Where the upload of the object at this path is noted.
@@ -202,20 +204,72 @@ impl Inner {
     }
 
     async fn sweep(&self, folder: &str) -> Result<u64, Failure> {
-        let notes = self.path(&format!("{NOTES}/{folder}"));
         let mut swept = 0;
-        for (below, _) in self.list(&notes).await? {
-            let Some((object, _)) = below.rsplit_once('/') else { continue };
-            let note = self.path(&format!("{NOTES}/{folder}/{below}"));
-            let path = self.path(&format!("{folder}/{object}"));
-            if let Found::Bytes(id) = self.get(&note, LONGEST_NOTE, self.limits.deadline()).await? {
-                let id = String::from_utf8_lossy(&id).into_owned();
-                abort(self, &path, &id, note).await?;
-                swept += 1;
-            }
+        for Noted { object, id, note } in self.noted(&self.folder, folder).await? {
+            abort(self, &object, &id, note).await?;
+            swept += 1;
         }
         Ok(swept)
     }
+
+    /// The uploads that are noted for objects below a folder. `root` is that of the store which noted them.
+    async fn noted(&self, root: &Path, folder: &str) -> Result<Vec<Noted>, Failure> {
+        let (notes, objects) = (joined(root, &format!("{NOTES}/{folder}")), joined(root, folder));
+        let mut noted = Vec::new();
+        for (below, _) in self.list(&notes).await? {
+            let Some((object, _)) = below.rsplit_once('/') else { continue };
+            let (note, object) = (joined(&notes, &below), joined(&objects, object));
+            if let Found::Bytes(id) = self.get(&note, LONGEST_NOTE, self.limits.deadline()).await? {
+                noted.push(Noted { object, id: String::from_utf8_lossy(&id).into_owned(), note });
+            }
+        }
+        Ok(noted)
+    }
+
+    async fn leftovers(&self, folder: &str) -> Result<Vec<Leftover>, Failure> {
+        let mut noted = self.noted(&self.folder, folder).await?;
+        // A job notes its uploads beside its own folder, and this store may be that folder.
+        if let Some((above, own)) = parent(&self.folder) {
+            noted.extend(self.noted(&above, &format!("{own}/{folder}")).await?);
+        }
+        let mut left = Vec::new();
+        for Noted { object, id, .. } in noted {
+            let parts = object.prefix_match(&self.folder).into_iter().flatten();
+            let parts: Vec<_> = parts.map(|part| part.as_ref().to_owned()).collect();
+            left.push(Leftover { path: parts.join("/"), bytes: self.uploaded(&object, &id).await? });
+        }
+        left.sort_by(|one, other| one.path.cmp(&other.path));
+        Ok(left)
+    }
+
+    /// How much the store has of an upload.
+    async fn uploaded(&self, object: &Path, id: &str) -> Result<Option<u64>, Failure> {
+        let Some(parts) = &self.parts else { return Ok(None) };
+        match self.limits.request(self.limits.deadline(), || parts.bytes(object, id)).await {
+            Ok(bytes) => Ok(Some(bytes)),
+            // It has ended, and only its note is there.
+            Err(Failure { outcome: Outcome::Missing, .. }) => Ok(Some(0)),
+            Err(failure) => Err(failure),
+        }
+    }
+}
+
+/// An upload that may not have ended.
+struct Noted {
+    object: Path,
+    id: MultipartId,
+    note: Path,
+}
+
+fn joined(folder: &Path, below: &str) -> Path {
+    let parts = folder.as_ref().split('/').chain(below.split('/'));
+    parts.filter(|part| !part.is_empty()).collect()
+}
+
+/// The folder that a folder is in, and its name there.
+fn parent(folder: &Path) -> Option<(Path, String)> {
+    let (above, own) = folder.as_ref().rsplit_once('/').unwrap_or(("", folder.as_ref()));
+    (!own.is_empty()).then(|| (joined(&Path::default(), above), own.to_owned()))
 }
 
 enum Found {
@@ -286,6 +340,12 @@ impl Store for ObjectStorage {
         let (own, below) = (Arc::clone(&self.inner), folder.to_owned());
         let swept = wait(async move { own.sweep(&below).await }).and_then(|swept| swept);
         swept.map_err(|failure| self.inner.error("sweep", folder, failure))
+    }
+
+    fn leftovers(&self, folder: &str) -> Result<Vec<Leftover>, StoreError> {
+        let (own, below) = (Arc::clone(&self.inner), folder.to_owned());
+        let left = wait(async move { own.leftovers(&below).await }).and_then(|left| left);
+        left.map_err(|failure| self.inner.error("list", folder, failure))
     }
 }
 

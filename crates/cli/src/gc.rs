@@ -8,6 +8,7 @@ use cutwater_coordinator::inspect::{boundary_of, epoch_of_snapshot, first_slot, 
 use cutwater_coordinator::{CompletedCheckpoint, FileRef};
 use cutwater_core::Epoch;
 use cutwater_runtime::is_statistics_name;
+use cutwater_storage::Leftover;
 use serde::Serialize;
 
 use crate::failure::{Exit, Failure};
@@ -48,7 +49,8 @@ struct Job {
 #[derive(Debug, Serialize)]
 struct Object {
     name: String,
-    bytes: u64,
+    /// Not known of unfinished uploads where the store does not tell.
+    bytes: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     why: Option<Why>,
 }
@@ -65,6 +67,8 @@ enum Why {
     BelowBoundary,
     /// What a writer had not finished.
     Temporary,
+    /// An upload in parts that has not ended.
+    UnfinishedUpload,
     /// The trial object of a start of the job.
     Probe,
     /// Statistics that are not the newest.
@@ -92,12 +96,13 @@ pub(crate) fn gather(location: &str, dry_run: bool) -> Result<Garbage, Failure> 
 
 fn one(folder: &JobFolder) -> Result<Job, Failure> {
     // First the listing: what a job that runs completes meanwhile is then named by the log.
-    let mut found = Vec::new();
+    let (mut found, mut unfinished) = (Vec::new(), Vec::new());
     match folder.local {
         true => walk(&folder.path, "", DEEPEST, &mut found)?,
         false => {
             let listed = folder.store.list("")?;
             found.extend(listed.into_iter().map(|listed| (listed.name.to_string(), listed.bytes)));
+            unfinished = folder.store.leftovers("")?;
         }
     }
     let log = folder.log()?;
@@ -113,7 +118,15 @@ fn one(folder: &JobFolder) -> Result<Job, Failure> {
         if let Some(sum) = sum {
             *sum = sum.saturating_add(bytes);
         }
-        list.push(Object { name, bytes, why });
+        list.push(Object { name, bytes: Some(bytes), why });
+    }
+    for Leftover { path: name, bytes } in unfinished {
+        let (list, sum) = match known.ended {
+            true => (&mut job.garbage, &mut job.garbage_bytes),
+            false => (&mut job.may_be_in_use, &mut job.may_be_in_use_bytes),
+        };
+        *sum = sum.saturating_add(bytes.unwrap_or(0));
+        list.push(Object { name, bytes, why: Some(Why::UnfinishedUpload) });
     }
     job.over = log.outcome().is_some_and(|(outcome, _)| outcome.is_final());
     job.problems = log.problems;
@@ -220,6 +233,7 @@ impl Why {
             Self::Subsumed => "checkpoint not kept",
             Self::BelowBoundary => "below the boundary",
             Self::Temporary => "not finished",
+            Self::UnfinishedUpload => "upload not finished",
             Self::Probe => "trial of a start",
             Self::OldStatistics => "old statistics",
             Self::LogDamaged => "log is damaged",
@@ -264,8 +278,10 @@ fn section(what: &str, objects: &[Object], bytes: u64) -> String {
     }
     let files = count(objects.len() as u64, "file");
     let mut out = format!("  {what}: {files}, {}\n", size(bytes));
-    let row =
-        |object: &Object| vec![object.name.clone(), size(object.bytes), object.why.map_or("", Why::text).to_owned()];
+    let row = |object: &Object| {
+        let bytes = object.bytes.map_or_else(|| "?".to_owned(), size);
+        vec![object.name.clone(), bytes, object.why.map_or("", Why::text).to_owned()]
+    };
     out += &table(4, &["NAME", ">SIZE", "WHY"], objects.iter().take(SHOWN).map(row).collect());
     let kinds = objects.iter().skip(SHOWN).fold(BTreeMap::new(), |mut kinds, object| {
         *kinds.entry(object.why.map_or("", Why::text)).or_insert(0u64) += 1;

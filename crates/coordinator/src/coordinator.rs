@@ -341,6 +341,8 @@ impl Coordinator {
                     }
                     Outcome::Finished | Outcome::Canceled => outcome,
                 };
+                // A store that refuses would hold the job for ever, and the record of the end finds out as well.
+                self.log.stop_checking();
                 self.phase = Phase::Ending { outcome, tries: 0, retry_at: None };
                 self.go_on(now);
                 self.settle(now);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use cutwater_config::{ObjectStores, Origin, Resolved};
 use cutwater_coordinator::CompletedCheckpoint;
 use cutwater_storage::{
-    CreateError, Listed, LocalFolder, MemoryStore, ObjectName, ObjectReader, ObjectWriter, Store, StoreError,
+    CreateError, Leftover, Listed, LocalFolder, MemoryStore, ObjectName, ObjectReader, ObjectWriter, Store, StoreError,
     StoreErrorKind,
 };
 
@@ -285,6 +285,17 @@ impl Store for Below {
     fn sweep_leftovers(&self, folder: &str) -> Result<u64, StoreError> {
         let below = if folder.is_empty() { self.folder.clone() } else { format!("{}/{folder}", self.folder) };
         self.store.sweep_leftovers(&below)
+    }
+
+    fn leftovers(&self, folder: &str) -> Result<Vec<Leftover>, StoreError> {
+        let below = if folder.is_empty() { self.folder.clone() } else { format!("{}/{folder}", self.folder) };
+        let mut left = self.store.leftovers(&below)?;
+        for leftover in &mut left {
+            if let Some(path) = leftover.path.strip_prefix(&self.folder).and_then(|path| path.strip_prefix('/')) {
+                leftover.path = path.to_owned();
+            }
+        }
+        Ok(left)
     }
 }
 

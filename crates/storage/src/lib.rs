@@ -80,5 +80,5 @@ pub use local::{InvalidLocation, LocalFolder};
 pub use memory::{BytesReader, MemoryStore};
 pub use name::{InvalidName, ObjectName};
 pub use step::{Step, StepHook};
-pub use store::{Listed, ObjectReader, ObjectWriter, Store, Written};
+pub use store::{Leftover, Listed, ObjectReader, ObjectWriter, Store, Written};
 pub use verify::{read_checked, verify};

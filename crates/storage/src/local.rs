@@ -10,7 +10,7 @@ use crate::error::{CreateError, StoreError, StoreErrorKind};
 use crate::files::{EntryKind, FileReader, Files, OsFiles, missing_folders, parent};
 use crate::name::{ObjectName, valid_part};
 use crate::step::{Step, StepHook};
-use crate::store::{Listed, ObjectReader, ObjectWriter, Store};
+use crate::store::{Leftover, Listed, ObjectReader, ObjectWriter, Store};
 
 mod location;
 mod temp;
@@ -243,6 +243,16 @@ impl Inner {
         }
         Ok(())
     }
+
+    /// Calls `found` with each temporary file below the folder, and its length.
+    fn walk_temporary(&self, folder: &str, found: &mut dyn FnMut(&str, u64) -> io::Result<()>) -> io::Result<()> {
+        let folder = folder.trim_end_matches('/');
+        if !folder.is_empty() && ObjectName::parse(folder).is_err() {
+            return Ok(());
+        }
+        let is_temporary = |path: &str| path.rsplit('/').next().is_some_and(|part| part.starts_with(TEMP_PREFIX));
+        self.walk(folder, &|_| true, &mut |path, bytes| if is_temporary(path) { found(path, bytes) } else { Ok(()) })
+    }
 }
 
 /// What the names of temporary files begin with; the process and a number follow.
@@ -334,25 +344,27 @@ impl Store for LocalFolder {
     }
 
     fn sweep_leftovers(&self, folder: &str) -> Result<u64, StoreError> {
-        let folder = folder.trim_end_matches('/');
-        if !folder.is_empty() && ObjectName::parse(folder).is_err() {
-            return Ok(0);
-        }
         let mut swept = 0;
-        let mut found = |path: &str, _| {
-            let temporary = path.rsplit('/').next().is_some_and(|part| part.starts_with(TEMP_PREFIX));
-            if temporary {
-                let path = self.inner.root.join(path);
-                match self.inner.step(Step::Delete, &path, || self.inner.files.unlink(&path)) {
-                    Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                    _ => swept += 1,
-                }
+        let unlinked = self.inner.walk_temporary(folder, &mut |path, _| {
+            let path = self.inner.root.join(path);
+            match self.inner.step(Step::Delete, &path, || self.inner.files.unlink(&path)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => swept += 1,
             }
             Ok(())
-        };
-        let walked = self.inner.walk(folder, &|_| true, &mut found);
-        walked.map_err(|source| self.inner.error("sweep", folder, source))?;
+        });
+        unlinked.map_err(|source| self.inner.error("sweep", folder, source))?;
         Ok(swept)
+    }
+
+    fn leftovers(&self, folder: &str) -> Result<Vec<Leftover>, StoreError> {
+        let mut found = Vec::new();
+        let walked = self.inner.walk_temporary(folder, &mut |path, bytes| {
+            found.push(Leftover { path: path.to_owned(), bytes: Some(bytes) });
+            Ok(())
+        });
+        walked.map_err(|source| self.inner.error("list", folder, source))?;
+        Ok(found)
     }
 }
 

@@ -72,6 +72,16 @@ pub trait Store: Send + Sync + fmt::Debug {
         Ok(0)
     }
 
+    /// What [`Self::sweep_leftovers`] would remove there. It may be of a writer that is at work.
+    ///
+    /// # Errors
+    ///
+    /// As the system reports. An empty list on a store where writers leave nothing.
+    fn leftovers(&self, folder: &str) -> Result<Vec<Leftover>, StoreError> {
+        let _ = folder;
+        Ok(Vec::new())
+    }
+
     /// Tries what a job needs (create, create again, read back, delete) with a small object of its own.
     ///
     /// # Errors
@@ -137,6 +147,15 @@ pub struct Written {
     pub bytes: u64,
     /// CRC-32C (Castagnoli, as in iSCSI) of all bytes. Finds accidents; says nothing about who wrote them.
     pub crc32c: u32,
+}
+
+/// What a writer has begun and not finished.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Leftover {
+    /// Where it is: on a disk the temporary file, in an object store the object that was to be.
+    pub path: String,
+    /// How much of it is there; `None` if the store does not tell.
+    pub bytes: Option<u64>,
 }
 
 /// One line of a listing.

@@ -105,6 +105,7 @@ fn a_dropped_writer_leaves_nothing(store: &dyn Store) {
     drop(writer);
     assert!(store.read(&name("job/a"), 9).unwrap().is_none());
     assert!(names(store, "").is_empty());
+    assert_eq!(store.leftovers("").unwrap(), []);
     assert_eq!(store.sweep_leftovers("").unwrap(), 0);
 }
 

@@ -40,6 +40,10 @@ pub(super) async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> R
     // The connection to the server is another one, and there the body is known.
     parts.headers.remove(CONNECTION);
     parts.headers.remove(EXPECT);
+    let refusal = shared.state().refusal;
+    if let Some((status, code)) = refusal {
+        return Ok(error(status, code));
+    }
     let Decision { fault, times, mut rng } = shared.decide(&parts.uri.to_string(), traits(&parts));
     let deliver = || delivered(shared.clone(), parts.clone(), body.clone(), Duration::ZERO);
     let whole = |answer: Result<Answer, Cut>| answer.map(|(parts, body)| Response::from_parts(parts, full(body)));

@@ -61,6 +61,16 @@ impl Server {
         names
     }
 
+    /// Deletes an object of [`BUCKET`].
+    ///
+    /// # Panics
+    ///
+    /// As [`Self::create_bucket`].
+    pub fn delete_object(&self, name: &str) {
+        self.send(Method::DELETE, &path_of(name), Bytes::new())
+            .unwrap_or_else(|error| panic!("{}: {error}", self.kind()));
+    }
+
     /// The unfinished uploads in parts of [`BUCKET`], sorted: those that the server names, which MinIO only does since
     /// its start.
     ///
@@ -90,6 +100,21 @@ impl Server {
         let mut uploads: Vec<_> = tags(&page, "Upload").map(upload).collect();
         uploads.sort();
         uploads
+    }
+
+    /// The bytes of the parts that the server has of an unfinished upload; `None` if it has ended meanwhile.
+    ///
+    /// # Panics
+    ///
+    /// As [`Self::create_bucket`].
+    #[must_use]
+    pub fn parts(&self, upload: &Upload) -> Option<Vec<u64>> {
+        let path = format!("{}?uploadId={}", path_of(&upload.key), escaped(&upload.id));
+        let page = match self.send(Method::GET, &path, Bytes::new()) {
+            Err(error) if error.contains("NoSuchUpload") => return None,
+            answer => answer.unwrap_or_else(|error| panic!("{}: {error}", self.kind())),
+        };
+        Some(tags(&page, "Size").map(|size| size.parse().unwrap_or_else(|_| panic!("no size: {page}"))).collect())
     }
 
     /// Whether the bucket is there, or can be made, and takes objects.
@@ -166,6 +191,12 @@ pub(super) fn tags<'a>(text: &'a str, tag: &str) -> impl Iterator<Item = &'a str
 pub(super) fn plain(text: &str) -> String {
     let text = text.replace("&#34;", "\"").replace("&#39;", "'").replace("&quot;", "\"").replace("&apos;", "'");
     text.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")
+}
+
+/// The path of an object in [`BUCKET`].
+fn path_of(name: &str) -> String {
+    let parts: Vec<_> = name.split('/').map(escaped).collect();
+    format!("/{BUCKET}/{}", parts.join("/"))
 }
 
 /// As a value in a query.

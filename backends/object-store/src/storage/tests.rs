@@ -123,6 +123,16 @@ fn uploads_of_a_killed_process_are_swept() {
     }
     storage.create(&name("job/log/1"), b"one").unwrap();
     assert_eq!(paths(&storage).len(), 3);
+    let left = |storage: &ObjectStorage, folder: &str| {
+        let left = storage.leftovers(folder).unwrap().into_iter();
+        left.map(|leftover| (leftover.path, leftover.bytes)).collect::<Vec<_>>()
+    };
+    assert_eq!(left(&storage, ""), [("job/3-1-keys".to_owned(), None), ("other/3-1-keys".to_owned(), None)]);
+    assert_eq!(left(&storage, "job"), [("job/3-1-keys".to_owned(), None)]);
+    let Inner { objects, uploads, .. } = storage.inner.as_ref();
+    let client = Client { objects: Arc::clone(objects), uploads: Arc::clone(uploads), suffixes: true, parts: None };
+    let of_job = ObjectStorage::over(String::new(), Path::from("some/folder/job"), client, &Settings::default());
+    assert_eq!(left(&of_job, ""), [("3-1-keys".to_owned(), None)], "noted beside the job's folder");
     assert_eq!(storage.sweep_leftovers("job").unwrap(), 1);
     assert_eq!(storage.sweep_leftovers("job").unwrap(), 0);
     assert_eq!(storage.list("").unwrap().len(), 1);

@@ -28,12 +28,21 @@ impl Check {
 
 impl Log {
     /// Ends in [`Event::Current`], [`Event::Superseded`], or [`Event::Refused`] if what is there can't be read. Asked
-    /// until there is an answer. Only while idle.
+    /// until there is an answer, or the job ends. Only while idle.
     pub(crate) fn check_reign(&mut self) {
         if let State::Idle = self.state {
             self.tries = 0;
             self.state = State::Checking(Check::Slot);
             self.ask();
+        }
+    }
+
+    /// Nobody needs the answer any more.
+    pub(crate) fn stop_checking(&mut self) {
+        if let State::Checking(_) = self.state {
+            self.state = State::Idle;
+            self.asked = None;
+            self.retry_at = None;
         }
     }
 

@@ -411,6 +411,10 @@ fn what_is_not_ours_is_neither_listed_nor_swept() {
     }
     let listed = store.list("").unwrap();
     assert_eq!(listed, [Listed { name: name("job/a"), bytes: 1 }]);
+    let left =
+        |folder| store.leftovers(folder).unwrap().into_iter().map(|left| (left.path, left.bytes)).collect::<Vec<_>>();
+    assert_eq!(left("job"), [("job/.cutwater-12-1".to_owned(), Some(1))]);
+    assert_eq!((left("").len(), left("..").len()), (2, 0));
     assert_eq!(store.sweep_leftovers("job/").unwrap(), 1);
     assert_eq!(store.sweep_leftovers("").unwrap(), 1);
     assert_eq!(store.sweep_leftovers("..").unwrap(), 0);

@@ -17,8 +17,9 @@ use std::sync::Arc;
 use anyhow::{Context, anyhow};
 use clap::Parser;
 use cutwater::coordinator::OpenError;
+use cutwater::storage::StoreErrorKind;
 use cutwater::{
-    Config, ConfigError, Failure, GraphError, JobError, JobOutcome, JobStatus, OpenCheckpointError, Options,
+    Config, ConfigError, CopyError, Failure, GraphError, JobError, JobOutcome, JobStatus, OpenCheckpointError, Options,
     OptionsError, Resolved, RestoreError, Settings, StartFrom, StoreResolver, discover, spawn, stop_on_signals,
 };
 
@@ -188,7 +189,7 @@ fn run(args: &Args) -> Result<(), Ended> {
 
     let name = config.name.as_deref().unwrap_or("flights");
     let place = Place::of(&config, name);
-    refuse_to_mix(args, &place, &options.stores).map_err(Ended::with(Exit::CouldNotStart))?;
+    refuse_to_mix(args, &place, &options.stores)?;
     let tuning = Tuning { pace: args.pace, crash_at: args.crash_at, files: None };
     let graph = flights::graph(name, &data, &args.out, tuning);
     let graph = graph.map_err(|error| Ended::with(Exit::Usage)(error.into()))?;
@@ -267,6 +268,7 @@ fn not_opened(error: &OpenCheckpointError) -> Exit {
         OpenCheckpointError::Location(_) | OpenCheckpointError::SeveralJobs { .. } => Exit::Usage,
         OpenCheckpointError::NoLog { .. }
         | OpenCheckpointError::NoCheckpoint { .. }
+        | OpenCheckpointError::Savepoint(CopyError::Store(_))
         | OpenCheckpointError::Store(_) => Exit::CouldNotStart,
         OpenCheckpointError::Log { .. } | OpenCheckpointError::Part { .. } | OpenCheckpointError::Name { .. } | _ => {
             Exit::Checkpoint
@@ -316,27 +318,40 @@ impl fmt::Display for Place {
 }
 
 /// A run that begins anew would add its output to that of a run before, and nobody could tell them apart.
-fn refuse_to_mix(args: &Args, place: &Place, stores: &StoreResolver) -> anyhow::Result<()> {
+fn refuse_to_mix(args: &Args, place: &Place, stores: &StoreResolver) -> Result<(), Ended> {
+    let could_not_start = Ended::with(Exit::CouldNotStart);
     // Without output there is nothing to mix, whatever the store has to say, and however long it takes.
-    if report::files(&args.out)?.next().is_none() {
+    if report::files(&args.out).map_err(&could_not_start)?.next().is_none() {
         return Ok(());
     }
     let anew = match (&args.from, place) {
         (From::Place(_), _) => false, // the other's output may well be here, to be continued
         (_, Place::Memory | Place::Nowhere) => true,
-        // Where there is a checkpoint, or anything is wrong with the folder, the job says what is to be said.
-        (_, Place::Folder(folder)) => matches!(
-            stores.open_checkpoint(folder),
-            Err(OpenCheckpointError::NoLog { .. } | OpenCheckpointError::NoCheckpoint { .. })
-        ),
+        (_, Place::Folder(folder)) => match stores.open_checkpoint(folder) {
+            Err(OpenCheckpointError::NoLog { .. } | OpenCheckpointError::NoCheckpoint { .. }) => true,
+            // The job would ask the same store again, as patiently.
+            Err(error) if is_unanswered(&error) => return Err(could_not_start(error.into())),
+            // Where there is a checkpoint, or anything is wrong with it, the job says what is to be said.
+            Ok(_) | Err(_) => false,
+        },
     };
-    anyhow::ensure!(
-        !anew,
-        "{} holds output of another run, and there is no checkpoint to resume from: move it away or use another --out \
-         folder",
-        args.out.display()
-    );
+    if anew {
+        return Err(could_not_start(anyhow!(
+            "{} holds output of another run, and there is no checkpoint to resume from: move it away or use another --out \
+             folder",
+            args.out.display()
+        )));
+    }
     Ok(())
+}
+
+/// Whether the store was asked until the deadline, in vain.
+fn is_unanswered(error: &OpenCheckpointError) -> bool {
+    matches!(
+        error,
+        OpenCheckpointError::Store(error) | OpenCheckpointError::Savepoint(CopyError::Store(error))
+            if error.kind() == StoreErrorKind::Unavailable
+    )
 }
 
 /// What is said at the end of a run.

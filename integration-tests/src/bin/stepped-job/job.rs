@@ -9,26 +9,35 @@ use cutwater::file::lines_sink;
 use cutwater::prelude::*;
 use cutwater::storage::Files;
 use cutwater::{JobGraph, ReadStatus, Source, SourceOutput, SplitReader};
+use cutwater_integration_tests::Rng;
 
 /// Numbers from 0 on, half of them in each split.
 pub(crate) const RECORDS: u64 = 8_000;
 const SPLITS: u64 = 2;
 /// Each split gives so many, then waits.
 const BURST: u64 = 40;
-const PAUSE: Duration = Duration::from_millis(1);
 /// From one timer of a key to the next, in the times of records.
 const PERIOD: u64 = 200;
 const KEYS: u64 = 41;
 
+/// What differs from test to test.
+#[derive(Clone)]
+pub(crate) struct Shape {
+    /// How many random numbers, of ten bytes each, every key holds besides what it needs. They show in its output.
+    pub(crate) ballast: usize,
+    /// From one burst to the next.
+    pub(crate) pause: Duration,
+    /// Is told how far the source has come.
+    pub(crate) reached: Arc<AtomicU64>,
+}
+
 /// The source. It notes how far it has come.
 #[derive(Clone)]
-struct Numbers {
-    reached: Arc<AtomicU64>,
-}
+struct Numbers(Shape);
 
 struct Reader {
     next: u64,
-    reached: Arc<AtomicU64>,
+    shape: Shape,
 }
 
 impl Source for Numbers {
@@ -42,7 +51,7 @@ impl Source for Numbers {
 
     fn open(&self, split: &str, position: Option<&u64>) -> Result<Reader, UserError> {
         let next = position.copied().map_or_else(|| split.parse(), Ok)?;
-        Ok(Reader { next, reached: Arc::clone(&self.reached) })
+        Ok(Reader { next, shape: self.0.clone() })
     }
 }
 
@@ -58,8 +67,8 @@ impl SplitReader for Reader {
             out.watermark(Timestamp(time - 1));
             self.next += SPLITS;
         }
-        self.reached.fetch_max(self.next, Ordering::Relaxed);
-        Ok(if self.next < RECORDS { ReadStatus::WaitUntil(out.now() + PAUSE) } else { ReadStatus::End })
+        self.shape.reached.fetch_max(self.next, Ordering::Relaxed);
+        Ok(if self.next < RECORDS { ReadStatus::WaitUntil(out.now() + self.shape.pause) } else { ReadStatus::End })
     }
 
     fn position(&self) -> u64 {
@@ -71,6 +80,8 @@ impl SplitReader for Reader {
 #[derive(Clone, Default)]
 struct Periods {
     waiting: ListState<u64>,
+    ballast: Option<ValueState<Vec<u64>>>,
+    ballast_numbers: usize,
 }
 
 impl KeyedProcess<u64, u64> for Periods {
@@ -84,6 +95,7 @@ impl KeyedProcess<u64, u64> for Periods {
 
     fn open(&mut self, states: &mut States<'_, u64>) -> Result<(), UserError> {
         self.waiting = states.list("waiting")?;
+        self.ballast = (self.ballast_numbers > 0).then(|| states.value("ballast")).transpose()?;
         Ok(())
     }
 
@@ -91,6 +103,12 @@ impl KeyedProcess<u64, u64> for Periods {
         cx.list(self.waiting)?.push(n)?;
         cx.register_timer(Timestamp(i64::try_from(n.next_multiple_of(PERIOD))?))?;
         let key = *cx.key();
+        if let Some(ballast) = self.ballast {
+            if cx.value(ballast)?.get()?.is_none() {
+                let mut rng = Rng::new(key);
+                cx.value(ballast)?.set((0..self.ballast_numbers).map(|_| rng.next_u64()).collect())?;
+            }
+        }
         cx.emit(format!("number,{key},{n}"));
         Ok(())
     }
@@ -108,18 +126,22 @@ impl KeyedProcess<u64, u64> for Periods {
         }
         *cx.state()? += 1;
         let (key, period) = (*cx.key(), *cx.state()?);
-        let sum: u64 = due.iter().sum();
+        let mut sum: u64 = due.iter().sum();
+        if let Some(ballast) = self.ballast
+            && let Some(numbers) = cx.value(ballast)?.get()?
+        {
+            sum ^= numbers[usize::try_from(end + period)? % numbers.len()];
+        }
         cx.emit(format!("period,{key},{end},{period},{},{sum}", due.len()));
         Ok(())
     }
 }
 
-/// `reached` is told how far the source has come.
-pub(crate) fn graph(out: &Path, files: Arc<dyn Files>, reached: &Arc<AtomicU64>) -> Result<JobGraph, UserError> {
+pub(crate) fn graph(out: &Path, files: Arc<dyn Files>, shape: &Shape) -> Result<JobGraph, UserError> {
     let job = Job::new("stepped");
-    job.source("numbers", Numbers { reached: Arc::clone(reached) })
+    job.source("numbers", Numbers(shape.clone()))
         .key_by(|n| n / SPLITS % KEYS)
-        .process_with("periods", Periods::default())
+        .process_with("periods", Periods { ballast_numbers: shape.ballast, ..Periods::default() })
         .sink("lines", lines_sink::<String>(out.join("lines")).extension("txt").create_folder().files(files));
     Ok(job.build()?)
 }

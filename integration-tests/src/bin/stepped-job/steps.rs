@@ -1,44 +1,60 @@
-//! Counts the durable steps of this process, by name, and ends it before one of them.
+//! Counts the durable steps of this process, by name, and ends it at one of them, or lets one fail.
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
+use std::io;
 use std::path::Path;
 use std::str::FromStr;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
 
+use cutwater::OptionsError;
+use cutwater::object_store::{ObjectStorage, Settings};
 use cutwater::storage::{
-    CreateError, Files, HookedFiles, Listed, LocalFolder, ObjectName, ObjectReader, ObjectWriter, OsFiles, Store,
-    StoreError,
+    CreateError, Files, HookedFiles, Leftover, Listed, LocalFolder, ObjectName, ObjectReader, ObjectWriter, OsFiles,
+    Store, StoreError, StoreErrorKind,
 };
 use signal_hook::consts::SIGKILL;
 
-/// Before which step the process dies: `NAME:NUMBER`, the first of a name being 1.
+/// One step of the process: `NAME:NUMBER`, the first of a name being 1; `NAME:NUMBER+MILLISECONDS` for a moment after it began.
 #[derive(Clone, Debug)]
-pub(crate) struct Death {
+pub(crate) struct Moment {
     name: String,
     number: u64,
+    after: Duration,
 }
 
-impl FromStr for Death {
+impl FromStr for Moment {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let parsed = text.rsplit_once(':').and_then(|(name, number)| Some((name.to_owned(), number.parse().ok()?)));
-        let (name, number) = parsed.ok_or_else(|| format!("{text:?} is not NAME:NUMBER"))?;
-        Ok(Self { name, number })
+        let (step, after) = text.split_once('+').unwrap_or((text, "0"));
+        let (name, number) = step.rsplit_once(':').unwrap_or_default();
+        let (Ok(number), Ok(after)) = (number.parse(), after.parse()) else {
+            return Err(format!("{text:?} is neither NAME:NUMBER nor NAME:NUMBER+MILLISECONDS"));
+        };
+        Ok(Self { name: name.to_owned(), number, after: Duration::from_millis(after) })
+    }
+}
+
+impl Moment {
+    fn is(&self, name: &str, number: u64) -> bool {
+        self.name == name && self.number == number
     }
 }
 
 /// All steps of the process.
 #[derive(Debug)]
 pub(crate) struct Steps {
-    death: Option<Death>,
+    death: Option<Moment>,
+    failure: Option<Moment>,
     counts: Mutex<BTreeMap<String, u64>>,
 }
 
 impl Steps {
-    pub(crate) fn new(death: Option<Death>) -> Arc<Self> {
-        Arc::new(Self { death, counts: Mutex::default() })
+    pub(crate) fn new(death: Option<Moment>, failure: Option<Moment>) -> Arc<Self> {
+        Arc::new(Self { death, failure, counts: Mutex::default() })
     }
 
     /// How often each step has been taken.
@@ -47,82 +63,113 @@ impl Steps {
     }
 
     /// Called before each step. The lock is held into death, so that no other thread takes a step any more.
-    fn before(&self, name: &str, path: &dyn Display) {
+    fn before(&self, name: &str, path: &dyn Display) -> io::Result<()> {
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
         let count = counts.entry(name.to_owned()).or_default();
         *count += 1;
-        if self.death.as_ref().is_some_and(|death| death.name == name && death.number == *count) {
-            eprintln!("dies before {name} number {count}, of {path}");
-            let error = signal_hook::low_level::raise(SIGKILL);
-            unreachable!("nothing outlives SIGKILL: {error:?}");
+        if let Some(death) = self.death.as_ref().filter(|death| death.is(name, *count)) {
+            match death.after.as_millis() {
+                0 => eprintln!("dies before {name} number {count}, of {path}"),
+                after => eprintln!("dies {after} ms into {name} number {count}, of {path}"),
+            }
+            if death.after.is_zero() {
+                die();
+            }
+            let after = death.after;
+            thread::spawn(move || {
+                thread::park_timeout(after);
+                die();
+            });
         }
+        if self.failure.as_ref().is_some_and(|failure| failure.is(name, *count)) {
+            return Err(io::Error::other(format!("{name} number {count} was to fail")));
+        }
+        Ok(())
     }
 
-    /// The checkpoints' folder.
-    pub(crate) fn folder(self: &Arc<Self>, path: &Path, prefix: &'static str) -> LocalFolder {
+    /// Where checkpoints go: a folder, or one in a bucket. The names of its steps begin so.
+    pub(crate) fn store(self: &Arc<Self>, url: &str, prefix: &'static str) -> Result<Arc<dyn Store>, OptionsError> {
         let steps = Arc::clone(self);
-        LocalFolder::new(path).with_steps(Arc::new(move |step, path| {
-            steps.before(&format!("{prefix}{step}"), &path.display());
-            Ok(())
-        }))
+        if !url.starts_with("s3://") {
+            let folder = LocalFolder::new(Path::new(url.strip_prefix("file://").unwrap_or(url)));
+            let hook = move |step, path: &Path| steps.before(&format!("{prefix}{step}"), &path.display());
+            return Ok(Arc::new(folder.with_steps(Arc::new(hook))));
+        }
+        let opened = ObjectStorage::open(url, &Settings::default());
+        let opened = opened.map_err(|source| OptionsError::ObjectStore { url: url.to_owned(), source })?;
+        let hook = move |step, path: &str| steps.before(&format!("{prefix}{step}"), &path);
+        Ok(Arc::new(opened.with_steps(Arc::new(hook))))
     }
 
     /// The file system of a sink.
     pub(crate) fn files(self: &Arc<Self>) -> Arc<dyn Files> {
         let steps = Arc::clone(self);
-        Arc::new(HookedFiles::new(Arc::new(OsFiles::shared()), move |step, path| {
-            steps.before(&step.to_string(), &path.display());
-            Ok(())
-        }))
+        let hook =
+            move |step: cutwater::storage::FileStep, path: &Path| steps.before(&step.to_string(), &path.display());
+        Arc::new(HookedFiles::new(Arc::new(OsFiles::shared()), hook))
     }
+}
+
+fn die() {
+    let error = signal_hook::low_level::raise(SIGKILL);
+    unreachable!("nothing outlives SIGKILL: {error:?}");
 }
 
 /// Where savepoints go: beside the steps of the folder, those that the simulation knows.
 #[derive(Debug)]
 pub(crate) struct Savepoints {
-    folder: LocalFolder,
+    store: Arc<dyn Store>,
     steps: Arc<Steps>,
 }
 
 impl Savepoints {
-    pub(crate) fn new(steps: &Arc<Steps>, path: &str) -> Self {
-        let path = path.strip_prefix("file://").unwrap_or(path);
-        Self { folder: steps.folder(Path::new(path), "savepoint."), steps: Arc::clone(steps) }
+    pub(crate) fn new(steps: &Arc<Steps>, url: &str) -> Result<Self, OptionsError> {
+        Ok(Self { store: steps.store(url, "savepoint.")?, steps: Arc::clone(steps) })
+    }
+
+    fn failed(&self, action: &'static str, name: &ObjectName, error: io::Error) -> StoreError {
+        StoreError::new(StoreErrorKind::Other, action, self.url(), name.as_str()).because(error)
     }
 }
 
 impl Store for Savepoints {
     fn url(&self) -> String {
-        self.folder.url()
+        self.store.url()
     }
 
     fn create(&self, name: &ObjectName, bytes: &[u8]) -> Result<(), CreateError> {
-        self.steps.before("savepoint.create", name);
-        self.folder.create(name, bytes)
+        let failed = |error| CreateError::Failed { source: self.failed("create", name, error) };
+        self.steps.before("savepoint.create", name).map_err(failed)?;
+        self.store.create(name, bytes)
     }
 
     fn read(&self, name: &ObjectName, limit: u64) -> Result<Option<Vec<u8>>, StoreError> {
-        self.folder.read(name, limit)
+        self.store.read(name, limit)
     }
 
     fn open(&self, name: &ObjectName) -> Result<Option<Box<dyn ObjectReader>>, StoreError> {
-        self.folder.open(name)
+        self.store.open(name)
     }
 
     fn writer(&self, name: &ObjectName) -> Result<Box<dyn ObjectWriter>, StoreError> {
-        self.steps.before("savepoint.copy-file", name);
-        self.folder.writer(name)
+        let failed = |error| self.failed("write", name, error);
+        self.steps.before("savepoint.copy-file", name).map_err(failed)?;
+        self.store.writer(name)
     }
 
     fn list(&self, prefix: &str) -> Result<Vec<Listed>, StoreError> {
-        self.folder.list(prefix)
+        self.store.list(prefix)
     }
 
     fn delete(&self, name: &ObjectName) -> Result<(), StoreError> {
-        self.folder.delete(name)
+        self.store.delete(name)
     }
 
     fn sweep_leftovers(&self, folder: &str) -> Result<u64, StoreError> {
-        self.folder.sweep_leftovers(folder)
+        self.store.sweep_leftovers(folder)
+    }
+
+    fn leftovers(&self, folder: &str) -> Result<Vec<Leftover>, StoreError> {
+        self.store.leftovers(folder)
     }
 }

@@ -500,6 +500,40 @@ fn a_failover_is_answered_once_the_store_is() {
 }
 
 #[test]
+fn a_job_that_ends_does_not_wait_to_learn_whose_it_is() {
+    let failed = || Outcome::Failed("the token has expired".to_owned());
+    // The store refuses for good: the answer would never come.
+    let mut rig = job(by_hand(), 1, None);
+    rig.fails_reads = true;
+    rig.outcomes = [Fate::Failed; 5].into();
+    rig.fail_over();
+    rig.end(failed());
+    rig.until(20_000);
+    assert_eq!(rig.seen, ["closed: Some(\"full\")"]);
+
+    // It answers late: that is nothing to anybody any more.
+    let mut rig = job(by_hand(), 1, None);
+    rig.held = true;
+    rig.fail_over();
+    let late = rig.waiting.pop_front().expect("it looks whose the job is");
+    rig.end(failed());
+    rig.answer(late);
+    rig.release();
+    assert_eq!(rig.seen, ["closed: None"]);
+
+    // Whoever was replaced learns it all the same, from the slot that is taken.
+    let mut old = job(by_hand(), 1, None);
+    let mut new = Rig { store: old.store.clone(), ..Rig::new(by_hand(), 77) };
+    new.open(RestoreFrom::Latest);
+    old.store = new.store;
+    old.held = true;
+    old.fail_over();
+    old.end(failed());
+    old.release();
+    assert_eq!(old.seen, ["superseded by 2"]);
+}
+
+#[test]
 fn a_job_that_ends_waits_for_its_deletions() {
     let mut rig = job(by_hand(), 1, None);
     rig.request();
