@@ -234,7 +234,10 @@ impl Shell {
             Event::Probed(Err(error)) => {
                 self.done = Some(Err(JobError::Store { job: self.job(), source: Arc::new(error) }));
             }
-            Event::Created(token, outcome) => self.driver.handle_created(now, token, outcome),
+            Event::Created(token, outcome) => {
+                self.heard(&outcome);
+                self.driver.handle_created(now, token, outcome);
+            }
             Event::Read(token, result) => self.driver.handle_read(now, token, result),
             Event::Deleted(token, result) => self.driver.handle_deleted(now, token, result),
             Event::Listed(token, result) => self.driver.handle_listed(now, token, result),
@@ -576,6 +579,7 @@ impl Shell {
         };
         self.shared.update(|status| {
             status.completed_checkpoints += 1;
+            status.undecided = None;
             status.last_checkpoint = Some(summary);
             status.no_progress = self.driver.no_progress().cloned();
         });
@@ -600,6 +604,7 @@ impl Shell {
         self.record_failed(checkpoint, reason, &requests);
         self.shared.update(|status| {
             status.failed_checkpoints += 1;
+            status.undecided = None;
             status.last_checkpoint_failure = Some(format!("checkpoint {checkpoint}: {text}"));
         });
         self.refuse(requests, reason);

@@ -54,6 +54,9 @@ pub struct JobStatus {
     pub failed_checkpoints: u64,
     /// Why the last one failed.
     pub last_checkpoint_failure: Option<String>,
+    /// Why nobody knows whether the record of the checkpoint in flight is stored: the store did not answer. It is found out when
+    /// it does, and then the checkpoint completes or fails; meanwhile records flow.
+    pub undecided: Option<String>,
     /// The newest checkpoints, completed and failed, also those of earlier processes: at most as many as
     /// `web.checkpoints.history` says, 10 unless set.
     pub checkpoints: Arc<CheckpointHistory>,
@@ -140,6 +143,7 @@ impl JobStatus {
             completed_checkpoints: 0,
             failed_checkpoints: 0,
             last_checkpoint_failure: None,
+            undecided: None,
             checkpoints: Arc::default(),
             records_in: 0,
             subtasks: Vec::new(),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use cutwater_integration_tests::{Flights, Kind, Process, Proxy, Server, assert_same_output, sleep, tell};
+use cutwater_integration_tests::{BUCKET, Flights, Kind, Process, Proxy, Server, assert_same_output, sleep, tell};
 
 use crate::{SEED, cutwater, flights, reference};
 
@@ -43,13 +43,23 @@ const DOWN: Duration = Duration::from_secs(60);
 
 #[test]
 fn a_store_that_is_down_for_a_minute_fails_checkpoints_with_a_reason_and_the_job_works_on_and_recovers() {
+    down_for_a_minute("files", "execution.checkpointing.data-inline-threshold: 0", "a checkpoint failed: ");
+}
+
+/// The record is all that there is to store.
+#[test]
+fn small_state_on_a_store_that_is_down_for_a_minute_is_undecided_with_a_reason_and_recovers() {
+    down_for_a_minute("small", "execution.checkpointing.data-inline-threshold: 20 kb", "a checkpoint is undecided ");
+}
+
+fn down_for_a_minute(below: &str, inline: &str, reason: &str) {
     let server = Server::start(Kind::MinIo);
     let proxy = Proxy::start(server.address(), SEED);
     let env = server.env_at(&proxy.endpoint());
     let folder = Flights::new();
     let config = "execution.checkpointing.tolerable-failed-checkpoints: 100\nweb.checkpoints.history: 1000\n";
-    folder.write("cutwater.yaml", config);
-    let mut process = flights(&folder, &env, "down", "--interval 200ms --pace 4400");
+    folder.write("cutwater.yaml", format!("{config}{inline}\n"));
+    let mut process = flights(&folder, &env, below, "--interval 200ms --pace 4400");
     process.wait_until("its first words", |process| !told(process).is_empty());
     let (records, checkpoint) = told(&process)[0];
 
@@ -63,7 +73,6 @@ fn a_store_that_is_down_for_a_minute_fails_checkpoints_with_a_reason_and_the_job
     assert!(stuck <= checkpoint + 2, "checkpoint {stuck} completed on a store that was down, after {checkpoint}");
     let rate = (later - records) / DOWN.as_secs();
     assert!(rate > 3_000, "{rate} records a second: {meanwhile:?}");
-    let reason = "a checkpoint failed: ";
     let failures = process.stderr().matches(reason).count();
     assert!(failures >= 1, "{}", process.stderr());
     assert!(process.stderr().contains("given up after"), "{}", process.stderr());
@@ -75,12 +84,10 @@ fn a_store_that_is_down_for_a_minute_fails_checkpoints_with_a_reason_and_the_job
     });
     assert!(folder.published().len() > published);
     let ended = process.wait().with_code(0);
-    let history = cutwater(&folder, &env, "checkpoints history --json s3://cutwater-tests/down").with_code(0);
+    let history = cutwater(&folder, &env, &format!("checkpoints history --json s3://{BUCKET}/{below}")).with_code(0);
     assert!(ended.stdout.contains("0 restarts"), "{ended}");
     assert_same_output(&folder.output(), reference(), "a store that was down for a minute");
-    assert!(history.stdout.contains("given up after"), "{history}");
-    tell(&format!(
-        "{DOWN:?} without a store: {rate} records a second, {failures} failed checkpoints\n{}",
-        ended.stderr
-    ));
+    // An undecided one may have completed in the end.
+    assert!(history.stdout.contains("given up after") || below == "small", "{history}");
+    tell(&format!("{DOWN:?} without a store: {rate} records a second, {failures} reasons told\n{}", ended.stderr));
 }

@@ -74,7 +74,7 @@ fn an_expired_token_and_a_wrong_clock_are_named_at_the_start_and_while_the_job_r
 /// A job on the bucket that was killed after some checkpoints.
 fn killed(server: &Server, env: &Env, below: &str, config: &str) -> Flights {
     let folder = Flights::new();
-    folder.write("cutwater.yaml", config);
+    folder.write("cutwater.yaml", format!("execution.checkpointing.data-inline-threshold: 0\n{config}"));
     // Slow enough to be met in the midst of its work, however slow the store is.
     let mut process = flights(&folder, env, below, "--interval 50ms --pace 50000");
     let store = server.storage(&format!("{below}/flights"));

@@ -1,6 +1,6 @@
 //! What people should hear of although the job goes on.
 
-use cutwater_coordinator::Outcome;
+use cutwater_coordinator::{CreateOutcome, Outcome};
 use cutwater_core::{Attempt, Moment};
 use cutwater_driver::FellBack;
 use cutwater_restart::NoProgress;
@@ -28,6 +28,18 @@ impl Shell {
     pub(super) fn fell_back(&self, fell_back: FellBack) {
         tracing::warn!(job = self.graph.name(), "{fell_back}");
         self.shared.update(|status| status.fell_back = Some(fell_back));
+    }
+
+    /// Whether the store has answered about a record. While nobody knows whether it is there, the checkpoint neither completes
+    /// nor fails.
+    pub(super) fn heard(&self, outcome: &CreateOutcome) {
+        if let CreateOutcome::Unknown(reason) = outcome {
+            tracing::warn!(
+                job = self.graph.name(),
+                "it is not known whether a record was stored, and is found out: {reason}"
+            );
+            self.shared.update(|status| status.undecided = Some(reason.clone()));
+        }
     }
 
     pub(super) fn begins_anew(&self, outcome: Outcome) {

@@ -50,6 +50,8 @@ struct Progress<'a> {
     attempt: Option<Attempt>,
     failures: u32,
     checkpoint_failures: u64,
+    /// Whether it was told that one is undecided.
+    undecided: bool,
     /// The records of this attempt at the time of the last update, and the rate there.
     last: (u64, Duration),
     rate: f64,
@@ -68,6 +70,7 @@ impl<'a> Progress<'a> {
             attempt: None,
             failures: 0,
             checkpoint_failures: 0,
+            undecided: false,
             last: (0, Duration::ZERO),
             rate: 0.0,
             line_due: LINE,
@@ -103,6 +106,10 @@ impl<'a> Progress<'a> {
                 self.say(&format!("a checkpoint failed: {reason}"));
             }
         }
+        if let Some(reason) = status.undecided.as_deref().filter(|_| !self.undecided) {
+            self.say(&format!("a checkpoint is undecided until the store answers: {reason}"));
+        }
+        self.undecided = status.undecided.is_some();
         if matches!(status.state, JobState::Running | JobState::Finished) && status.attempt != self.attempt {
             let first = self.attempt.is_none();
             self.attempt = status.attempt;

@@ -103,11 +103,11 @@ impl KeyedProcess<u64, u64> for Periods {
         cx.list(self.waiting)?.push(n)?;
         cx.register_timer(Timestamp(i64::try_from(n.next_multiple_of(PERIOD))?))?;
         let key = *cx.key();
-        if let Some(ballast) = self.ballast {
-            if cx.value(ballast)?.get()?.is_none() {
-                let mut rng = Rng::new(key);
-                cx.value(ballast)?.set((0..self.ballast_numbers).map(|_| rng.next_u64()).collect())?;
-            }
+        if let Some(ballast) = self.ballast
+            && cx.value(ballast)?.get()?.is_none()
+        {
+            let mut rng = Rng::new(key);
+            cx.value(ballast)?.set((0..self.ballast_numbers).map(|_| rng.next_u64()).collect())?;
         }
         cx.emit(format!("number,{key},{n}"));
         Ok(())
