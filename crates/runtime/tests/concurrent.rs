@@ -67,7 +67,11 @@ impl Store for Slow {
         let of = (checkpoint_of_snapshot(of_job).unwrap(), of_job.to_owned());
         let mut open = self.open.lock().unwrap();
         open.now.insert(of.clone());
-        open.most = open.most.max(open.now.iter().map(|(checkpoint, _)| checkpoint).collect::<BTreeSet<_>>().len());
+        // An attempt that failed may still be writing when the next one begins.
+        let attempt = |name: &str| name.rsplit_once('-').map(|(_, attempt)| attempt.to_owned());
+        let own = open.now.iter().filter(|(_, name)| attempt(name) == attempt(&of.1));
+        let now = own.map(|(checkpoint, _)| checkpoint).collect::<BTreeSet<_>>().len();
+        open.most = open.most.max(now);
         Ok(Box::new(SlowWriter { writer, open: Arc::clone(&self.open), of }))
     }
 

@@ -398,3 +398,37 @@ fn a_folder_that_can_not_be_used_is_named() {
     let JobError::Store { source, .. } = &error else { panic!("{error:?}") };
     assert!(source.to_string().contains(file.to_str().unwrap()), "{source}");
 }
+
+/// Sources that take long for each batch share their workers with what comes behind them, which gets batches from both.
+#[test]
+fn a_barrier_does_not_wait_behind_ever_more_batches_of_slow_sources() {
+    let (out, folder) = (Collect::default(), tempfile::tempdir().unwrap());
+    let mut options = Options::new();
+    options.checkpointing = Settings { enabled: true, ..Settings::default() };
+    options.store = Some(store_at(folder.path().to_str().unwrap()).unwrap());
+    options.parallelism = NonZeroU32::new(2).unwrap();
+    options.task.read_records = 10;
+    let slowly = |n| {
+        pause(Duration::from_millis(1));
+        n
+    };
+    let job = Job::new("slow");
+    job.source("numbers", generator(u64::MAX, slowly))
+        .key_by(|n| n % KEYS)
+        .fold("counts", 0_u64, |count, _| *count += 1)
+        .sink("out", out.clone());
+    let handle = spawn(job.build().unwrap(), options).unwrap();
+    while handle.status().records_in < 3_000 {
+        pause(Duration::from_millis(10));
+    }
+    let took = handle.checkpoint().unwrap().duration;
+    handle.cancel();
+    assert_eq!(handle.wait().unwrap(), JobOutcome::Canceled);
+    // In the 1.5 s before, twice as many batches have come as there were turns of their receivers.
+    assert!(took < Duration::from_millis(500), "the barrier needed {took:?}");
+}
+
+#[expect(clippy::disallowed_methods, reason = "it is to last")]
+fn pause(time: Duration) {
+    std::thread::sleep(time);
+}

@@ -130,26 +130,36 @@ impl<C: Core, F: Fn() -> Moment> Operator<C, F> {
             if !slot.may_be_due() {
                 continue; // without reading the clock
             }
-            let now = clock();
+            let begun = clock();
+            let mut now = begun;
             if !slot.is_due(now) {
                 continue;
             }
-            // Between the quanta, so that an abort does not wait for all of them.
-            if shared.stop() == Stop::Requested {
-                return Stop::Requested;
-            }
-            shared.enter(*worker, slot.subtask);
-            slot.run(now, out);
-            shared.leave(*worker);
-            for output in out.drain(..) {
-                match output {
-                    Output::Send { output, element } => {
-                        let (port, capability) = port(ports, capabilities, slot.subtask, output);
-                        port.sent = true;
-                        let from = slot.subtask.index;
-                        port.elements.give(capability, &mut Envelope { from, to: output.to, element: Some(element) });
+            loop {
+                // Between the quanta, so that an abort does not wait for all of them.
+                if shared.stop() == Stop::Requested {
+                    return Stop::Requested;
+                }
+                shared.enter(*worker, slot.subtask);
+                slot.run(now, out);
+                shared.leave(*worker);
+                for output in out.drain(..) {
+                    match output {
+                        Output::Send { output, element } => {
+                            let (port, capability) = port(ports, capabilities, slot.subtask, output);
+                            port.sent = true;
+                            let (from, to) = (slot.subtask.index, output.to);
+                            port.elements.give(capability, &mut Envelope { from, to, element: Some(element) });
+                        }
+                        Output::Credit { channel, bytes } => slot.owe(channel, bytes),
                     }
-                    Output::Credit { channel, bytes } => slot.owe(channel, bytes),
+                }
+                if !slot.busy || inputs.is_empty() {
+                    break;
+                }
+                now = clock();
+                if now.since(begun) >= TURN {
+                    break;
                 }
             }
             slot.pay(inputs);
@@ -178,6 +188,11 @@ fn port<'a, E: Send + 'static>(
     assert!(output.to < port.receivers.parallelism, "{subtask} sent to subtask {} of {}", output.to, output.edge);
     (port, capability)
 }
+
+/// For how long a core that has inputs goes on before it is the turn of the next. With a single quantum each, one that gets
+/// batches from several senders would never catch up with them on a worker where a source takes long for each of its own:
+/// what waits would grow, and barriers wait behind it.
+const TURN: Duration = Duration::from_micros(200);
 
 /// How far a core is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
