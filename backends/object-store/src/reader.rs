@@ -7,6 +7,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use cutwater_storage::{ObjectName, ObjectReader, StoreError};
+use futures_util::TryStreamExt as _;
 use object_store::path::Path;
 use object_store::{GetOptions, GetRange, ObjectStoreExt};
 
@@ -28,12 +29,33 @@ pub(crate) struct Reader {
     bytes: u64,
     tail: Bytes,
     ranges: Mutex<BTreeMap<u64, Arc<Fetched>>>,
+    spent: Arc<Spent>,
+}
+
+/// Buffers of ranges that were read: fresh memory costs more than the copy into it.
+#[derive(Default)]
+struct Spent(Mutex<Vec<Vec<u8>>>);
+
+impl Spent {
+    fn take(&self, bytes: u64) -> Vec<u8> {
+        let mut buffer = lock(&self.0).pop().unwrap_or_default();
+        buffer.clear();
+        buffer.reserve(bytes.min(RANGE) as usize);
+        buffer
+    }
+
+    fn give(&self, buffer: Vec<u8>) {
+        let mut spent = lock(&self.0);
+        if spent.len() <= AHEAD as usize {
+            spent.push(buffer);
+        }
+    }
 }
 
 /// A range that is there or on its way.
 #[derive(Default)]
 struct Fetched {
-    result: Mutex<Option<Result<Bytes, Failure>>>,
+    result: Mutex<Option<Result<Vec<u8>, Failure>>>,
     came: Condvar,
 }
 
@@ -47,8 +69,8 @@ impl Reader {
         let (own, at) = (Arc::clone(inner), path.clone());
         match wait(async move { end_of(&own, &at).await })? {
             Ok((bytes, tail)) => {
-                let ranges = Mutex::default();
-                Ok(Some(Self { inner: Arc::clone(inner), name: name.clone(), path, bytes, tail, ranges }))
+                let (inner, name) = (Arc::clone(inner), name.clone());
+                Ok(Some(Self { inner, name, path, bytes, tail, ranges: Mutex::default(), spent: Arc::default() }))
             }
             Err(Failure { outcome: Outcome::Missing, .. }) => Ok(None),
             Err(failure) => Err(failure),
@@ -63,16 +85,23 @@ impl Reader {
             ranges.entry(number).or_insert_with(|| self.fetch(number));
         }
         // What lies behind is not read again, or if so, fetched again.
-        ranges.retain(|&other, _| other + 1 >= number && other <= number + 2 * AHEAD);
+        let is_left = |other: u64| other + 1 < number || other > number + 2 * AHEAD;
+        for (_, left) in ranges.extract_if(.., |other, _| is_left(*other)) {
+            // Unless somebody else is still at it.
+            if let Some(Ok(buffer)) = Arc::into_inner(left).and_then(|left| lock(&left.result).take()) {
+                self.spent.give(buffer);
+            }
+        }
         Arc::clone(&ranges[&number])
     }
 
     fn fetch(&self, number: u64) -> Arc<Fetched> {
         let fetched = Arc::new(Fetched::default());
         let (inner, path, result) = (Arc::clone(&self.inner), self.path.clone(), Arc::clone(&fetched));
+        let spent = Arc::clone(&self.spent);
         let range = number * RANGE..((number + 1) * RANGE).min(self.bytes);
         runtime().spawn(async move {
-            let answer = get(&inner, &path, range).await;
+            let answer = get(&inner, &path, range, &spent).await;
             *lock(&result.result) = Some(answer);
             result.came.notify_all();
         });
@@ -151,10 +180,19 @@ async fn end_of(inner: &Inner, path: &Path) -> Result<(u64, Bytes), Failure> {
     Ok((found.size, Bytes::new()))
 }
 
-async fn get(inner: &Inner, path: &Path, range: Range<u64>) -> Result<Bytes, Failure> {
+async fn get(inner: &Inner, path: &Path, range: Range<u64>, spent: &Spent) -> Result<Vec<u8>, Failure> {
     let request = || async {
         let expected = range.end - range.start;
-        whole(inner.objects.get_range(path, range.clone()).await?, expected)
+        let options = GetOptions { range: Some(GetRange::Bounded(range.clone())), ..GetOptions::default() };
+        let mut pieces = inner.objects.get_opts(path, options).await?.into_stream();
+        let mut bytes = spent.take(expected);
+        while let Some(piece) = pieces.try_next().await? {
+            if piece.len() as u64 > expected - bytes.len() as u64 {
+                return Err(truncated(expected, bytes.len() as u64 + piece.len() as u64));
+            }
+            bytes.extend_from_slice(&piece);
+        }
+        if bytes.len() as u64 == expected { Ok(bytes) } else { Err(truncated(expected, bytes.len() as u64)) }
     };
     inner.limits.request(inner.limits.deadline(), request).await
 }
@@ -162,8 +200,9 @@ async fn get(inner: &Inner, path: &Path, range: Range<u64>) -> Result<Bytes, Fai
 /// An answer of another length than was asked for is none.
 pub(crate) fn whole(bytes: Bytes, expected: u64) -> object_store::Result<Bytes> {
     let found = bytes.len() as u64;
-    if found == expected {
-        return Ok(bytes);
-    }
-    Err(object_store::Error::Generic { store: "object store", source: Box::new(Truncated { expected, found }) })
+    if found == expected { Ok(bytes) } else { Err(truncated(expected, found)) }
+}
+
+fn truncated(expected: u64, found: u64) -> object_store::Error {
+    object_store::Error::Generic { store: "object store", source: Box::new(Truncated { expected, found }) }
 }
