@@ -129,6 +129,9 @@ fn fifty_kills_spread_over_the_run_leave_no_trace_in_the_output() {
         let options = format!("{PACED} --parallelism {parallelism}");
         let what = format!("seed {SEED}, kill {index} at {moment:.3} of {length:.3} s, {options}");
         let mut flights = Flights::new();
+        // Snapshots as files, or in the records.
+        let threshold = if index % 4 < 2 { "0" } else { "20 kb" };
+        flights.write("cutwater.yaml", format!("execution.checkpointing.data-inline-threshold: {threshold}\n"));
         hits.push(kill_once(&mut flights, &options, length, moment));
         // Every fifth is killed once more before it may finish, every tenth twice more.
         let more = if index % 10 == 0 { 2 } else { usize::from(index % 5 == 0) };

@@ -85,6 +85,7 @@ fn without_a_place_for_savepoints_a_signal_stops_behind_a_checkpoint_and_a_secon
 fn a_savepoint_below_what_was_published_is_refused_and_a_damaged_one_names_its_file() {
     let mut rng = Rng::new(SEED + 2);
     let flights = Flights::new();
+    flights.write("cutwater.yaml", "execution.checkpointing.data-inline-threshold: 0\n"); // so that it has files
     let savepoint = savepoint_in(&stopped(&flights, &format!("{PACED} --savepoints s"), "TERM", &mut rng));
     drop(stopped(&flights, PACED, "TERM", &mut rng));
     let from = format!("{PACED} --from {}", savepoint.display());

@@ -59,6 +59,7 @@ struct Arguments {
 impl Arguments {
     fn options(&self, steps: &Arc<Steps>) -> Result<Options, OptionsError> {
         let mut options = Options::new();
+        options.inline_threshold = 0; // the steps of files are what it is for
         options.checkpointing = Settings {
             interval: Some(Duration::from_millis(4)),
             max_concurrent: self.max_concurrent,
