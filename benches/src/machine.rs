@@ -63,6 +63,15 @@ pub(crate) fn drop_page_cache() -> bool {
     fs::write("/proc/sys/vm/drop_caches", "3").is_ok()
 }
 
+/// Touches so much memory and gives it back, so that what is measured next need not wait for it: the host of a virtual
+/// machine may take as long to give a page at its first touch as a restore takes to fill it, and takes back what is free
+/// after some seconds.
+pub(crate) fn touch_memory(bytes: u64) {
+    const PIECE: usize = 64 << 20;
+    let pieces: Vec<Vec<u8>> = (0..bytes.div_ceil(PIECE as u64)).map(|_| vec![1; PIECE]).collect();
+    std::hint::black_box(&pieces);
+}
+
 /// Memory in use, the most that was, both in bytes, and threads of this process.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Footprint {

@@ -9,7 +9,7 @@ use crate::blobs::StateSize;
 use crate::clock;
 use crate::job::{ms, options, synchronous_part};
 use crate::keys::Gate;
-use crate::machine::Machine;
+use crate::machine::{Machine, touch_memory};
 use crate::meter::Meter;
 use crate::place::Where;
 use crate::report::{Bound, Figure, Report};
@@ -45,6 +45,7 @@ impl Snapshot {
         let (mut end_to_end, mut sync, mut rates, mut raw) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         let mut bytes = 0;
         for _ in 0..self.pairs {
+            touch_memory((self.size.gb * 1e9) as u64);
             meter.measure(self.busy);
             let (took, checkpoint) = meter.during_snapshot(|| job.checkpoint())?;
             bytes = checkpoint.state_bytes();
