@@ -62,7 +62,7 @@
 //! - [`Data`], [`Key`], [`CodecId`], [`encode`], [`decode`], [`hash_key`]: how any serde type becomes bytes and a hash.
 //! - [`OperatorStateWriter`], [`OperatorStatePart`]: state without keys, which is in the checkpoint's record.
 //! - [`Schema`], [`StateHeader`]: what was written, so that a program whose types have changed learns it by name.
-//! - [`StateBackend`]: the contract of what lies below the table.
+//! - [`StateBackend`]: the contract of what lies below the table. [`ColdTier`]: entries that memory does not hold.
 //!
 //! # What is guaranteed
 //!
@@ -79,6 +79,7 @@
 mod backend;
 mod block;
 mod codec;
+mod cold;
 mod error;
 pub mod format;
 mod index;
@@ -95,6 +96,9 @@ mod timers;
 pub use backend::{Capabilities, StateBackend, StateBackendExt};
 pub use block::{Block, BlockKind};
 pub use codec::{CodecId, Data, Key, codec_of, decode, encode, hash_key};
+pub use cold::{
+    ColdBatch, ColdError, ColdState, ColdTier, ColdView, ColdVisitor, ModelTier, group_of_name, group_prefix,
+};
 pub use error::StateError;
 pub use list::ListTable;
 pub use map::{Accumulator, MapTable};

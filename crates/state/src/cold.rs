@@ -1,0 +1,97 @@
+use std::fmt;
+use std::ops::ControlFlow;
+
+use cutwater_core::{KeyGroup, KeyGroupRange};
+
+use crate::StateHeader;
+
+mod batch;
+mod model;
+
+pub use self::batch::ColdBatch;
+pub use self::model::ModelTier;
+
+/// What lies below the tables of one subtask: a store of bytes on a local disk, say, for what memory does not hold.
+///
+/// A tier keeps *cold entries*, each under a *name*: the number of its key group, two bytes with the higher one first, then
+/// the encoded key, then what tells the entries of one key apart. So the entries of a key group stand together, and those of a
+/// key within it. What a name stands for is the business of the table: a tier compares and keeps bytes.
+///
+/// The worker of the subtask reads and writes, and another thread may read and write at the same time, but never the same
+/// state. A tier need not survive the process: what must is in checkpoints. The contract, of which
+/// `cutwater-state-conformance` has a test for each sentence:
+///
+/// - A read sees every earlier write of any thread. Of the writes of one batch the last one of a name counts.
+/// - A deleted name is gone, and names and states do not disturb each other.
+/// - A scan visits the entries of the groups asked for in the order of their names, each once, until it is told to stop.
+/// - A [view](ColdTier::view) is the tier as it was at the call, whatever is written later, also after later views.
+/// - Any bytes can be a name or a value, empty ones too; values may have megabytes.
+/// - A state that is opened again by the same header is the same; one of another header is another.
+pub trait ColdTier: Send + Sync + fmt::Debug {
+    /// The state that this header describes, by operator, name and kind; an empty one if the tier does not have it.
+    ///
+    /// # Errors
+    ///
+    /// [`ColdError`] if it can't be made.
+    fn open(&self, header: &StateHeader) -> Result<ColdState, ColdError>;
+
+    /// Looks the names up, all at once; `found` gets the index and the value of each that is there, in any order.
+    ///
+    /// # Errors
+    ///
+    /// [`ColdError`] if any of them can't be read. Some may have been found.
+    fn get(&self, state: ColdState, names: &[&[u8]], found: &mut dyn FnMut(usize, &[u8])) -> Result<(), ColdError>;
+
+    /// Puts and deletes what the batch says, in its order. Cheapest if its names rise.
+    ///
+    /// # Errors
+    ///
+    /// [`ColdError`] if it can't be written: then all of it may have been, or a part, or nothing.
+    fn write(&self, state: ColdState, batch: &ColdBatch) -> Result<(), ColdError>;
+
+    /// The tier as it is now, to be read by whoever makes a snapshot of it. Takes no time that grows with the state.
+    ///
+    /// # Errors
+    ///
+    /// [`ColdError`] if there can be none.
+    fn view(&self) -> Result<Box<dyn ColdView>, ColdError>;
+}
+
+/// A [`ColdTier`] as it was once.
+pub trait ColdView: Send + fmt::Debug {
+    /// Visits the entries of these key groups, name and value, in the order of their names.
+    ///
+    /// # Errors
+    ///
+    /// [`ColdError`] if they can't be read.
+    fn scan(&self, state: ColdState, groups: KeyGroupRange, visit: &mut ColdVisitor<'_>) -> Result<(), ColdError>;
+}
+
+/// What a scan calls with each name and its value; it says whether to go on.
+pub type ColdVisitor<'a> = dyn FnMut(&[u8], &[u8]) -> ControlFlow<()> + 'a;
+
+/// A state of a [`ColdTier`]: its number there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ColdState(pub u32);
+
+/// A cold tier failed. Whoever uses it adds which state it was for.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{action}: {reason}")]
+pub struct ColdError {
+    /// What it was about to do, such as "read 12 entries".
+    pub action: Box<str>,
+    /// What went wrong, and what to do next if that is known.
+    pub reason: Box<str>,
+}
+
+/// The bytes with which the names of a key group begin.
+#[must_use]
+pub fn group_prefix(group: KeyGroup) -> [u8; 2] {
+    group.0.to_be_bytes()
+}
+
+/// The key group of a name.
+#[must_use]
+pub fn group_of_name(name: &[u8]) -> Option<KeyGroup> {
+    name.first_chunk().map(|group| KeyGroup(u16::from_be_bytes(*group)))
+}
