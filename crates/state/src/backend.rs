@@ -1,6 +1,9 @@
 use std::fmt;
+use std::sync::Arc;
 
-use crate::{Accumulator, Data, Key, ListTable, MapTable, StateKind, Table, TableSpec, Timers};
+use cutwater_core::{Attempt, Epoch, SubtaskId};
+
+use crate::{Accumulator, ColdError, ColdTier, Data, Key, ListTable, MapTable, StateKind, Table, TableSpec, Timers};
 
 /// What a state backend can do beyond what every backend does.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -46,6 +49,39 @@ pub trait StateBackend: Send + Sync + fmt::Debug {
 
     /// What this backend can do beyond the contract.
     fn capabilities(&self) -> Capabilities;
+
+    /// A tier for a subtask that starts, with nothing in it; what it leaves on disks goes with its last clone. `None` if the
+    /// backend has none, which is the default.
+    ///
+    /// # Errors
+    ///
+    /// [`ColdError`] if there can be none now: a disk that is full, say.
+    fn open_tier(&self, owner: &TierOwner) -> Result<Option<AttachedTier>, ColdError> {
+        let _ = owner;
+        Ok(None)
+    }
+}
+
+/// Whose tier it is.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct TierOwner {
+    /// The name of the job.
+    pub job: String,
+    /// The subtask.
+    pub subtask: SubtaskId,
+    /// The reign of the coordinator.
+    pub epoch: Epoch,
+    /// The run within the epoch.
+    pub attempt: Attempt,
+}
+
+/// The tier of a subtask, and how much of the state stays above it.
+#[derive(Clone, Debug)]
+pub struct AttachedTier {
+    /// The tier.
+    pub tier: Arc<dyn ColdTier>,
+    /// How many bytes the entries may take that each table of the subtask holds in memory.
+    pub overlay_bytes: u64,
 }
 
 /// How operators get their state from any backend.

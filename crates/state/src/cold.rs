@@ -6,9 +6,12 @@ use cutwater_core::{KeyGroup, KeyGroupRange};
 use crate::StateHeader;
 
 mod batch;
+mod blocks;
 mod model;
 
 pub use self::batch::ColdBatch;
+pub(crate) use self::blocks::batch_of;
+pub use self::blocks::{apply_block, blocks_of_view};
 pub use self::model::ModelTier;
 
 /// What lies below the tables of one subtask: a store of bytes on a local disk, say, for what memory does not hold.

@@ -1,6 +1,6 @@
 use std::io;
 
-use crate::SchemaMismatch;
+use crate::{ColdError, SchemaMismatch};
 
 /// What can go wrong with state: a type that does not serialize, a snapshot that does not fit or is damaged.
 #[derive(Debug, thiserror::Error)]
@@ -80,6 +80,16 @@ pub enum StateError {
         offset: u64,
         /// What is wrong.
         reason: Box<str>,
+    },
+    /// The tier below the tables failed.
+    #[error("state {state} of {operator}: the tier below its table failed")]
+    Cold {
+        /// Uid of the operator.
+        operator: Box<str>,
+        /// Name of the state.
+        state: Box<str>,
+        /// What the tier said.
+        source: Box<ColdError>,
     },
     /// The file could not be read.
     #[error("could not read {bytes} bytes of the snapshot at byte {offset}")]

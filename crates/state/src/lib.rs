@@ -93,11 +93,12 @@ mod store;
 mod table;
 mod timers;
 
-pub use backend::{Capabilities, StateBackend, StateBackendExt};
+pub use backend::{AttachedTier, Capabilities, StateBackend, StateBackendExt, TierOwner};
 pub use block::{Block, BlockKind};
 pub use codec::{CodecId, Data, Key, codec_of, decode, encode, hash_key};
 pub use cold::{
-    ColdBatch, ColdError, ColdState, ColdTier, ColdView, ColdVisitor, ModelTier, group_of_name, group_prefix,
+    ColdBatch, ColdError, ColdState, ColdTier, ColdView, ColdVisitor, ModelTier, apply_block, blocks_of_view,
+    group_of_name, group_prefix,
 };
 pub use error::StateError;
 pub use list::ListTable;

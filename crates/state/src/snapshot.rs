@@ -3,7 +3,7 @@ use serde::{Deserialize, Serialize};
 
 #[cfg(doc)]
 use crate::BlockKind;
-use crate::{Block, CodecId, Schema, SchemaMismatch, StateError};
+use crate::{Block, CodecId, ColdState, Schema, SchemaMismatch, StateError};
 
 /// What a table or a set of timers is made from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -200,6 +200,27 @@ pub trait Snapshotable: Send {
     /// repeats a key; [`StateError::Sweeping`] during a sweep. The state may then hold a part of the block and should
     /// be dropped.
     fn restore(&mut self, block: &Block, groups: KeyGroupRange) -> Result<u64, StateError>;
+    /// The state in the tier below, if this one has a tier. Then each cut is since what the tier has, whatever the base: the
+    /// blocks of its sweep are to be put there in order, by [`apply_block`](crate::apply_block), and nobody else writes
+    /// there until [`Self::applied`] or [`Self::not_applied`] was called.
+    fn cold(&self) -> Option<ColdState> {
+        None
+    }
+    /// The tier has everything that the sweep of this cut, the last one, has emitted.
+    ///
+    /// # Panics
+    ///
+    /// If it is not the last cut, or was not swept to its end.
+    fn applied(&mut self, cut: Cut) {
+        let _ = cut;
+    }
+    /// Nothing more of the last cut, which was aborted or whose blocks could not be stored, is put into the tier. Another cut
+    /// can follow.
+    ///
+    /// # Panics
+    ///
+    /// During a sweep: it is aborted first.
+    fn not_applied(&mut self) {}
     /// How many entries there are.
     fn len(&self) -> u64;
     /// Whether there is no entry.

@@ -6,6 +6,7 @@
 
 mod bits;
 mod changes;
+mod cold;
 mod pending;
 mod restore;
 mod shard;
@@ -17,6 +18,7 @@ use std::hint::black_box;
 use cutwater_core::{KeyGroup, KeyHash};
 
 use self::bits::Bits;
+use self::cold::Cold;
 use self::pending::{Parts, Pending};
 pub(crate) use self::shard::Entry;
 use self::shard::{FULL_SLOTS, MAX_ENTRIES, Shard, has_expired};
@@ -54,6 +56,8 @@ pub(crate) struct Store<E: Entry> {
     /// What is being swept is what has changed since a cut; `None`: everything.
     since: Option<Since>,
     tracked: Option<Tracked>,
+    /// What is below, if anything.
+    cold: Option<Box<Cold>>,
     sweep: Sweep,
     undo_bytes: u64,
     /// Entries last written at or before it are not put into snapshots.
@@ -144,6 +148,7 @@ impl<E: Entry> Store<E> {
             watch: 0,
             since: None,
             tracked: None,
+            cold: None,
             sweep: Sweep::default(),
             undo_bytes: 0,
             horizon: i64::MIN,
@@ -244,7 +249,7 @@ impl<E: Entry> Store<E> {
     }
 
     pub(crate) fn len(&self) -> u64 {
-        self.entries
+        self.entries + self.cold_entries()
     }
 
     pub(crate) fn undo_bytes(&self) -> u64 {
@@ -307,8 +312,14 @@ impl<E: Entry> Store<E> {
         Some(if since.whole { self.entries + tracked.names } else { since.changes })
     }
 
-    /// No later cut will be since one before `base`.
+    /// No later cut will be since one before `base`. With a tier below, all are since what that has.
     pub(crate) fn forget(&mut self, base: Cut) {
+        if self.cold.is_none() {
+            self.forget_before(base);
+        }
+    }
+
+    fn forget_before(&mut self, base: Cut) {
         if let Some(tracked) = &mut self.tracked {
             tracked.floor = tracked.floor.max(base.0.min(self.cuts));
             tracked.before.retain(|(until, _)| *until > tracked.floor);
@@ -331,7 +342,7 @@ impl<E: Entry> Store<E> {
         };
         if first {
             tracked.now.changes += 1;
-            if !came && !tracked.now.whole && tracked.now.changes > self.entries / 2 {
+            if !came && !tracked.now.whole && tracked.now.changes > self.entries / 2 && self.cold.is_none() {
                 tracked.now.whole = true;
                 self.set_active(self.active);
             }
@@ -340,6 +351,9 @@ impl<E: Entry> Store<E> {
 
     /// The entry is about to go.
     fn mark_gone(&mut self, hash: KeyHash, place: Place) -> Result<(), StateError> {
+        if self.cold.is_some() {
+            return self.cold_gone(hash, place);
+        }
         let Some(tracked) = &mut self.tracked else { return Ok(()) };
         let shard = &mut self.shards[place.shard];
         self.scratch.clear();

@@ -1,11 +1,13 @@
 use std::any::Any;
+use std::sync::Arc;
 
 use cutwater_core::{KeyGroupRange, KeyHash};
 
 use crate::codec::encode_framed;
 use crate::store::{Entry, Store};
 use crate::{
-    Block, Cut, Data, Key, Snapshotable, StateError, StateHeader, StateKind, SweepProgress, TableSpec, decode, hash_key,
+    Block, ColdState, ColdTier, Cut, Data, Key, Snapshotable, StateError, StateHeader, StateKind, SweepProgress,
+    TableSpec, decode, hash_key,
 };
 
 /// Value state by key: the memory of one operator in one subtask.
@@ -119,6 +121,51 @@ impl<K: Key, V: Data> Table<K, V> {
         }
     }
 
+    /// From now on entries may lie in the `tier`: in memory stay those that were used last, with about `limit` bytes at the
+    /// most. Before each batch call [`Self::fetch`] with its keys, after it [`Self::relieve`]. Cuts are then always since what
+    /// the tier has: what a sweep emits is to be put there, in order, by [`apply_block`](crate::apply_block), and
+    /// [`Snapshotable::applied`] to be called after that; meanwhile nobody else writes to the state in the tier.
+    ///
+    /// # Errors
+    ///
+    /// [`StateError::Cold`] if the tier refuses.
+    ///
+    /// # Panics
+    ///
+    /// If the table is not new.
+    pub fn attach(&mut self, tier: Arc<dyn ColdTier>, limit: u64) -> Result<(), StateError> {
+        self.store.attach(tier, limit)
+    }
+
+    /// Brings the values of these keys into memory. A table with a tier below may be asked for, and told to change, only
+    /// keys that were fetched since the last [`Self::relieve`]. Without a tier it does nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`StateError::Cold`] if the tier can't be read, or what decoding and encoding say of keys and values.
+    pub fn fetch<'k>(&mut self, keys: impl IntoIterator<Item = (KeyHash, &'k K)>) -> Result<(), StateError>
+    where
+        K: 'k,
+    {
+        self.store.fetch(keys, |pair, key| pair.key == *key, |hash, _| hash.0, encode_framed)
+    }
+
+    /// Puts values out of memory that were not used for a while, if it holds more than it may: those that have changed are
+    /// written to the tier first, unless a cut waits to be applied. Without a tier it does nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`StateError::Cold`] if the tier can't be written. The table is then as it was.
+    pub fn relieve(&mut self) -> Result<(), StateError> {
+        self.store.relieve()
+    }
+
+    /// How many values are in the tier and not in memory.
+    #[must_use]
+    pub fn cold_entries(&self) -> u64 {
+        self.store.cold_entries()
+    }
+
     /// Loads what lookups of these hashes will need, so that they wait for memory together and not one by one. For the
     /// hashes of a batch, about a thousand; does nothing while the table fits the second cache.
     #[inline]
@@ -172,6 +219,18 @@ impl<K: Key, V: Data> Snapshotable for Table<K, V> {
 
     fn restore(&mut self, block: &Block, groups: KeyGroupRange) -> Result<u64, StateError> {
         self.store.restore(block, groups, |_, _| {}, |_, _| {})
+    }
+
+    fn cold(&self) -> Option<ColdState> {
+        self.store.cold_state()
+    }
+
+    fn applied(&mut self, cut: Cut) {
+        self.store.applied(cut);
+    }
+
+    fn not_applied(&mut self) {
+        self.store.not_applied();
     }
 
     fn len(&self) -> u64 {

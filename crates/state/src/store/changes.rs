@@ -10,6 +10,8 @@ pub(crate) struct Changes {
     periods: Vec<Period>,
     /// Places of entries that came in the last period: if they go within it they leave nothing behind.
     fresh: Bits,
+    /// Places of entries that were used since somebody last asked, where there is a tier below.
+    used: Bits,
 }
 
 /// The changes from one cut, or an earlier one, to another.
@@ -52,6 +54,38 @@ impl Changes {
             self.period(until, floor).removed.push(group, name);
         }
         !fresh
+    }
+
+    /// As [`Self::gone`], but nobody's name is kept; true if nobody but the present has seen the entry.
+    pub(crate) fn gone_unnamed(&mut self, until: u64, place: usize) -> bool {
+        let fresh = self.fresh.has(place) && self.periods.last().is_some_and(|period| period.until == until);
+        self.clean(place);
+        fresh
+    }
+
+    /// The entry counts as not changed in any period.
+    pub(crate) fn clean(&mut self, place: usize) {
+        for period in &mut self.periods {
+            period.changed.clear(place);
+        }
+        self.fresh.clear(place);
+    }
+
+    /// Whether the entry changed after the cut `since`.
+    pub(crate) fn is_since(&self, since: u64, place: usize) -> bool {
+        self.periods.iter().any(|period| period.until > since && period.changed.has(place))
+    }
+
+    /// The entry is used.
+    pub(crate) fn used(&mut self, place: usize) {
+        self.used.set(place);
+    }
+
+    /// Whether the entry was used since the last call.
+    pub(crate) fn was_used(&mut self, place: usize) -> bool {
+        let used = self.used.has(place);
+        self.used.clear(place);
+        used
     }
 
     #[inline]
@@ -99,7 +133,7 @@ impl Changes {
     /// The same periods without any change, for entries that move.
     pub(crate) fn emptied(&self) -> Self {
         let periods = self.periods.iter().map(|period| Period { until: period.until, ..Period::default() });
-        Self { periods: periods.collect(), fresh: Bits::default() }
+        Self { periods: periods.collect(), fresh: Bits::default(), used: Bits::default() }
     }
 
     /// What is said of the entry at `from` holds for the one at `to` of the other, which has the same periods.
@@ -111,6 +145,9 @@ impl Changes {
         }
         if self.fresh.has(from) {
             other.fresh.set(to);
+        }
+        if self.used.has(from) {
+            other.used.set(to);
         }
     }
 
@@ -137,6 +174,6 @@ impl Changes {
 
     pub(crate) fn memory_bytes(&self) -> u64 {
         let bytes = |period: &Period| period.changed.memory_bytes() + period.removed.memory_bytes();
-        (self.periods.iter().map(bytes).sum::<usize>() + self.fresh.memory_bytes()) as u64
+        (self.periods.iter().map(bytes).sum::<usize>() + self.fresh.memory_bytes() + self.used.memory_bytes()) as u64
     }
 }

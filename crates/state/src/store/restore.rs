@@ -17,7 +17,12 @@ const MAX_RESERVED_DEPTH: u32 = 18;
 impl<E: Entry> Store<E> {
     /// Makes the shards that so many entries will need. Without effect on a store that has any entry.
     pub(crate) fn reserve(&mut self, entries: u64) {
-        if self.entries > 0 || self.shards.len() > 1 || self.sweeping() || entries < RESERVED_ENTRIES {
+        if self.entries > 0
+            || self.cold.is_some()
+            || self.shards.len() > 1
+            || self.sweeping()
+            || entries < RESERVED_ENTRIES
+        {
             return;
         }
         // The groups fill between half and all of the normalized hashes.
@@ -50,6 +55,9 @@ impl<E: Entry> Store<E> {
         }
         let own = self.spec.key_groups;
         let range = KeyGroupRange { first: groups.first.max(own.first), last: groups.last.min(own.last) };
+        if self.cold.is_some() {
+            return self.cold_restore(block, range);
+        }
         let second = if block.kind == BlockKind::Removed { NAME_REST } else { codec_of::<E::Value>() };
         let mut changed: Vec<(KeyGroup, KeyHash, E)> = Vec::new();
         let restored = read_entries(block, (codec_of::<E::Key>(), second), range, |group, key, value| {

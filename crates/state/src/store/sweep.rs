@@ -15,7 +15,7 @@ pub(crate) struct Sweep {
     plan: Option<Plan>,
     block: BlockBuilder,
     /// Names of entries that were removed.
-    removed: BlockBuilder,
+    pub(super) removed: BlockBuilder,
 }
 
 impl Sweep {
@@ -42,6 +42,7 @@ struct Plan {
 impl<E: Entry> Store<E> {
     pub(crate) fn cut_since(&mut self, base: Option<Cut>) -> Cut {
         assert!(!self.sweeping(), "a cut before the sweep of the last one has ended or been aborted");
+        let base = self.cold_base().or(base);
         let changed = base.map(|base| self.changed_since(base).expect("a cut since one of which nothing is known"));
         let whole = |cut| self.tracked.as_ref().is_some_and(|tracked| tracked.since(cut).whole);
         self.since = base.map(|base| Since { cut: base.0, whole: whole(base.0) });
@@ -78,6 +79,24 @@ impl<E: Entry> Store<E> {
             return Ok(SweepProgress::Done);
         }
         let mut left = budget.max(1);
+        loop {
+            let before = self.sweep.bytes();
+            let room = BLOCK_BYTES.saturating_sub(self.sweep.removed.bytes());
+            let all = self.emit_gone(self.sweep.removed.bytes() + room.min(left));
+            left = left.saturating_sub(self.sweep.bytes() - before);
+            // Before what has changed, so that what was removed and came back is there in the end.
+            if (all && self.cold.is_some() || self.sweep.removed.bytes() >= BLOCK_BYTES)
+                && let Some(block) = self.sweep.removed.take()
+            {
+                out(block);
+            }
+            if all {
+                break;
+            }
+            if left == 0 {
+                return Ok(SweepProgress::More);
+            }
+        }
         while let Some(cursor) = self.sweep.cursor {
             if left == 0 {
                 return Ok(SweepProgress::More);

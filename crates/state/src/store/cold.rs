@@ -1,0 +1,416 @@
+//! The tier below a store: entries are fetched from it before they are needed, put out to it when memory runs short, and
+//! what changes between two cuts is written there by whoever takes the snapshot.
+//!
+//! An entry is *clean* if the tier has it as it is here, else dirty. The tier has everything up to the cut `applied`; what has
+//! changed since then is dirty. Between a cut and the word that all of it was applied nobody else writes to the tier, so that
+//! it then is as the state was at the cut.
+
+use std::collections::BTreeSet;
+use std::ops::Bound;
+use std::sync::Arc;
+
+use cutwater_core::{KeyGroupRange, KeyHash};
+
+use super::shard::Entry;
+use super::{Place, Store, Tracked};
+use crate::codec::split_framed;
+use crate::cold::batch_of;
+use crate::{
+    Block, BlockKind, ColdBatch, ColdError, ColdState, ColdTier, Cut, StateError, codec_of, group_of_name, group_prefix,
+};
+
+/// What a store has of the tier below it.
+pub(super) struct Cold {
+    tier: Arc<dyn ColdTier>,
+    state: ColdState,
+    /// How many bytes the entries in memory may take.
+    limit: u64,
+    /// How many entries are in the tier alone.
+    below: u64,
+    /// The tier has everything up to this cut.
+    applied: u64,
+    /// A later cut is on its way into the tier, or a part of it was: nobody else may write there.
+    outstanding: bool,
+    /// Names of entries that went since the last cut, which the tier may have.
+    gone: BTreeSet<Vec<u8>>,
+    /// The same of the cut that is not applied yet.
+    frozen_gone: BTreeSet<Vec<u8>>,
+    /// How far the sweep has emitted them.
+    emitted: Emitted,
+    /// Where the search for entries to put out goes on: a normalized hash, and a place in the shard there.
+    hand: (u64, usize),
+    /// Bytes of an encoded entry, on average.
+    encoded: Average,
+    batch: ColdBatch,
+}
+
+enum Emitted {
+    UpTo(Bound<Vec<u8>>),
+    All,
+}
+
+/// An average of many numbers that forgets the old ones.
+#[derive(Default)]
+struct Average {
+    sum: u64,
+    count: u64,
+}
+
+impl Average {
+    fn add(&mut self, number: usize) {
+        self.sum += number as u64;
+        self.count += 1;
+        if self.count >= 1 << 16 {
+            (self.sum, self.count) = (self.sum / 2, self.count / 2);
+        }
+    }
+
+    fn get(&self) -> u64 {
+        self.sum.checked_div(self.count).unwrap_or(0)
+    }
+}
+
+/// So many entries are put out together.
+const TOGETHER: usize = 1024;
+/// In a call of [`Store::relieve`] at most so many slots are visited for each entry that has to go, and this many besides: if
+/// they all have to stay the store grows.
+const SLOTS_FOR_EACH: usize = 64;
+/// So many entries are looked at before their size is believed to be known.
+const SAMPLED: u64 = 16;
+
+impl<E: Entry> Store<E> {
+    /// From now on entries may lie in the tier. To be called before there is any entry.
+    pub(crate) fn attach(&mut self, tier: Arc<dyn ColdTier>, limit: u64) -> Result<(), StateError> {
+        assert!(self.entries == 0 && self.cuts == 0, "a tier is attached to an empty state");
+        let state = tier.open(&self.header()).map_err(|error| self.cold_error(error))?;
+        self.cold = Some(Box::new(Cold {
+            tier,
+            state,
+            limit,
+            below: 0,
+            applied: 0,
+            outstanding: false,
+            gone: BTreeSet::new(),
+            frozen_gone: BTreeSet::new(),
+            emitted: Emitted::All,
+            hand: (0, 0),
+            encoded: Average::default(),
+            batch: ColdBatch::default(),
+        }));
+        self.tracked = Some(Tracked::default());
+        self.set_active(0);
+        Ok(())
+    }
+
+    pub(crate) fn cold_state(&self) -> Option<ColdState> {
+        self.cold.as_ref().map(|cold| cold.state)
+    }
+
+    pub(crate) fn cold_entries(&self) -> u64 {
+        self.cold.as_ref().map_or(0, |cold| cold.below)
+    }
+
+    /// Brings the entries of these names into memory, where the tier has them. `Q` is what an entry is asked for by.
+    pub(crate) fn fetch<'q, Q: 'q>(
+        &mut self,
+        wanted: impl IntoIterator<Item = (KeyHash, &'q Q)>,
+        is: impl Fn(&E, &Q) -> bool,
+        spread: impl Fn(KeyHash, &Q) -> u64,
+        encode: impl Fn(&Q, &mut Vec<u8>) -> Result<(), StateError>,
+    ) -> Result<(), StateError> {
+        if self.cold.is_none() {
+            return Ok(());
+        }
+        let mut missing: Vec<(Vec<u8>, KeyHash)> = Vec::new();
+        for (hash, query) in wanted {
+            if let Some(place) = self.find(hash, spread(hash, query), |entry| is(entry, query)) {
+                self.shards[place.shard].changes.get_or_insert_default().used(place.entry);
+                continue;
+            }
+            let Some(cold) = self.cold.as_ref().filter(|cold| cold.below > 0) else { continue };
+            let mut name = group_prefix(hash.group(self.spec.max_parallelism)).to_vec();
+            encode(query, &mut name)?;
+            if !cold.gone.contains(&name) && !cold.frozen_gone.contains(&name) {
+                missing.push((name, hash));
+            }
+        }
+        if missing.is_empty() {
+            return Ok(());
+        }
+        missing.sort_unstable();
+        missing.dedup();
+        let mut found = Vec::with_capacity(missing.len());
+        let mut damaged = None;
+        let names: Vec<&[u8]> = missing.iter().map(|(name, _)| name.as_slice()).collect();
+        let cold = self.cold.as_mut().expect("seen above");
+        let read = cold.tier.get(cold.state, &names, &mut |at, value| {
+            cold.encoded.add(names[at].len() + value.len());
+            match decode::<E>(names[at], value) {
+                Ok(entry) => found.push((missing[at].1, entry)),
+                Err(error) => damaged = Some(error),
+            }
+        });
+        read.map_err(|error| self.cold_error(error))?;
+        if let Some(error) = damaged {
+            return Err(error);
+        }
+        for (hash, entry) in found {
+            self.push_clean(hash, entry)?;
+        }
+        Ok(())
+    }
+
+    /// Adds an entry as the tier has it.
+    fn push_clean(&mut self, hash: KeyHash, entry: E) -> Result<(), StateError> {
+        let spread = entry.spread(hash);
+        let mut shard = self.shard_of(hash);
+        if self.shards[shard].is_tight() {
+            self.make_room(hash)?;
+            shard = self.shard_of(hash);
+        }
+        if self.shards[shard].settled < self.active {
+            self.pending(shard); // the running snapshot is of what has changed: this has not
+        }
+        let place = self.shards[shard].push(spread, entry);
+        self.shards[shard].changes.get_or_insert_default().used(place);
+        self.entries += 1;
+        if let Some(cold) = &mut self.cold {
+            cold.below = cold.below.saturating_sub(1);
+        }
+        Ok(())
+    }
+
+    /// How many bytes the entries in memory take, as an estimate: what they own has the size of its encoding.
+    fn cold_bytes(&self, cold: &Cold) -> u64 {
+        // Slots are about two thirds full.
+        self.entries * (size_of::<E>() as u64 * 3 / 2 + cold.encoded.get())
+    }
+
+    /// Puts entries out until those in memory fit the limit, if it is possible in a bounded number of steps: those that were
+    /// not used for the longest time, about, first. Dirty ones stay while a cut waits to be applied.
+    pub(crate) fn relieve(&mut self) -> Result<(), StateError> {
+        self.sample()?;
+        let Some(cold) = &self.cold else { return Ok(()) };
+        let over = self.cold_bytes(cold).saturating_sub(cold.limit);
+        if over == 0 {
+            return Ok(());
+        }
+        let each = self.cold_bytes(cold) / self.entries.max(1);
+        let (applied, may_write) = (cold.applied, !cold.outstanding);
+        let mut too_many = usize::try_from(over.div_ceil(each.max(1))).unwrap_or(usize::MAX);
+        let mut slots = SLOTS_FOR_EACH.saturating_mul(too_many.saturating_add(64));
+        let (mut clean, mut dirty) = (Vec::new(), Vec::new());
+        while too_many > 0 && slots > 0 {
+            self.turn_hand(&mut slots, too_many.min(TOGETHER), applied, may_write, &mut clean, &mut dirty);
+            too_many -= clean.len() + dirty.len();
+            self.write_back(&dirty)?;
+            for place in clean.drain(..).chain(dirty.drain(..)) {
+                self.put_out(place);
+            }
+        }
+        Ok(())
+    }
+
+    /// Sees how large an entry is: one each time, more at first.
+    fn sample(&mut self) -> Result<(), StateError> {
+        let Some(cold) = &mut self.cold else { return Ok(()) };
+        let wanted = if cold.encoded.count < SAMPLED { SAMPLED as usize } else { 1 };
+        let (cursor, from) = cold.hand;
+        let shard = &self.shards[self.directory[(cursor >> (64 - self.depth)) as usize] as usize];
+        let places = (from..shard.slots()).chain(0..from.min(shard.slots()));
+        for entry in places.take(SLOTS_FOR_EACH).filter_map(|place| shard.get(place)).take(wanted) {
+            self.scratch.clear();
+            entry.encode(&mut self.scratch)?;
+            cold.encoded.add(self.scratch.len());
+        }
+        Ok(())
+    }
+
+    /// Visits the rest of the shard where the hand is, and notes which of its entries may be put out, not more than wanted.
+    fn turn_hand(
+        &mut self,
+        slots: &mut usize,
+        wanted: usize,
+        applied: u64,
+        may_write: bool,
+        clean: &mut Vec<Place>,
+        dirty: &mut Vec<Place>,
+    ) {
+        let Some(cold) = &mut self.cold else { return };
+        let (cursor, from) = cold.hand;
+        let shard = self.directory[(cursor >> (64 - self.depth)) as usize] as usize;
+        let found = &mut self.shards[shard];
+        let end = found.slots();
+        let mut entry = from.min(end);
+        while entry < end && clean.len() + dirty.len() < wanted {
+            if found.get(entry).is_some() {
+                let changes = found.changes.as_mut();
+                let (used, changed) =
+                    changes.map_or((false, false), |it| (it.was_used(entry), it.is_since(applied, entry)));
+                match (used, changed) {
+                    (true, _) => {}
+                    (false, false) => clean.push(Place { shard, entry }),
+                    (false, true) if may_write => dirty.push(Place { shard, entry }),
+                    (false, true) => {}
+                }
+            }
+            entry += 1;
+        }
+        *slots = slots.saturating_sub(entry - from.min(entry) + 1);
+        cold.hand.1 = entry;
+        if entry >= end {
+            let width = 1_u64.checked_shl(64 - self.depths[shard]).unwrap_or(0);
+            // The shard may have split since, so that the cursor is not where one begins.
+            let first = if width == 0 { 0 } else { cursor & !(width - 1) };
+            cold.hand = (first.wrapping_add(width), 0);
+        }
+    }
+
+    /// Writes dirty entries to the tier; after that they are clean.
+    fn write_back(&mut self, dirty: &[Place]) -> Result<(), StateError> {
+        let (Some(cold), false) = (&mut self.cold, dirty.is_empty()) else { return Ok(()) };
+        cold.batch.clear();
+        for place in dirty {
+            let Some(entry) = self.shards[place.shard].get(place.entry) else { continue };
+            self.scratch.clear();
+            entry.encode(&mut self.scratch)?;
+            let mut rest = self.scratch.as_slice();
+            let key = split_framed(codec_of::<E::Key>(), &mut rest).expect("written by `encode`");
+            let hash = KeyHash::of(key);
+            let framed = self.scratch.len() - rest.len();
+            let mut name = group_prefix(hash.group(self.spec.max_parallelism)).to_vec();
+            name.extend_from_slice(&self.scratch[..framed]);
+            let value = split_framed(codec_of::<E::Value>(), &mut rest).expect("written by `encode`");
+            cold.batch.put(&name, value);
+            cold.gone.remove(&name); // it came back, and from now on the tier has it
+            cold.encoded.add(name.len() + value.len());
+        }
+        cold.batch.sort();
+        let written = cold.tier.write(cold.state, &cold.batch);
+        written.map_err(|error| self.cold_error(error))?;
+        for place in dirty {
+            if let Some(changes) = &mut self.shards[place.shard].changes {
+                changes.clean(place.entry);
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes a clean entry out of memory.
+    fn put_out(&mut self, place: Place) {
+        let Some(cold) = &mut self.cold else { return };
+        if self.shards[place.shard].remove(place.entry).is_some() {
+            self.entries -= 1;
+            cold.below += 1;
+        }
+    }
+
+    /// The entry is about to go: the tier may have it.
+    pub(super) fn cold_gone(&mut self, hash: KeyHash, place: Place) -> Result<(), StateError> {
+        self.scratch.clear();
+        let shard = &mut self.shards[place.shard];
+        shard.get(place.entry).map_or(Ok(()), |entry| entry.encode_name(&mut self.scratch))?;
+        let until = self.cuts + 1;
+        let fresh = shard.changes.as_mut().is_some_and(|changes| changes.gone_unnamed(until, place.entry));
+        if let (Some(cold), false) = (&mut self.cold, fresh) {
+            let mut name = group_prefix(hash.group(self.spec.max_parallelism)).to_vec();
+            // Behind the key stands the length of what is empty where a key has one entry.
+            name.extend_from_slice(&self.scratch[..self.scratch.len() - 4]);
+            cold.gone.insert(name);
+        }
+        Ok(())
+    }
+
+    /// A cut is made: the base of it, if there is a tier, is what that has.
+    pub(super) fn cold_base(&mut self) -> Option<Cut> {
+        let cold = self.cold.as_mut()?;
+        assert!(!cold.outstanding, "a cut before the last one was applied, or is known to be written no more");
+        cold.outstanding = true;
+        cold.frozen_gone = std::mem::take(&mut cold.gone);
+        cold.emitted = Emitted::UpTo(Bound::Unbounded);
+        Some(Cut(cold.applied))
+    }
+
+    /// The tier has everything that the sweep of this cut, the last one, has emitted.
+    pub(crate) fn applied(&mut self, cut: Cut) {
+        let Some(cold) = &mut self.cold else { return };
+        assert!(cold.outstanding && self.active == 0 && cut.0 == self.cuts, "the last cut was swept and is applied");
+        (cold.applied, cold.outstanding) = (cut.0, false);
+        cold.frozen_gone = BTreeSet::new();
+        self.forget_before(cut);
+    }
+
+    /// Nothing more of the last cut, which was given up, is written to the tier. It may have a part, which the next cut
+    /// writes once more.
+    pub(crate) fn not_applied(&mut self) {
+        if let Some(cold) = &mut self.cold {
+            assert!(self.active == 0, "the sweep of a cut is aborted first");
+            cold.outstanding = false;
+            let mut frozen = std::mem::take(&mut cold.frozen_gone);
+            cold.gone.append(&mut frozen);
+        }
+    }
+
+    /// Emits names of entries that went before the cut, until there are `stop` bytes; true if there are no more.
+    pub(super) fn emit_gone(&mut self, stop: usize) -> bool {
+        let Some(cold) = &mut self.cold else { return true };
+        let Emitted::UpTo(after) = std::mem::replace(&mut cold.emitted, Emitted::All) else { return true };
+        let block = &mut self.sweep.removed;
+        for name in cold.frozen_gone.range((after, Bound::Unbounded)) {
+            block.open(group_of_name(name).expect("a name begins with its group"));
+            block.payload().extend_from_slice(&name[2..]);
+            block.payload().extend_from_slice(&0_u32.to_le_bytes());
+            block.added(1);
+            if block.bytes() >= stop {
+                cold.emitted = Emitted::UpTo(Bound::Excluded(name.clone()));
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Puts what a snapshot holds into the tier: entries do not come into memory before they are wanted.
+    pub(super) fn cold_restore(&mut self, block: &Block, range: KeyGroupRange) -> Result<u64, StateError> {
+        let header = self.header();
+        let Some(cold) = &mut self.cold else { return Ok(0) };
+        assert!(self.entries == 0, "a state is restored before anything else happens to it");
+        let restored = batch_of(&header, block, range, &mut cold.batch)?;
+        let names: BTreeSet<&[u8]> = cold.batch.iter().map(|(name, _)| name).collect();
+        let repeated =
+            || StateError::Damaged { part: "entry of a block", offset: 0, reason: "the key is there already".into() };
+        if block.kind == BlockKind::All && (names.len() as u64) < restored {
+            return Err(repeated());
+        }
+        let mut there = 0;
+        let names: Vec<&[u8]> = names.into_iter().collect();
+        let read = if cold.below > 0 { cold.tier.get(cold.state, &names, &mut |_, _| there += 1) } else { Ok(()) };
+        if block.kind == BlockKind::All && there > 0 {
+            return Err(repeated());
+        }
+        let all = names.len() as u64;
+        let written = read.and_then(|()| cold.tier.write(cold.state, &cold.batch));
+        match block.kind {
+            BlockKind::All | BlockKind::Changed => cold.below += all - there,
+            BlockKind::Removed => cold.below -= there,
+        }
+        written.map_err(|error| self.cold_error(error))?;
+        Ok(restored)
+    }
+
+    #[cold]
+    fn cold_error(&self, error: ColdError) -> StateError {
+        StateError::Cold {
+            operator: self.spec.operator.as_str().into(),
+            state: self.spec.name.as_str().into(),
+            source: Box::new(error),
+        }
+    }
+}
+
+/// The entry of a name without its group, and a value.
+fn decode<E: Entry>(name: &[u8], value: &[u8]) -> Result<E, StateError> {
+    let damaged = || StateError::Damaged { part: "name of a cold entry", offset: 0, reason: "it is too short".into() };
+    let mut rest = name.get(2..).ok_or_else(damaged)?;
+    let key = split_framed(codec_of::<E::Key>(), &mut rest).ok_or_else(damaged)?;
+    E::decode(key, value)
+}
