@@ -8,7 +8,7 @@ use std::ops::Range;
 use cutwater_core::{
     Attempt, Barrier, CheckpointId, Epoch, KeyHash, MaxParallelism, Moment, OperatorUid, SubtaskId, Timestamp,
 };
-use cutwater_state::{Snapshotable, StateError};
+use cutwater_state::{AttachedTier, Snapshotable, StateError};
 
 use crate::UserError;
 pub use crate::outbox::{Outbox, OutputChannel};
@@ -410,6 +410,8 @@ pub struct BuildContext<'a> {
     pub restored: &'a [OperatorSnapshot],
     /// Where operators note the operator states that they declare.
     pub claimed: &'a ClaimedStates,
+    /// What lies below the tables of values by key, if anything.
+    pub tier: Option<&'a AttachedTier>,
 }
 
 impl BuildContext<'_> {

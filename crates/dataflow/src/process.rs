@@ -1,9 +1,10 @@
 //! Keyed processing: the operator with state and timers at the head of a chain.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use cutwater_core::{CheckpointId, KeyHash, OperatorUid, Timestamp};
-use cutwater_state::{Data, Key, Snapshotable, StateError, Table, Timers};
+use cutwater_state::{AttachedTier, Data, Key, Snapshotable, StateError, Table, Timers};
 
 use crate::UserError;
 use crate::each::RecordContext;
@@ -470,10 +471,14 @@ where
         named.event = context.watermark;
         let mut process = self.process.clone();
         process.open(&mut named.states())?;
+        let mut table = Table::new(named.spec("value"));
+        if let Some(AttachedTier { tier, overlay_bytes }) = context.tier {
+            table.attach(Arc::clone(tier), *overlay_bytes)?;
+        }
         Ok(KeyedChain {
             maker: process.clone(),
             process,
-            table: Table::new(named.spec("value")),
+            table,
             timers: Timers::new(named.spec("timers")),
             named,
             watermark: context.watermark,
@@ -600,7 +605,9 @@ where
     ) -> Result<Option<Box<dyn AnyBatch>>, UserError> {
         let mut batch = KeyedBatch::<K, R>::enter(exec, batch)?;
         self.named.wall = exec.wall;
-        self.table.prefetch(batch.records.as_slice().iter().map(|record| record.hash));
+        let records = batch.records.as_slice();
+        self.table.fetch(records.iter().map(|record| (record.hash, &record.key)))?;
+        self.table.prefetch(records.iter().map(|record| record.hash));
         while let Some(Keyed { hash, key, record }) = batch.records.next() {
             let at = batch.next;
             batch.next += 1;
@@ -609,9 +616,11 @@ where
             let time = batch.times.get(at).copied().unwrap_or(Timestamp::MIN);
             self.call(exec, hash, &key, time, |process, cx| process.process(cx, make(record)))?;
             if exec.outbox.is_blocked() && batch.records.len() > 0 {
+                self.table.relieve()?;
                 return Ok(Some(batch));
             }
         }
+        self.table.relieve()?;
         self.named.clean()?;
         Ok(None)
     }
@@ -645,11 +654,13 @@ where
             };
             exec.enter(None, false, 0); // a timer belongs to no record
             self.named.event = self.named.event.max(time);
+            self.table.fetch([(hash, &key)])?;
             self.call(exec, hash, &key, time, |process, cx| process.on_timer(cx, time))?;
             if exec.outbox.is_blocked() {
                 break;
             }
         }
+        self.table.relieve()?;
         Ok(false)
     }
 
@@ -662,12 +673,14 @@ where
         for _ in 0..limit {
             let Some((time, hash, key)) = self.named.processing.pop_due(exec.wall) else { return Ok(true) };
             exec.enter(None, false, 0);
+            self.table.fetch([(hash, &key)])?;
             // What a timer of the wall clock emits has no event time, unless it is given one.
             self.call(exec, hash, &key, Timestamp::MIN, |process, cx| process.on_processing_timer(cx, time))?;
             if exec.outbox.is_blocked() {
                 break;
             }
         }
+        self.table.relieve()?;
         Ok(false)
     }
 

@@ -327,6 +327,7 @@ impl<O: Send + 'static> Subtasks<O> {
                 from_nothing: snapshot.is_none(),
                 restored: snapshot.map_or(&[], |snapshot| &snapshot.operators),
                 claimed: &claimed,
+                tier: None,
             };
             let chain = make(Gather { out: Arc::clone(&out) }, &context)?;
             all.push((chain, Exec::new(Outbox::new(&[]))));

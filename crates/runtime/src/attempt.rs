@@ -74,6 +74,7 @@ impl Start {
             epoch: self.epoch,
             attempt: self.attempt,
             settings: &self.options.task,
+            backend: &*self.options.backend,
             restore: self.point.as_ref(),
             local: self.uploader.local.as_deref(),
             progress: None,

@@ -13,7 +13,7 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use crate::clock::Clock;
 use crate::host::{Core, Output, OutputChannel, Progress};
-use crate::upload::{Upload, Uploader};
+use crate::upload::{Applying, Upload, Uploader};
 
 /// What the driver tells a subtask.
 #[derive(Debug)]
@@ -30,6 +30,11 @@ pub(crate) enum Command {
         bytes: u64,
     },
     Published(CheckpointId),
+    /// Whether the tier below the tables has the snapshot.
+    Applied {
+        checkpoint: CheckpointId,
+        applied: bool,
+    },
     LastCut,
 }
 
@@ -85,10 +90,13 @@ impl Hosted {
                     out.push(Output::Send { output, element });
                 }
                 Action::Credit { channel, bytes } => out.push(Output::Credit { channel, bytes }),
-                Action::SnapshotBegun { barrier, base, states, cut_at, aligned_for } => {
+                Action::SnapshotBegun { barrier, base, states, cold, cut_at, aligned_for } => {
                     let reports = self.reports.clone();
                     let uploader = &self.uploader;
-                    let upload = Upload::new(uploader, subtask, barrier, base, states, cut_at, aligned_for, reports);
+                    let tier = self.core.tier().map(|attached| &attached.tier);
+                    let tier = tier.map(|tier| Applying::new(uploader, subtask, barrier.checkpoint, tier, cold));
+                    let upload =
+                        Upload::new(uploader, subtask, barrier, base, states, tier, cut_at, aligned_for, reports);
                     self.upload = Some(upload);
                 }
                 Action::Block { block, .. } => {
@@ -97,7 +105,8 @@ impl Hosted {
                     }
                 }
                 Action::SnapshotComplete { checkpoint, inline, finish } => {
-                    if self.uploader.overlapping {
+                    // With a tier below only once that has it: until then there can't be another.
+                    if self.uploader.overlapping && self.core.tier().is_none() {
                         self.report(Report::Swept { attempt, checkpoint, subtask });
                     }
                     if let Some(upload) = self.upload.take() {
@@ -165,6 +174,12 @@ impl Core for Hosted {
             Command::Abort(checkpoint) => self.core.handle_abort(checkpoint),
             Command::Written { checkpoint, bytes } => self.core.handle_written(checkpoint, bytes),
             Command::Published(checkpoint) => self.core.handle_published(checkpoint),
+            Command::Applied { checkpoint, applied } => {
+                self.core.handle_applied(checkpoint, applied);
+                if applied && self.uploader.overlapping {
+                    self.report(Report::Swept { attempt: self.attempt, checkpoint, subtask: self.core.subtask() });
+                }
+            }
             Command::LastCut => self.core.handle_last_cut(),
         }
     }

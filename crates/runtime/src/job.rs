@@ -434,6 +434,14 @@ pub fn spawn(graph: JobGraph, options: Options) -> Result<JobHandle, JobError> {
                       execution.checkpointing.num-retained to at least 2";
         return Err(invalid(reason.to_owned()));
     }
+    if options.task.deltas.is_some() && options.backend.capabilities().cold_tier {
+        let reason = format!(
+            "checkpoints that hold only what has changed (execution.checkpointing.incremental) are not built for the backend \
+             {}: leave the setting out, or keep the state in memory (state.backend.type: hashmap)",
+            options.backend.name()
+        );
+        return Err(invalid(reason));
+    }
     let store = if options.checkpointing.enabled { options.store.clone() } else { None };
     let store = job_folder(store.unwrap_or_else(|| Arc::new(MemoryStore::new())), &job);
     let tokio = tokio::runtime::Builder::new_current_thread()

@@ -11,6 +11,7 @@ use cutwater_core::{Attempt, Epoch, KeyGroupRange, MaxParallelism, Moment, Opera
 use cutwater_dataflow::exec::SnapshotKind;
 use cutwater_dataflow::{JobGraph, TaskSpec};
 use cutwater_state::format::SnapshotReader;
+use cutwater_state::{AttachedTier, StateBackend, TierOwner};
 use cutwater_storage::Store;
 use cutwater_task::{Cause, DroppedState, RestoredBase, TaskCore, TaskError, TaskSettings, TaskSnapshot, TaskStart};
 
@@ -45,6 +46,7 @@ pub(crate) struct Build<'a> {
     pub(crate) epoch: Epoch,
     pub(crate) attempt: Attempt,
     pub(crate) settings: &'a TaskSettings,
+    pub(crate) backend: &'a dyn StateBackend,
     pub(crate) restore: Option<&'a RestorePoint>,
     /// Copies of its files, which are read first.
     pub(crate) local: Option<&'a LocalCopies>,
@@ -209,6 +211,7 @@ impl Build<'_> {
             from_nothing: self.restore.is_none(),
             restored: Vec::new(),
             base: None,
+            tier: self.tier(subtask)?,
         };
         let mut files = Vec::new();
         if let Some(point) = self.restore {
@@ -261,6 +264,16 @@ impl Build<'_> {
 }
 
 impl Build<'_> {
+    /// What lies below the tables of the subtask: nothing is in it yet.
+    fn tier(&self, subtask: SubtaskId) -> Result<Option<AttachedTier>, Failure> {
+        let (epoch, attempt) = (self.epoch, self.attempt);
+        let owner = TierOwner { job: self.graph.name().to_owned(), subtask, epoch, attempt };
+        self.backend.open_tier(&owner).map_err(|error| {
+            let operator = self.graph.tasks()[subtask.task.0 as usize].name();
+            Failure::Task(TaskError { subtask, operator, position: None, cause: Cause::User(error.into()) })
+        })
+    }
+
     /// The subtask with its operator states; its tables are empty.
     fn core(&self, start: &TaskStart) -> Result<TaskCore, Failure> {
         TaskCore::new(self.graph, start, self.settings.clone()).map_err(|error| match (error.cause, self.restore) {

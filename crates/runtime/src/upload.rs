@@ -9,7 +9,7 @@ use cutwater_coordinator::{FileRef, Phases, SubtaskSnapshot, snapshot_name};
 use cutwater_core::{Attempt, Barrier, CheckpointId, Moment, SubtaskId};
 use cutwater_dataflow::{Finish, UserError};
 use cutwater_state::format::{Compression, SnapshotEncoder, SnapshotHeader};
-use cutwater_state::{Block, StateHeader};
+use cutwater_state::{Block, ColdBatch, ColdState, ColdTier, StateError, StateHeader, apply_block, blocks_of_view};
 use cutwater_storage::{ObjectName, ObjectWriter, Store, StoreError};
 use cutwater_task::{Base, Cause, TaskError, TaskSnapshot};
 use tokio::sync::mpsc::UnboundedSender;
@@ -64,6 +64,8 @@ struct Work {
     /// The files that the snapshot builds on; `None`: it holds everything.
     base: Option<Vec<FileRef>>,
     states: Vec<StateHeader>,
+    /// What goes into the tier below the tables first.
+    applying: Option<Applying>,
     cut_at: Moment,
     phases: Phases,
     reports: UnboundedSender<Report>,
@@ -76,6 +78,7 @@ impl Upload {
         barrier: Barrier,
         base: Option<Base>,
         states: Vec<StateHeader>,
+        applying: Option<Applying>,
         cut_at: Moment,
         alignment: Duration,
         reports: UnboundedSender<Report>,
@@ -87,24 +90,31 @@ impl Upload {
         let uploader = Arc::clone(uploader);
         let tokio = uploader.tokio.clone();
         Self {
-            work: Some(Work { uploader, subtask, barrier, base, states, cut_at, phases, reports }),
+            work: Some(Work { uploader, subtask, barrier, base, states, applying, cut_at, phases, reports }),
             parts: None,
             tokio,
         }
     }
 
     pub(crate) fn block(&mut self, block: Block) {
-        if let Some(work) = self.work.take() {
-            let (parts, received) = channel();
-            self.tokio.spawn_blocking(move || work.run(&received));
-            self.parts = Some(parts);
-        }
+        self.begin();
         if let Some(parts) = &self.parts {
             drop(parts.send(Part::Block(block))); // the other end only goes away after a failure it has reported
         }
     }
 
+    fn begin(&mut self) {
+        if let Some(work) = self.work.take() {
+            let (parts, received) = channel();
+            self.tokio.spawn_blocking(move || work.run(&received));
+            self.parts = Some(parts);
+        }
+    }
+
     pub(crate) fn complete(mut self, inline: TaskSnapshot, finish: Vec<Finish>) {
+        if self.work.as_ref().is_some_and(|work| work.applying.is_some()) {
+            self.begin(); // what has not changed since the last snapshot is part of this one
+        }
         match (self.work.take(), self.parts.take()) {
             (Some(work), _) if finish.is_empty() => work.acknowledge(None, &inline),
             (Some(work), _) => {
@@ -175,8 +185,9 @@ impl<E: Into<UserError>> From<E> for NotWritten {
 }
 
 impl Work {
-    fn run(self, parts: &Receiver<Part>) {
-        match self.write(parts) {
+    fn run(mut self, parts: &Receiver<Part>) {
+        let applying = self.applying.take();
+        match self.write(parts, applying) {
             Ok(Some((file, inline))) => self.acknowledge(Some(file), &inline),
             Ok(None) => {} // given up: the writer is dropped, and with it what was written
             Err(NotWritten::Snapshot(error)) => self.decline(&chain(&*error)),
@@ -185,7 +196,11 @@ impl Work {
     }
 
     /// Writes the blocks as they come; `None` if the snapshot was dropped.
-    fn write(&self, parts: &Receiver<Part>) -> Result<Option<(FileRef, TaskSnapshot)>, NotWritten> {
+    fn write(
+        &self,
+        parts: &Receiver<Part>,
+        mut applying: Option<Applying>,
+    ) -> Result<Option<(FileRef, TaskSnapshot)>, NotWritten> {
         let name = ObjectName::parse(&snapshot_name(self.barrier, self.subtask))?;
         let before = self.base.iter().flatten().filter_map(|file| file.content.as_ref()).map(|content| content.len());
         let room = self.uploader.held.saturating_sub(before.sum());
@@ -197,13 +212,18 @@ impl Work {
             match part {
                 Part::Block(block) => {
                     let bytes = block.payload.len() as u64;
-                    let (head, packed, checksum) = encoder.frame(&block)?.into_parts();
-                    writer.write(&head)?;
-                    writer.write_owned(packed.unwrap_or(block.payload))?;
-                    writer.write(&checksum)?;
+                    match applying.as_mut().and_then(|applying| Some((applying.state(block.state)?, applying))) {
+                        Some((state, applying)) => {
+                            applying.apply(state, &self.states[usize::from(block.state)], &block)?;
+                        }
+                        None => writer.block(&mut encoder, block)?,
+                    }
                     self.written(bytes);
                 }
                 Part::Complete(inline, finish) => {
+                    if let Some(applying) = applying {
+                        applying.finish(&self.states, |block| writer.block(&mut encoder, block))?;
+                    }
                     encoder.finish(&mut bytes);
                     writer.flush(&mut bytes)?;
                     run_all(finish).map_err(NotWritten::Output)?;
@@ -286,7 +306,78 @@ struct Out {
     copied: Option<Copying>,
 }
 
+/// A snapshot on its way into the tier below the tables, from which it is then read whole. Dropped before that, it tells the
+/// subtask that it will not be there.
+pub(crate) struct Applying {
+    uploader: Arc<Uploader>,
+    subtask: SubtaskId,
+    checkpoint: CheckpointId,
+    tier: Arc<dyn ColdTier>,
+    /// Of each state that in the tier, if it has one.
+    cold: Vec<Option<ColdState>>,
+    batch: ColdBatch,
+    applied: bool,
+}
+
+impl Applying {
+    pub(crate) fn new(
+        uploader: &Arc<Uploader>,
+        subtask: SubtaskId,
+        checkpoint: CheckpointId,
+        tier: &Arc<dyn ColdTier>,
+        cold: Vec<Option<ColdState>>,
+    ) -> Self {
+        let (uploader, tier) = (Arc::clone(uploader), Arc::clone(tier));
+        Self { uploader, subtask, checkpoint, tier, cold, batch: ColdBatch::default(), applied: false }
+    }
+
+    fn state(&self, state: u16) -> Option<ColdState> {
+        self.cold.get(usize::from(state)).copied().flatten()
+    }
+
+    fn apply(&mut self, state: ColdState, header: &StateHeader, block: &Block) -> Result<(), StateError> {
+        apply_block(&*self.tier, state, header, block, &mut self.batch)
+    }
+
+    /// All blocks are in the tier: everything that it has is the snapshot.
+    fn finish(
+        mut self,
+        states: &[StateHeader],
+        mut write: impl FnMut(Block) -> Result<(), NotWritten>,
+    ) -> Result<(), NotWritten> {
+        let view = self.tier.view()?;
+        self.applied = true;
+        let cold = std::mem::take(&mut self.cold);
+        drop(self); // the subtask may write to its tier again while this reads from the view
+        for (index, (state, header)) in (0_u16..).zip(cold.into_iter().zip(states)) {
+            let Some(state) = state else { continue };
+            blocks_of_view(&*view, state, header, header.max_parallelism.all(), |mut block| {
+                block.state = index;
+                write(block)
+            })?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Applying {
+    fn drop(&mut self) {
+        if let Some(handles) = self.uploader.handles.get() {
+            let command = Command::Applied { checkpoint: self.checkpoint, applied: self.applied };
+            drop(handles.send(self.subtask, command)); // an attempt that is over needs no word
+        }
+    }
+}
+
 impl Writer<'_> {
+    fn block(&mut self, encoder: &mut SnapshotEncoder, block: Block) -> Result<(), NotWritten> {
+        let (head, packed, checksum) = encoder.frame(&block)?.into_parts();
+        self.write(&head)?;
+        self.write_owned(packed.unwrap_or(block.payload))?;
+        self.write(&checksum)?;
+        Ok(())
+    }
+
     fn write(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
         match self.out(bytes.len())? {
             Some(out) => out.write(bytes),

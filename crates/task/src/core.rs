@@ -10,7 +10,7 @@ use cutwater_dataflow::exec::{
     OutputChannel, SnapshotKind, SourcePoll,
 };
 use cutwater_dataflow::{Finish, JobGraph};
-use cutwater_state::{Block, Cut, StateHeader, SweepProgress};
+use cutwater_state::{AttachedTier, Block, ColdState, Cut, StateHeader, SweepProgress};
 
 use crate::chain::{Base, Chains, DeltaLimits, Planned, RestoredBase};
 use crate::dropped::{DroppedState, dropped_states};
@@ -99,6 +99,8 @@ pub struct TaskStart {
     /// The snapshot that is restored into this subtask, if it is one that this very subtask took: with the same operators and
     /// key groups. Then later ones may build on it.
     pub base: Option<RestoredBase>,
+    /// What lies below its tables of values by key, if anything: an empty tier of its own. Without [`TaskSettings::deltas`].
+    pub tier: Option<AttachedTier>,
 }
 
 impl TaskStart {
@@ -114,6 +116,7 @@ impl TaskStart {
             from_nothing: true,
             restored: Vec::new(),
             base: None,
+            tier: None,
         }
     }
 }
@@ -142,6 +145,11 @@ pub enum Action {
         base: Option<Base>,
         /// The states, in the order that blocks count them.
         states: Vec<StateHeader>,
+        /// Of each of them its state in the tier below, if there is one. The blocks of such a state hold what has changed since
+        /// the snapshot before: they are to be put into the tier, which after the last of them holds what the snapshot does.
+        /// Say so with [`TaskCore::handle_applied`], or that it will not, also for a snapshot that is dropped: until then
+        /// there is no other.
+        cold: Vec<Option<ColdState>>,
         /// When the barriers were all in.
         cut_at: Moment,
         /// How long barriers waited for each other.
@@ -276,6 +284,9 @@ pub struct TaskCore {
     flush_at: Option<Moment>,
     ended: bool,
     last_cut: bool,
+    tier: Option<AttachedTier>,
+    /// The snapshot that is put into the tier below, and its cut.
+    applying: Option<(CheckpointId, Cut)>,
     /// Records of the batch at hand, for reports.
     actions: VecDeque<Action>,
 }
@@ -317,6 +328,7 @@ impl TaskCore {
             from_nothing: start.from_nothing,
             restored: &restored,
             claimed: &claimed,
+            tier: start.tier.as_ref(),
         };
         let failed = |cause| TaskError { subtask: start.subtask, operator: spec.name(), position: None, cause };
         let chain = (spec.build)(&context).map_err(|error| failed(Cause::of_build(error)))?;
@@ -364,6 +376,8 @@ impl TaskCore {
             flush_at: None,
             ended: false,
             last_cut: false,
+            tier: start.tier.clone(),
+            applying: None,
             actions: VecDeque::new(),
         })
     }
@@ -384,6 +398,12 @@ impl TaskCore {
     #[must_use]
     pub fn is_backpressured(&self) -> bool {
         self.exec.outbox.is_blocked()
+    }
+
+    /// What lies below its tables, if anything.
+    #[must_use]
+    pub fn tier(&self) -> Option<&AttachedTier> {
+        self.tier.as_ref()
     }
 
     /// The watermark of its input.
@@ -469,6 +489,22 @@ impl TaskCore {
     pub fn handle_written(&mut self, checkpoint: CheckpointId, bytes: u64) {
         if let Some(running) = self.running.as_mut().filter(|running| running.checkpoint == checkpoint) {
             running.unwritten = running.unwritten.saturating_sub(bytes);
+        }
+    }
+
+    /// The tier below has the whole snapshot of this checkpoint, if `applied`; else it has none or a part of it, and nothing more
+    /// of it will be put there.
+    pub fn handle_applied(&mut self, checkpoint: CheckpointId, applied: bool) {
+        let Some((_, cut)) = self.applying.filter(|(applying, _)| *applying == checkpoint) else { return };
+        if self.running.as_ref().is_some_and(|running| running.checkpoint == checkpoint) {
+            self.drop_snapshot(); // whoever writes it has given up
+        }
+        self.applying = None;
+        for state in self.chain.states() {
+            match applied {
+                true => state.applied(cut),
+                false => state.not_applied(),
+            }
         }
     }
 
@@ -768,11 +804,19 @@ impl TaskCore {
         self.drop_snapshot(); // one that is still being swept was given up by the coordinator
         let checkpoint = barrier.checkpoint;
         self.chain.flush(&mut self.exec);
+        if let Some((before, _)) = self.applying {
+            let reason =
+                format!("the state of checkpoint {before} is still being written to the tier below the tables");
+            self.actions.push_back(Action::Decline { checkpoint, reason, counted: false });
+            self.forward(barrier);
+            return Ok(());
+        }
         self.exec.enter(None, false, 0); // an error from here on is of no record
         let (operators, finish) = self.cut_operators(checkpoint)?;
         let mut states = self.chain.states();
         let planned = self.chains.as_mut().map_or(Planned::FULL, |chains| chains.plan(barrier.base, &mut states));
         let cut = states.iter_mut().map(|state| state.cut_since(planned.since)).last();
+        let cold: Vec<_> = states.iter().map(|state| state.cold()).collect();
         let states = states.iter().map(|state| state.header()).collect();
         if let Some((_, passed)) = self.hold.as_mut().filter(|(held, _)| *held == checkpoint) {
             *passed = true;
@@ -780,12 +824,17 @@ impl TaskCore {
         let inline = TaskSnapshot { watermark: self.watermark.0, records: self.exec.records, operators };
         let cut = cut.unwrap_or(Cut::RESTORED); // without a state there is nothing to build on
         self.running = Some(Running { checkpoint, state: 0, unwritten: 0, cut, planned, bytes: 0, inline, finish });
+        self.applying = cold.iter().any(Option::is_some).then_some((checkpoint, cut));
         let base = planned.base;
-        self.actions.push_back(Action::SnapshotBegun { barrier, base, states, cut_at: now, aligned_for });
+        self.actions.push_back(Action::SnapshotBegun { barrier, base, states, cold, cut_at: now, aligned_for });
+        self.forward(barrier);
+        Ok(())
+    }
+
+    fn forward(&mut self, barrier: Barrier) {
         if !self.ended {
             self.exec.outbox.broadcast(|| Element::Barrier(barrier));
         }
-        Ok(())
     }
 
     fn cut_operators(&mut self, checkpoint: CheckpointId) -> Result<(Vec<OperatorSnapshot>, Vec<Finish>), TaskError> {

@@ -183,6 +183,7 @@ impl World<'_> {
             from_nothing: starting.restore.is_none(),
             restored: Vec::new(),
             base: None,
+            tier: None,
         };
         let mut files = Vec::new();
         let mut own = None;

@@ -307,6 +307,7 @@ impl World {
         });
         let start = TaskStart {
             base,
+            tier: None,
             subtask,
             parallelism,
             max_parallelism: self.max_parallelism,

@@ -1,0 +1,299 @@
+//! Jobs whose state lies in a tier below the tables, most of it not in memory.
+
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+use std::num::NonZeroU32;
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use cutwater_coordinator::Settings;
+use cutwater_core::Timestamp;
+use cutwater_dataflow::{Collect, Job, JobGraph, KeyedProcess, ProcessContext, UserError, generator};
+use cutwater_memory::MemoryBackend;
+use cutwater_restart::Strategy;
+use cutwater_runtime::{JobError, JobOutcome, Options, StartFrom, StopMode, run, spawn, store_at};
+use cutwater_state::{
+    AttachedTier, Capabilities, ColdBatch, ColdError, ColdState, ColdTier, ColdView, ModelTier, StateBackend,
+    StateHeader, TierOwner,
+};
+use cutwater_task::DeltaLimits;
+
+const KEYS: u64 = 3_000;
+const RECORDS: u64 = 60_000;
+
+/// Keeps in memory what it takes for some hundred keys, the rest in a model of a tier that fails now and then.
+#[derive(Debug)]
+struct ModelBackend {
+    overlay_bytes: u64,
+    /// The tier's operations fail with each so many, all in all; 0: never.
+    fail_each: u64,
+    done: Arc<AtomicU64>,
+    failed: Arc<AtomicU64>,
+    opened: Mutex<Vec<(TierOwner, Arc<ModelTier>)>>,
+}
+
+impl ModelBackend {
+    fn failing(overlay_bytes: u64, fail_each: u64) -> Arc<Self> {
+        let (done, failed) = Default::default();
+        Arc::new(Self { overlay_bytes, fail_each, done, failed, opened: Mutex::default() })
+    }
+
+    fn sound() -> Arc<Self> {
+        Self::failing(32 << 10, 0)
+    }
+}
+
+impl StateBackend for ModelBackend {
+    fn name(&self) -> &'static str {
+        "model"
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { cold_tier: true }
+    }
+
+    fn open_tier(&self, owner: &TierOwner) -> Result<Option<AttachedTier>, ColdError> {
+        let model = Arc::new(ModelTier::default());
+        self.opened.lock().unwrap().push((owner.clone(), Arc::clone(&model)));
+        let (fail_each, done, failed) = (self.fail_each, Arc::clone(&self.done), Arc::clone(&self.failed));
+        let tier = Arc::new(FailingTier { model, fail_each, done, failed });
+        Ok(Some(AttachedTier { tier, overlay_bytes: self.overlay_bytes }))
+    }
+}
+
+#[derive(Debug)]
+struct FailingTier {
+    model: Arc<ModelTier>,
+    fail_each: u64,
+    done: Arc<AtomicU64>,
+    failed: Arc<AtomicU64>,
+}
+
+impl FailingTier {
+    fn act(&self, action: &str) -> Result<(), ColdError> {
+        if self.fail_each > 0 && (self.done.fetch_add(1, Ordering::SeqCst) + 1).is_multiple_of(self.fail_each) {
+            self.failed.fetch_add(1, Ordering::SeqCst);
+            return Err(ColdError { action: action.into(), reason: "planned".into() });
+        }
+        Ok(())
+    }
+}
+
+impl ColdTier for FailingTier {
+    fn open(&self, header: &StateHeader) -> Result<ColdState, ColdError> {
+        self.model.open(header)
+    }
+
+    fn get(&self, state: ColdState, names: &[&[u8]], found: &mut dyn FnMut(usize, &[u8])) -> Result<(), ColdError> {
+        self.act("read")?;
+        self.model.get(state, names, found)
+    }
+
+    fn write(&self, state: ColdState, batch: &ColdBatch) -> Result<(), ColdError> {
+        // A part of it is there, as after a crash in its midst.
+        if let Err(error) = self.act("write") {
+            let mut part = ColdBatch::default();
+            for (name, value) in batch.iter().step_by(2) {
+                match value {
+                    Some(value) => part.put(name, value),
+                    None => part.delete(name),
+                }
+            }
+            self.model.write(state, &part)?;
+            return Err(error);
+        }
+        self.model.write(state, batch)
+    }
+
+    fn view(&self) -> Result<Box<dyn ColdView>, ColdError> {
+        self.act("make a view")?;
+        self.model.view()
+    }
+}
+
+/// Counts records by key, forgets every fifth key now and then, and tells the count when a timer fires.
+#[derive(Clone)]
+struct Count {
+    /// Fails at these records, once each.
+    fail_at: Arc<Mutex<Vec<u64>>>,
+}
+
+impl KeyedProcess<u64, u64> for Count {
+    type State = (u64, String);
+    type Out = (u64, u64);
+
+    fn initial(&self) -> Self::State {
+        (0, "x".repeat(50))
+    }
+
+    fn process(
+        &mut self,
+        cx: &mut ProcessContext<'_, u64, Self::State, Self::Out>,
+        record: u64,
+    ) -> Result<(), UserError> {
+        let fails = self.fail_at.lock().unwrap().pop_if(|at| record >= *at).is_some();
+        assert!(!fails, "planned");
+        if cx.key().is_multiple_of(5) && (record / KEYS).is_multiple_of(4) {
+            return Ok(cx.clear()?);
+        }
+        cx.state()?.0 += 1;
+        let last = Timestamp(1 << 40); // fires when all input has ended
+        cx.register_timer(last)?;
+        Ok(())
+    }
+
+    fn on_timer(
+        &mut self,
+        cx: &mut ProcessContext<'_, u64, Self::State, Self::Out>,
+        _: Timestamp,
+    ) -> Result<(), UserError> {
+        if let Some((count, _)) = cx.peek()?.cloned() {
+            let key = *cx.key();
+            cx.emit((key, count));
+        }
+        Ok(())
+    }
+}
+
+fn counts(records: u64, fail_at: &[u64], out: &Collect<(u64, u64)>) -> JobGraph {
+    let job = Job::new("counts");
+    let fail_at = Arc::new(Mutex::new(fail_at.iter().rev().copied().collect()));
+    job.source("numbers", generator(records, |n| n))
+        .key_by(|n| n * 7919 % KEYS)
+        .process_with("count", Count { fail_at })
+        .sink("out", out.clone());
+    job.build().unwrap()
+}
+
+fn expected(records: u64) -> Vec<(u64, u64)> {
+    let mut counts = vec![None; KEYS as usize];
+    for record in 0..records {
+        let key = record * 7919 % KEYS;
+        let count = &mut counts[key as usize];
+        *count = if key.is_multiple_of(5) && (record / KEYS).is_multiple_of(4) {
+            None
+        } else {
+            Some(count.unwrap_or(0) + 1)
+        };
+    }
+    (0..).zip(counts).filter_map(|(key, count)| Some((key, count?))).collect()
+}
+
+fn options(folder: &Path, parallelism: u32, backend: Arc<dyn StateBackend>) -> Options {
+    let mut options = Options::new();
+    options.checkpointing = Settings { interval: Some(Duration::from_millis(2)), enabled: true, ..Settings::default() };
+    options.restart = Some(Strategy::FixedDelay { attempts: 1 << 20, delay: Duration::from_millis(1) });
+    options.store = Some(store_at(folder.to_str().unwrap()).unwrap());
+    options.parallelism = NonZeroU32::new(parallelism).unwrap();
+    options.task.sweep_step_bytes = 2_000; // records between the steps of a snapshot
+    options.backend = backend;
+    options
+}
+
+fn sorted(out: &Collect<(u64, u64)>) -> Vec<(u64, u64)> {
+    let mut found = out.take();
+    found.sort_unstable();
+    found
+}
+
+#[test]
+fn a_job_that_fails_goes_on_from_what_its_tier_held() {
+    for parallelism in [1, 3] {
+        let (folder, backend) = (tempfile::tempdir().unwrap(), ModelBackend::sound());
+        let out = Collect::default();
+        let graph = counts(RECORDS, &[9_000, 20_000, 21_000, 45_000, 59_990], &out);
+        let outcome = run(graph, options(folder.path(), parallelism, backend.clone())).unwrap();
+        assert_eq!(outcome, JobOutcome::Finished);
+        assert_eq!(sorted(&out), expected(RECORDS));
+        let opened = backend.opened.lock().unwrap();
+        // Sources have one too, and put nothing there.
+        let attempts: Vec<u32> = opened.iter().map(|(owner, _)| owner.attempt.0).collect();
+        assert_eq!(attempts.iter().max(), Some(&6), "{attempts:?}");
+        let entries: usize = opened.iter().filter(|(owner, _)| owner.attempt.0 == 6).map(|(_, tier)| tier.len()).sum();
+        assert!(entries > 2_000, "{entries} of {KEYS} keys are in the tiers");
+    }
+}
+
+/// In the second case all is in memory, and only snapshots come into the tier.
+#[test]
+fn a_tier_that_fails_costs_time_and_nothing_else() {
+    for (overlay_bytes, fail_each, restarts) in [(32 << 10, 97, None), (1 << 30, 11, Some(2))] {
+        let folder = tempfile::tempdir().unwrap();
+        let backend = ModelBackend::failing(overlay_bytes, fail_each);
+        let out = Collect::default();
+        let mut options = options(folder.path(), 2, backend.clone());
+        options.checkpointing.tolerable_failures = u32::MAX;
+        options.checkpointing.interval = Some(Duration::from_millis(5));
+        let handle = spawn(counts(RECORDS, &[30_000, 59_000], &out), options).unwrap();
+        assert_eq!(handle.wait().unwrap(), JobOutcome::Finished);
+        assert_eq!(sorted(&out), expected(RECORDS));
+        let failed = backend.failed.load(Ordering::SeqCst);
+        assert!(failed > 0, "no failure");
+        let found = handle.status().restarts;
+        assert!(restarts.is_none_or(|restarts| found == restarts), "{found} restarts");
+    }
+}
+
+/// A snapshot that was given up is still on its way into the tier: the next one waits for that.
+#[test]
+fn snapshots_that_take_too_long_do_not_mix() {
+    for concurrent in [1, 3] {
+        let (folder, backend) = (tempfile::tempdir().unwrap(), ModelBackend::sound());
+        let out = Collect::default();
+        let mut options = options(folder.path(), 2, backend);
+        options.checkpointing.tolerable_failures = u32::MAX;
+        options.checkpointing.timeout = Duration::from_millis(4);
+        options.checkpointing.max_concurrent = NonZeroU32::new(concurrent).unwrap();
+        let handle = spawn(counts(RECORDS, &[30_000, 50_000], &out), options).unwrap();
+        assert_eq!(handle.wait().unwrap(), JobOutcome::Finished);
+        assert_eq!(sorted(&out), expected(RECORDS));
+        assert!(handle.status().failed_checkpoints > 0, "no snapshot took too long");
+        assert_eq!(handle.status().restarts, 2);
+    }
+}
+
+#[test]
+fn savepoints_cross_between_memory_and_a_tier() {
+    let backends =
+        || -> [Arc<dyn StateBackend>; 3] { [ModelBackend::sound(), Arc::new(MemoryBackend), ModelBackend::sound()] };
+    for (first, parallelisms) in [(0, [1, 2, 3]), (1, [2, 1, 4])] {
+        let (folder, out) = (tempfile::tempdir().unwrap(), Collect::default());
+        let backends = backends();
+        let mut from = StartFrom::Latest;
+        let mut all = 0;
+        for (step, parallelism) in (0..).zip(parallelisms) {
+            let home = folder.path().join(step.to_string());
+            std::fs::create_dir(&home).unwrap();
+            let backend = Arc::clone(&backends[(first + step) % 3]);
+            let options = Options { from, ..options(&home, parallelism, backend) };
+            let last = step == 2;
+            let records = if last { all + RECORDS } else { u64::MAX };
+            let handle = spawn(counts(records, &[], &out), options).unwrap();
+            if last {
+                assert_eq!(handle.wait().unwrap(), JobOutcome::Finished);
+                assert_eq!(sorted(&out), expected(records), "from {first} on");
+                break;
+            }
+            while handle.status().records_in < all + 30_000 {
+                std::thread::yield_now();
+            }
+            let target = folder.path().join(format!("savepoint-{step}"));
+            let stopped = handle.stop_with_savepoint(Some(target.to_str().unwrap()), StopMode::Suspend).unwrap();
+            handle.wait().unwrap();
+            all = handle.status().records_in + if step == 0 { 0 } else { all };
+            from = StartFrom::Path(stopped.location);
+        }
+    }
+}
+
+#[test]
+fn what_is_not_built_is_refused() {
+    let mut options = options(Path::new("."), 1, ModelBackend::sound());
+    options.store = None;
+    options.task.deltas = Some(DeltaLimits::default());
+    let error = run(counts(1, &[], &Collect::default()), options).unwrap_err();
+    let JobError::Options { reason, .. } = &error else { panic!("{error:?}") };
+    assert!(reason.contains("execution.checkpointing.incremental") && reason.contains("model"), "{reason}");
+}

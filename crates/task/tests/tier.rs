@@ -1,0 +1,164 @@
+//! What a subtask does with a tier below its tables, input by input.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use cutwater_core::{Attempt, Barrier, ChannelId, CheckpointId, Epoch, MaxParallelism, Moment, TaskId};
+use cutwater_dataflow::exec::Element;
+use cutwater_dataflow::{Job, JobGraph, discard, generator};
+use cutwater_state::{AttachedTier, ColdBatch, ColdState, ColdTier, ModelTier, StateHeader, apply_block};
+use cutwater_task::{Action, Progress, TaskCore, TaskSettings, TaskStart};
+
+const KEYS: u64 = 500;
+
+fn counts() -> JobGraph {
+    let job = Job::new("counts");
+    job.source("numbers", generator(100 * KEYS, |n| n % KEYS))
+        .key_by(|n| *n)
+        .fold("counts", 0u64, |count, _| *count += 1)
+        .sink("out", discard());
+    job.build().unwrap()
+}
+
+fn barrier(checkpoint: u64) -> Barrier {
+    Barrier { epoch: Epoch(1), attempt: Attempt(1), checkpoint: CheckpointId(checkpoint), base: None }
+}
+
+/// The subtask that counts, its source, and its tier.
+struct World {
+    tier: Arc<ModelTier>,
+    source: TaskCore,
+    counts: TaskCore,
+    now: Moment,
+    /// The states of the running snapshot, as the tier knows them.
+    states: Vec<(StateHeader, Option<ColdState>)>,
+}
+
+impl World {
+    fn new() -> Self {
+        let graph = counts();
+        let tier = Arc::new(ModelTier::default());
+        let settings = TaskSettings { window_bytes: u64::MAX / 4, ..TaskSettings::default() };
+        let source = TaskCore::new(&graph, &TaskStart::fresh(TaskId(0), 0, 1), settings.clone()).unwrap();
+        let attached = AttachedTier { tier: tier.clone(), overlay_bytes: 4 << 10 };
+        let start = TaskStart { tier: Some(attached), ..TaskStart::fresh(TaskId(1), 0, 1) };
+        let counts = TaskCore::new(&graph, &start, TaskSettings { sweep_step_bytes: 500, ..settings }).unwrap();
+        Self { tier, source, counts, now: Moment::ZERO, states: Vec::new() }
+    }
+
+    /// Lets the source read some batches, which the other processes.
+    fn feed(&mut self) {
+        for _ in 0..3 {
+            self.source.run(self.now).unwrap();
+            while let Some(action) = self.source.poll_action() {
+                if let Action::Send { element, .. } = action {
+                    self.counts.handle_element(self.now, ChannelId(0), element);
+                }
+            }
+        }
+        self.run(usize::MAX, usize::MAX);
+    }
+
+    /// Runs until there is nothing to do, or for so many quanta; of the blocks that come only the first go into the tier.
+    fn run(&mut self, quanta: usize, mut blocks: usize) -> Vec<String> {
+        let mut done = Vec::new();
+        for _ in 0..quanta {
+            let progress = self.counts.run(self.now).unwrap();
+            while let Some(action) = self.counts.poll_action() {
+                match action {
+                    Action::SnapshotBegun { barrier, states, cold, .. } => {
+                        done.push(format!("begun {}", barrier.checkpoint));
+                        self.states = states.into_iter().zip(cold).collect();
+                    }
+                    Action::Block { block, .. } => {
+                        let (header, state) = &self.states[usize::from(block.state)];
+                        if let (Some(state), true) = (state, blocks > 0) {
+                            apply_block(&*self.tier, *state, header, &block, &mut ColdBatch::default()).unwrap();
+                            blocks -= 1;
+                        }
+                    }
+                    Action::SnapshotComplete { checkpoint, .. } => done.push(format!("complete {checkpoint}")),
+                    Action::SnapshotDropped { checkpoint } => done.push(format!("dropped {checkpoint}")),
+                    Action::Decline { checkpoint, counted, .. } => {
+                        done.push(format!("decline {checkpoint}, counted {counted}"));
+                    }
+                    _ => {}
+                }
+            }
+            if progress == Progress::Idle {
+                break;
+            }
+        }
+        done
+    }
+
+    fn barrier(&mut self, checkpoint: u64, quanta: usize) -> Vec<String> {
+        self.counts.handle_element(self.now, ChannelId(0), Element::Barrier(barrier(checkpoint)));
+        self.run(quanta, usize::MAX)
+    }
+
+    /// The counts in the tier.
+    fn contents(&self) -> BTreeMap<u64, u64> {
+        let (_, state) = self.states.iter().find(|(_, state)| state.is_some()).unwrap();
+        let view = self.tier.view().unwrap();
+        let mut found = BTreeMap::new();
+        let all = MaxParallelism::default().all();
+        let number = |bytes: &[u8]| u64::from_be_bytes(bytes.try_into().unwrap());
+        view.scan(state.unwrap(), all, &mut |name, value| {
+            found.insert(number(&name[2..]), number(value));
+            ControlFlow::Continue(())
+        })
+        .unwrap();
+        found
+    }
+
+    /// What the counts are after so many records.
+    fn expected(records: u64) -> BTreeMap<u64, u64> {
+        (0..KEYS.min(records)).map(|key| (key, (records - key).div_ceil(KEYS))).collect()
+    }
+}
+
+const QUANTA: usize = 10_000;
+
+#[test]
+fn a_snapshot_waits_until_the_tier_has_the_one_before() {
+    let mut world = World::new();
+    world.feed();
+    let records = world.counts.records();
+    assert!(records > KEYS);
+    assert_eq!(world.barrier(1, QUANTA), ["begun 1", "complete 1"]);
+    assert_eq!(world.contents(), World::expected(records));
+    world.feed();
+    assert_eq!(world.contents(), World::expected(records), "the subtask itself writes nothing there meanwhile");
+    assert_eq!(world.barrier(2, QUANTA), ["decline 2, counted false"]);
+    world.counts.handle_applied(CheckpointId(2), true); // nobody knows of it
+    assert_eq!(world.barrier(3, QUANTA), ["decline 3, counted false"]);
+    world.counts.handle_applied(CheckpointId(1), true);
+    let records = world.counts.records();
+    assert_eq!(world.barrier(4, QUANTA), ["begun 4", "complete 4"]);
+    assert_eq!(world.contents(), World::expected(records));
+}
+
+#[test]
+fn what_was_given_up_comes_with_the_next_snapshot() {
+    // Given up by the coordinator, by whoever writes it, and after the last block.
+    for (name, quanta, by_writer) in [("aborted", 2, false), ("not written", 2, true), ("swept", QUANTA, true)] {
+        let mut world = World::new();
+        world.feed();
+        world.counts.handle_element(world.now, ChannelId(0), Element::Barrier(barrier(1)));
+        let begun = world.run(quanta, 1);
+        assert_eq!(begun.last().unwrap() == "complete 1", quanta == QUANTA, "{name}");
+        if !by_writer {
+            world.counts.handle_abort(CheckpointId(1));
+            assert_eq!(world.run(1, 0), ["dropped 1"], "{name}");
+            assert_eq!(world.barrier(2, QUANTA), ["decline 2, counted false"], "{name}: it may be written yet");
+        }
+        world.counts.handle_applied(CheckpointId(1), false);
+        let records = world.counts.records();
+        world.barrier(3, QUANTA);
+        assert_eq!(world.contents(), World::expected(records), "{name}");
+    }
+}
