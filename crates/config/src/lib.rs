@@ -88,7 +88,7 @@ pub use keys::{Key, Kind, Status, Support, keys, status};
 pub use origin::{Level, Origin};
 pub use resolved::{
     BackendKind, CheckpointStorage, Checkpointing, CheckpointingMode, ExternalizedCheckpointRetention, HistorySizes,
-    NoProgressSettings, ObjectStores, Recovery, Resolved, RestartSettings, Said, Setting,
+    NoProgressSettings, ObjectStores, Recovery, Resolved, RestartSettings, RocksDb, Said, Setting,
 };
 pub use settings::Settings;
 pub use source::Config;

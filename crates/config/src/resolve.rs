@@ -12,7 +12,7 @@ use crate::value;
 use crate::{
     BackendKind, CheckpointStorage, Checkpointing, CheckpointingMode, ConfigError, Conflict,
     ExternalizedCheckpointRetention, HistorySizes, NoProgressSettings, ObjectStores, Origin, Recovery, Resolved,
-    RestartSettings, Warning,
+    RestartSettings, RocksDb, Warning,
 };
 
 mod restart;
@@ -83,6 +83,7 @@ pub(crate) fn resolve(
         recovery: values.recovery()?,
         history: values.history()?,
         object_stores: values.object_stores()?,
+        rocksdb: values.rocksdb()?,
         settings: trace::settings(&values.found, said),
         origins: values.found.iter().map(|(name, found)| (*name, found.entry.origin.clone())).collect(),
         warnings: values.warnings,
@@ -309,8 +310,27 @@ impl Values {
         let Some(found) = self.found.get("state.backend.type") else { return Ok(BackendKind::default()) };
         match found.text()?.to_ascii_lowercase().as_str() {
             "hashmap" | "memory" => Ok(BackendKind::Hashmap),
-            _ => Err(found.not_built("only `hashmap` (or `memory`) is".to_owned())),
+            "rocksdb" => Ok(BackendKind::RocksDb),
+            _ => Err(found.not_built("only `hashmap` (or `memory`) and `rocksdb` are".to_owned())),
         }
+    }
+
+    fn rocksdb(&self) -> Result<RocksDb, ConfigError> {
+        const LEAST_BYTES: u64 = 1 << 20;
+        let bytes = |name: &'static str, default: u64| match self.found.get(name) {
+            None => Ok(default),
+            Some(found) => match found.parse(value::memory)? {
+                bytes if bytes >= LEAST_BYTES => Ok(bytes),
+                _ => Err(found.invalid("give at least 1 mb".to_owned())),
+            },
+        };
+        let RocksDb { overlay_bytes, block_cache_bytes, write_buffer_bytes, .. } = RocksDb::default();
+        Ok(RocksDb {
+            local_dir: self.text("state.backend.rocksdb.localdir")?.map(str::to_owned),
+            overlay_bytes: bytes("cutwater.rocksdb.overlay", overlay_bytes)?,
+            block_cache_bytes: bytes("cutwater.rocksdb.block-cache", block_cache_bytes)?,
+            write_buffer_bytes: bytes("cutwater.rocksdb.write-buffers", write_buffer_bytes)?,
+        })
     }
 
     /// It names a folder and stands in file names, so not everything will do.

@@ -33,6 +33,8 @@ pub struct Resolved {
     pub history: HistorySizes,
     /// How object stores are reached and how hard they are used.
     pub object_stores: ObjectStores,
+    /// How RocksDB is used, if it is the backend.
+    pub rocksdb: RocksDb,
     /// What the author of the configuration should know; to be shown once.
     pub warnings: Vec<Warning>,
     /// Each key that somebody set, by its name of today, sorted; also those of which nothing holds.
@@ -155,6 +157,25 @@ impl Default for ObjectStores {
     }
 }
 
+/// How RocksDB is used, if it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RocksDb {
+    /// The folder for the databases, as written; a temporary one unless set.
+    pub local_dir: Option<String>,
+    /// Bytes of each state that stay in memory; at least 1 MiB; 64 MiB by default.
+    pub overlay_bytes: u64,
+    /// Bytes for blocks of files, for the whole process; at least 1 MiB; 256 MiB by default.
+    pub block_cache_bytes: u64,
+    /// Bytes for writes that are not in files yet, for the whole process; at least 1 MiB; 256 MiB by default.
+    pub write_buffer_bytes: u64,
+}
+
+impl Default for RocksDb {
+    fn default() -> Self {
+        Self { local_dir: None, overlay_bytes: 64 << 20, block_cache_bytes: 256 << 20, write_buffer_bytes: 256 << 20 }
+    }
+}
+
 /// When and how checkpoints are taken. One made by [`Config::resolve`](crate::Config::resolve) or [`Default`] is
 /// always consistent.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -267,6 +288,8 @@ pub enum BackendKind {
     /// In memory. Flink's `hashmap`.
     #[default]
     Hashmap,
+    /// On a local disk, what was used last in memory.
+    RocksDb,
 }
 
 /// The restart strategy someone chose. The rules behind the numbers are those of `cutwater-restart`; all numbers are in

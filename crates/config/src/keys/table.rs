@@ -61,6 +61,33 @@ pub(crate) static KEYS: &[Key] = &[
             themselves get more time.",
     },
     Key {
+        name: "cutwater.rocksdb.block-cache",
+        kind: Kind::Memory,
+        default: Some("256 mb"),
+        old: &[],
+        support: Support::Built,
+        description: "How much memory RocksDB takes for blocks of its files, all subtasks of the process together; at least 1 mb. \
+            More: fewer reads of the disk.",
+    },
+    Key {
+        name: "cutwater.rocksdb.overlay",
+        kind: Kind::Memory,
+        default: Some("64 mb"),
+        old: &[],
+        support: Support::Built,
+        description: "How much of the state of each keyed operator and subtask stays in memory in front of RocksDB, about: the \
+            values that were used last; at least 1 mb. More: fewer accesses to RocksDB, which cost hundreds of times as much.",
+    },
+    Key {
+        name: "cutwater.rocksdb.write-buffers",
+        kind: Kind::Memory,
+        default: Some("256 mb"),
+        old: &[],
+        support: Support::Built,
+        description: "How much memory RocksDB takes for writes that are not in files yet, all subtasks of the process together; \
+            at least 1 mb. More: fewer and larger files, less compaction.",
+    },
+    Key {
         name: "cutwater.state-recovery.fall-back",
         kind: Kind::Boolean,
         default: Some("false"),
@@ -636,12 +663,22 @@ pub(crate) static KEYS: &[Key] = &[
         description: "A cluster whose jobs always use all of it.",
     },
     Key {
+        name: "state.backend.rocksdb.localdir",
+        kind: Kind::Text,
+        default: None,
+        old: &[],
+        support: Support::Built,
+        description: "The folder on a local disk for the databases of RocksDB; they go when the job ends. Unset: a folder of its \
+            own where temporary files go.",
+    },
+    Key {
         name: "state.backend.type",
         kind: Kind::Text,
         default: Some("hashmap"),
         old: &["state.backend"],
         support: Support::Built,
-        description: "Where keyed state lives: `hashmap` (or `memory`).",
+        description: "Where keyed state lives: `hashmap` (or `memory`); `rocksdb` keeps values that were not used for a while on \
+            a local disk, which needs a program with the feature `rocksdb`.",
     },
     Key {
         name: "state.changelog.enabled",

@@ -453,8 +453,8 @@ fn what_is_not_built_is_refused_by_name_unless_it_asks_for_nothing() {
              yet, only `CLAIM` and `NO_CLAIM` are",
         ),
         (
-            ("state.backend", "rocksdb"),
-            "flag: `state.backend: rocksdb` (now `state.backend.type`) is not built yet, only `hashmap` (or `memory`) is",
+            ("state.backend", "forst"),
+            "flag: `state.backend: forst` (now `state.backend.type`) is not built yet, only `hashmap` (or `memory`) and `rocksdb` are",
         ),
         (
             ("execution.checkpointing.interval-during-backlog", "7 s"),

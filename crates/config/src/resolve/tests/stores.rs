@@ -123,3 +123,28 @@ fn a_secret_is_nowhere_but_where_it_is_asked_for() {
     assert!(setting.overridden.iter().all(|said| said.value == "***"), "{setting:?}");
     assert_eq!(resolved.object_stores.secret_key.unwrap().reveal(), format!("{SECRET}-5"));
 }
+
+#[test]
+fn rocksdb_is_a_backend_with_keys_of_its_own() {
+    let default = flags(&[("state.backend.type", "RocksDB")]).unwrap();
+    assert_eq!((default.backend, default.rocksdb), (BackendKind::RocksDb, RocksDb::default()));
+    let all = [
+        ("state.backend", "rocksdb"),
+        ("state.backend.rocksdb.localdir", "/var/lib/state"),
+        ("cutwater.rocksdb.overlay", "1 mb"),
+        ("cutwater.rocksdb.block-cache", "1 gb"),
+        ("cutwater.rocksdb.write-buffers", "32 mb"),
+    ];
+    let expected = RocksDb {
+        local_dir: Some("/var/lib/state".to_owned()),
+        overlay_bytes: 1 << 20,
+        block_cache_bytes: 1 << 30,
+        write_buffer_bytes: 32 << 20,
+    };
+    assert_eq!(flags(&all).unwrap().rocksdb, expected);
+    for key in ["overlay", "block-cache", "write-buffers"] {
+        let key = format!("cutwater.rocksdb.{key}");
+        let refused = refusal(flags(&[(&key, "1023 kb")]));
+        assert!(refused.contains(&key) && refused.contains("give at least 1 mb"), "{refused}");
+    }
+}
