@@ -16,8 +16,12 @@
 //! ```
 //!
 //! A new sentence enters the suite first, and then holds for all backends.
+//!
+//! The contract of what lies below the tables, on [`ColdTier`](cutwater_state::ColdTier), is in [`cold`] in the same way, with
+//! [`cold_tier_suite!`].
 
 mod changes;
+pub mod cold;
 pub mod contract;
 mod harness;
 mod kinds;
@@ -82,6 +86,40 @@ macro_rules! suite {
             #[test]
             fn $sentence() {
                 $crate::contract::$sentence($make);
+            }
+        )*
+    };
+}
+
+/// Makes a test of every sentence of the contract of a cold tier, against the tiers that the argument makes: a function or
+/// closure without arguments, which makes an empty one.
+#[macro_export]
+macro_rules! cold_tier_suite {
+    ($make:expr) => {
+        $crate::cold_tier_suite! { @tests $make;
+            a_read_sees_every_earlier_write_of_any_thread
+            a_lookup_finds_each_of_many_names
+            of_one_batch_the_last_write_of_a_name_counts
+            a_deleted_name_is_gone
+            names_do_not_disturb_each_other
+            states_do_not_disturb_each_other
+            a_scan_visits_the_groups_asked_for_in_order
+            a_scan_stops_when_it_is_told
+            a_view_is_the_tier_as_it_was_at_the_call
+            a_view_stays_after_later_views
+            a_view_can_be_read_while_the_tier_is_written
+            two_threads_may_use_two_states_at_once
+            any_bytes_can_be_a_name_or_a_value
+            values_may_have_megabytes
+            a_state_opened_again_is_the_same
+            a_state_of_another_header_is_another
+        }
+    };
+    (@tests $make:expr; $($sentence:ident)*) => {
+        $(
+            #[test]
+            fn $sentence() {
+                $crate::cold::$sentence($make);
             }
         )*
     };

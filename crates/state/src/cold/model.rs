@@ -85,12 +85,13 @@ struct ModelView {
 impl ColdView for ModelView {
     fn scan(&self, state: ColdState, groups: KeyGroupRange, visit: &mut ColdVisitor<'_>) -> Result<(), ColdError> {
         let from = (state, group_prefix(groups.first).to_vec());
-        for ((_, name), value) in self
-            .entries
-            .range(from..)
-            .take_while(|((found, name), _)| *found == state && name.get(..2) <= Some(&group_prefix(groups.last)[..]))
-        {
-            if visit(name, value).is_break() {
+        let last = group_prefix(groups.last);
+        for ((found, name), value) in self.entries.range(from..) {
+            if *found != state || name[..] > last[..] && !name.starts_with(&last) {
+                break;
+            }
+            // A name without a whole group is in none.
+            if name.len() >= 2 && visit(name, value).is_break() {
                 break;
             }
         }
