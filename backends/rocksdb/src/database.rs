@@ -1,0 +1,114 @@
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use cutwater_state::{ColdError, ColdState, StateHeader};
+use rocksdb::{
+    BoundColumnFamily, ColumnFamilyDescriptor, DBWithThreadMode, FlushOptions, MultiThreaded, Options, WriteOptions,
+    properties,
+};
+
+use crate::error::{failed, folder_failed};
+use crate::family::family_name;
+use crate::{RocksBudget, TierStatistics, options};
+
+/// Column families can be added while others are used.
+pub(crate) type Db = DBWithThreadMode<MultiThreaded>;
+
+/// An open database, with what its tier and their views share.
+pub(crate) struct Database {
+    pub(crate) db: Db,
+    pub(crate) folder: PathBuf,
+    pub(crate) without_wal: WriteOptions,
+    family_options: Options,
+    /// Names of the column families by the numbers of states.
+    families: RwLock<Vec<Box<str>>>,
+}
+
+impl Database {
+    /// Removes what there is in the folder of another database.
+    pub(crate) fn destroy(folder: &Path, budget: &RocksBudget) -> Result<(), ColdError> {
+        // Else it would be RocksDB that fails to make it, and say less.
+        fs::create_dir_all(folder).map_err(|error| folder_failed(folder, &error))?;
+        Db::destroy(&options::database(budget), folder)
+            .map_err(|error| failed(format!("remove the former database in {}", folder.display()), &error))
+    }
+
+    /// Opens the database in the folder with all its column families; makes both if they are not there.
+    pub(crate) fn open(folder: &Path, budget: &RocksBudget) -> Result<Self, ColdError> {
+        fs::create_dir_all(folder).map_err(|error| folder_failed(folder, &error))?;
+        let options = options::database(budget);
+        let family_options = options::family(budget);
+        let action = || format!("open the database in {}", folder.display());
+        // RocksDB refuses to open a database without all of its families, and can't list those of none.
+        let families = match fs::metadata(folder.join("CURRENT")) {
+            Ok(_) => Db::list_cf(&options, folder).map_err(|error| failed(action(), &error))?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => vec!["default".to_owned()],
+            Err(error) => return Err(folder_failed(folder, &error)),
+        };
+        let descriptors = families.into_iter().map(|name| ColumnFamilyDescriptor::new(name, family_options.clone()));
+        let db = Db::open_cf_descriptors(&options, folder, descriptors).map_err(|error| failed(action(), &error))?;
+        let mut without_wal = WriteOptions::default();
+        without_wal.disable_wal(true);
+        let folder = folder.to_owned();
+        Ok(Self { db, folder, without_wal, family_options, families: RwLock::default() })
+    }
+
+    /// The number of the state, whose column family is made if it is not there.
+    pub(crate) fn open_family(&self, header: &StateHeader) -> Result<ColdState, ColdError> {
+        let name = family_name(header);
+        let mut families = self.families.write().unwrap_or_else(PoisonError::into_inner);
+        let found = families.iter().position(|family| **family == *name);
+        let at = match found {
+            Some(at) => at,
+            None => {
+                if self.db.cf_handle(&name).is_none() {
+                    self.db
+                        .create_cf(&name, &self.family_options)
+                        .map_err(|error| failed(format!("make the column family {name}"), &error))?;
+                }
+                families.push(name.into());
+                families.len() - 1
+            }
+        };
+        Ok(ColdState(u32::try_from(at).expect("fewer states than 2^32")))
+    }
+
+    /// The column family of a state.
+    pub(crate) fn family(&self, state: ColdState) -> Result<Arc<BoundColumnFamily<'_>>, ColdError> {
+        let families = self.families.read().unwrap_or_else(PoisonError::into_inner);
+        families.get(state.0 as usize).and_then(|name| self.db.cf_handle(name)).ok_or_else(|| ColdError {
+            action: format!("find the state {}", state.0).into(),
+            reason: format!("it was not opened in the tier in {}: open it first", self.folder.display()).into(),
+        })
+    }
+
+    pub(crate) fn flush(&self) -> Result<(), ColdError> {
+        let families = self.all_families();
+        let families: Vec<_> = families.iter().collect();
+        self.db
+            .flush_cfs_opt(&families, &FlushOptions::default())
+            .map_err(|error| failed(format!("flush the database in {}", self.folder.display()), &error))
+    }
+
+    pub(crate) fn statistics(&self) -> TierStatistics {
+        let number = |value: Result<Option<u64>, rocksdb::Error>| value.ok().flatten().unwrap_or(0);
+        let families = self.all_families();
+        let sum = |property| {
+            families.iter().map(|family| number(self.db.property_int_value_cf(family, property))).sum::<u64>()
+        };
+        let of_database = |property| number(self.db.property_int_value(property));
+        TierStatistics {
+            sst_bytes: sum(properties::LIVE_SST_FILES_SIZE),
+            memtable_bytes: sum(properties::SIZE_ALL_MEM_TABLES),
+            pending_compaction_bytes: sum(properties::ESTIMATE_PENDING_COMPACTION_BYTES),
+            delayed_write_rate: of_database(properties::ACTUAL_DELAYED_WRITE_RATE),
+            write_stopped: of_database(properties::IS_WRITE_STOPPED) != 0,
+        }
+    }
+
+    fn all_families(&self) -> Vec<Arc<BoundColumnFamily<'_>>> {
+        self.db.cf_names().iter().filter_map(|name| self.db.cf_handle(name)).collect()
+    }
+}

@@ -1,0 +1,52 @@
+use rocksdb::{BlockBasedOptions, DBCompressionType, DataBlockIndexType, LogLevel, Options};
+
+use crate::RocksBudget;
+
+/// Writes of one state that are collected before they become a file, as far as the budget allows.
+const MEMTABLE_BYTES: usize = 64 << 20;
+/// Memtables of one state: one being filled, two being written out.
+const MEMTABLES: i32 = 3;
+/// Of a memtable, for its bloom filter: 1.3 MB, which is 10 bits for each of a million entries. It is taken with the first
+/// write to a state, so that more would be dear where there are hundreds of states.
+const MEMTABLE_BLOOM: f64 = 0.02;
+const BLOOM_BITS: f64 = 10.0;
+const BLOCK_BYTES: usize = 8 << 10;
+/// Flushes and compactions at once. More would finish sooner and take the cores from the subtasks.
+const BACKGROUND_JOBS: i32 = 2;
+
+/// What holds for a whole database.
+pub(crate) fn database(budget: &RocksBudget) -> Options {
+    let mut options = Options::default();
+    options.create_if_missing(true);
+    options.set_write_buffer_manager(&budget.write_buffers);
+    options.set_max_background_jobs(BACKGROUND_JOBS);
+    // A tier need not survive the process, so its end need not wait for the disk.
+    options.set_avoid_flush_during_shutdown(true);
+    options.set_log_level(LogLevel::Warn);
+    options.set_keep_log_file_num(2);
+    options.set_max_log_file_size(1 << 20);
+    options.set_stats_dump_period_sec(0);
+    options.set_stats_persist_period_sec(0);
+    options
+}
+
+/// What holds for the column family of a state.
+pub(crate) fn family(budget: &RocksBudget) -> Options {
+    let mut blocks = BlockBasedOptions::default();
+    blocks.set_block_size(BLOCK_BYTES);
+    blocks.set_block_cache(&budget.cache);
+    blocks.set_bloom_filter(BLOOM_BITS, false);
+    blocks.set_data_block_index_type(DataBlockIndexType::BinaryAndHash);
+    // Else indexes and filters would lie outside the budget, and grow with the state.
+    blocks.set_cache_index_and_filter_blocks(true);
+    blocks.set_pin_l0_filter_and_index_blocks_in_cache(true);
+
+    let mut options = Options::default();
+    options.set_write_buffer_size(MEMTABLE_BYTES);
+    options.set_max_write_buffer_number(MEMTABLES);
+    options.set_memtable_prefix_bloom_ratio(MEMTABLE_BLOOM);
+    options.set_memtable_whole_key_filtering(true);
+    options.set_compression_type(DBCompressionType::Lz4);
+    options.set_block_based_table_factory(&blocks);
+    options
+}

@@ -1,0 +1,130 @@
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+
+use cutwater_state::{ColdBatch, ColdError, ColdState, ColdTier, ColdView, StateHeader};
+use rocksdb::WriteBatch;
+
+use crate::database::Database;
+use crate::error::failed;
+use crate::view::RocksView;
+use crate::{RocksBudget, TierStatistics};
+
+/// How many names are looked up at once: their values are in memory together.
+const LOOKUPS: usize = 128;
+/// Bytes of a batch that are handed to RocksDB at once, which copies them: what is larger goes in several.
+const BATCH_BYTES: usize = 8 << 20;
+
+/// The cold tier of one subtask: a RocksDB database in a folder of its own, with a column family for each state.
+///
+/// It has no write-ahead log: what was written since the last flush is gone with the process, as state is restored from
+/// checkpoints. Dropping it, with all its views, closes the database and leaves the files.
+pub struct RocksTier {
+    database: Arc<Database>,
+}
+
+impl RocksTier {
+    /// An empty tier in the folder, which is made if it is not there. A database that a former process left in it is removed;
+    /// other files stay.
+    ///
+    /// # Errors
+    ///
+    /// [`ColdError`] if the folder can't be made or written, or is in use by another tier of this or another process.
+    pub fn create(folder: &Path, budget: &RocksBudget) -> Result<Self, ColdError> {
+        Database::destroy(folder, budget)?;
+        Self::reopen(folder, budget)
+    }
+
+    /// A tier with what the folder holds: what was written before the last [flush](Self::flush), and of later writes any
+    /// part. An empty one if there is nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`ColdError`] as of [`Self::create`], and if the database is damaged in a way that is seen when it is opened.
+    pub fn reopen(folder: &Path, budget: &RocksBudget) -> Result<Self, ColdError> {
+        Ok(Self { database: Arc::new(Database::open(folder, budget)?) })
+    }
+
+    /// The folder.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        &self.database.folder
+    }
+
+    /// Writes all that is in memory into files, and waits for it. Nothing in the contract of a tier needs it.
+    ///
+    /// # Errors
+    ///
+    /// [`ColdError`] if they can't be written, such as on a full disk. All of it can still be read.
+    pub fn flush(&self) -> Result<(), ColdError> {
+        self.database.flush()
+    }
+
+    /// How large it is, and whether writes have to wait. Takes some microseconds for each state.
+    #[must_use]
+    pub fn statistics(&self) -> TierStatistics {
+        self.database.statistics()
+    }
+}
+
+impl ColdTier for RocksTier {
+    fn open(&self, header: &StateHeader) -> Result<ColdState, ColdError> {
+        self.database.open_family(header)
+    }
+
+    fn get(&self, state: ColdState, names: &[&[u8]], found: &mut dyn FnMut(usize, &[u8])) -> Result<(), ColdError> {
+        let Database { db, .. } = &*self.database;
+        let family = self.database.family(state)?;
+        let cant_read = |error| failed(format!("read {} entries", names.len()), &error);
+        if let [name] = names {
+            if let Some(value) = db.get_pinned_cf(&family, name).map_err(cant_read)? {
+                found(0, &value);
+            }
+            return Ok(());
+        }
+        let mut order: Vec<usize> = (0..names.len()).collect();
+        order.sort_unstable_by_key(|at| names[*at]);
+        for some in order.chunks(LOOKUPS) {
+            let sorted = some.iter().map(|at| names[*at]);
+            let values = db.batched_multi_get_pinned_batch_cf(&family, sorted, true).map_err(cant_read)?;
+            for (at, value) in some.iter().zip(values.iter()) {
+                if let Some(value) = value.map_err(cant_read)? {
+                    found(*at, value);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn write(&self, state: ColdState, batch: &ColdBatch) -> Result<(), ColdError> {
+        let family = self.database.family(state)?;
+        let write = |writes: &WriteBatch| {
+            self.database
+                .db
+                .write_opt(writes, &self.database.without_wal)
+                .map_err(|error| failed(format!("write {} entries", batch.len()), &error))
+        };
+        let mut writes = WriteBatch::with_capacity_bytes((batch.bytes() + 16 * batch.len()).min(BATCH_BYTES + 4096));
+        for (name, value) in batch.iter() {
+            match value {
+                Some(value) => writes.put_cf(&family, name, value),
+                None => writes.delete_cf(&family, name),
+            }
+            if writes.size_in_bytes() >= BATCH_BYTES {
+                write(&writes)?;
+                writes.clear();
+            }
+        }
+        if writes.is_empty() { Ok(()) } else { write(&writes) }
+    }
+
+    fn view(&self) -> Result<Box<dyn ColdView>, ColdError> {
+        Ok(Box::new(RocksView::new(Arc::clone(&self.database))))
+    }
+}
+
+impl fmt::Debug for RocksTier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RocksTier").field("folder", &self.folder()).finish_non_exhaustive()
+    }
+}
