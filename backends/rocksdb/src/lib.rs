@@ -46,6 +46,7 @@
 //!
 //! # The parts
 //!
+//! - [`RocksDbBackend`]: the backend `rocksdb` of a job, with a tier for each subtask.
 //! - [`RocksTier`]: one database for each subtask, a column family for each state. Each needs a folder of its own.
 //! - [`RocksBudget`]: memory for blocks and for writes, shared by all tiers of the process.
 //! - [`TierStatistics`]: bytes on the disk and in memory, and whether writes have to wait.
@@ -78,6 +79,8 @@
 #![cfg_attr(not(feature = "rocksdb"), allow(rustdoc::broken_intra_doc_links))]
 
 #[cfg(feature = "rocksdb")]
+mod backend;
+#[cfg(feature = "rocksdb")]
 mod budget;
 #[cfg(feature = "rocksdb")]
 mod database;
@@ -95,4 +98,4 @@ mod tier;
 mod view;
 
 #[cfg(feature = "rocksdb")]
-pub use {budget::RocksBudget, statistics::TierStatistics, tier::RocksTier};
+pub use {backend::RocksDbBackend, budget::RocksBudget, statistics::TierStatistics, tier::RocksTier};

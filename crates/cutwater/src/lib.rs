@@ -49,6 +49,7 @@
 //!
 //! - `s3` (the same as `object-store`): checkpoints and savepoints on S3 and what speaks its protocol, `s3://bucket/folder`;
 //!   the module `object_store`. `gcs` and `azure`: on Google's and Microsoft's too, `gs://` and `az://`.
+//! - `rocksdb`: state larger than memory, `state.backend.type: rocksdb`; the module `rocksdb`.
 //! - `simulation`: the module `simulation`, which runs a job of yours in worlds where everything fails, and judges its
 //!   output.
 
@@ -77,6 +78,8 @@ pub use cutwater_dataflow::{
 #[cfg(feature = "object-store")]
 pub use cutwater_object_store as object_store;
 pub use cutwater_restart::{ExponentialDelay, FailureSite, NoProgress, SourceRange, Strategy};
+#[cfg(feature = "rocksdb")]
+pub use cutwater_rocksdb as rocksdb;
 pub use cutwater_runtime::{
     CheckpointCounts, CheckpointHistory, CheckpointKind, CheckpointStatistics, CheckpointStatisticsSummary,
     CheckpointStatus, CheckpointSummary, ClaimMode, CopyError, Distribution, Failure, FailureDecision, FailurePosition,

@@ -101,6 +101,7 @@ impl OptionsError {
             Self::Unresolved { .. } => "OPT0002",
             Self::Feature { .. } => "OPT0003",
             Self::Key { .. } => "OPT0004",
+            Self::Backend { .. } => "OPT0005",
             #[cfg(feature = "object-store")]
             Self::ObjectStore { source, .. } => source.code(),
         }

@@ -98,6 +98,23 @@ pub enum IgnoreUnclaimed {
     All,
 }
 
+#[cfg(feature = "rocksdb")]
+#[expect(clippy::unnecessary_wraps, reason = "without the feature it fails")]
+fn rocksdb(config: &Resolved) -> Result<Arc<dyn StateBackend>, OptionsError> {
+    let settings = &config.rocksdb;
+    let bytes = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
+    let budget =
+        cutwater_rocksdb::RocksBudget::new(bytes(settings.block_cache_bytes), bytes(settings.write_buffer_bytes));
+    let below = settings.local_dir.as_deref().map(std::path::Path::new);
+    Ok(Arc::new(cutwater_rocksdb::RocksDbBackend::new(below, settings.overlay_bytes, budget)))
+}
+
+#[cfg(not(feature = "rocksdb"))]
+fn rocksdb(config: &Resolved) -> Result<Arc<dyn StateBackend>, OptionsError> {
+    let origin = config.origins.iter().find(|(key, _)| **key == "state.backend.type").map(|(_, origin)| origin.clone());
+    Err(OptionsError::Backend { name: "rocksdb", origin, feature: "rocksdb" })
+}
+
 impl IgnoreUnclaimed {
     pub(crate) fn covers(&self, operator: &OperatorUid) -> bool {
         match self {
@@ -211,6 +228,7 @@ impl Options {
         options.no_progress_attempts = config.no_progress.attempts;
         options.backend = match config.backend {
             BackendKind::Hashmap => Arc::new(MemoryBackend),
+            BackendKind::RocksDb => rocksdb(config)?,
         };
         if checkpointing.compression {
             options.compression = Compression::Zstd(1);

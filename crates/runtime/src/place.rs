@@ -44,6 +44,20 @@ pub enum OptionsError {
         /// Where it was found.
         origin: Origin,
     },
+    /// A state backend that this program was built without.
+    #[error(
+        "{}the state backend {name} needs the feature `{feature}`: build the program with `--features {feature}`, or keep the \
+         state in memory (state.backend.type: hashmap)",
+        origin.as_ref().map(|origin| format!("{origin}: ")).unwrap_or_default()
+    )]
+    Backend {
+        /// Its name in the configuration.
+        name: &'static str,
+        /// Where it was found; `None` if nobody knows.
+        origin: Option<Origin>,
+        /// The feature of the crate `cutwater`.
+        feature: &'static str,
+    },
     /// An object store that can't be asked.
     #[cfg(feature = "object-store")]
     #[error("{url} can't be used")]

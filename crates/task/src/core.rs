@@ -331,7 +331,8 @@ impl TaskCore {
             tier: start.tier.as_ref(),
         };
         let failed = |cause| TaskError { subtask: start.subtask, operator: spec.name(), position: None, cause };
-        let chain = (spec.build)(&context).map_err(|error| failed(Cause::of_build(error)))?;
+        let mut chain = (spec.build)(&context).map_err(|error| failed(Cause::of_build(error)))?;
+        let has_cold = chain.states().iter().any(|state| state.cold().is_some());
         let dropped = dropped_states(spec, &restored, &claimed);
         let dropped = dropped.map_err(|error| failed(Cause::Restore(Box::new(error))))?;
         let input = |input| Input {
@@ -353,6 +354,7 @@ impl TaskCore {
                 .iter()
                 .map(|operator| operator.uid.as_ref().map_or(operator.name.to_owned(), ToString::to_string))
                 .collect(),
+            tier: start.tier.clone().filter(|_| has_cold),
             chain,
             dropped,
             exec: Exec::new(Outbox::new(&outputs)),
@@ -376,7 +378,6 @@ impl TaskCore {
             flush_at: None,
             ended: false,
             last_cut: false,
-            tier: start.tier.clone(),
             applying: None,
             actions: VecDeque::new(),
         })
@@ -400,7 +401,7 @@ impl TaskCore {
         self.exec.outbox.is_blocked()
     }
 
-    /// What lies below its tables, if anything.
+    /// What lies below its tables, if it has any that can have something below.
     #[must_use]
     pub fn tier(&self) -> Option<&AttachedTier> {
         self.tier.as_ref()

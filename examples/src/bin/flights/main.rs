@@ -79,6 +79,10 @@ struct Args {
     #[arg(long, value_name = "SUBTASKS")]
     parallelism: Option<NonZeroU32>,
 
+    /// Where the counts are kept: hashmap (in memory), or rocksdb with the feature rocksdb [default: hashmap]
+    #[arg(long, value_name = "NAME")]
+    backend: Option<String>,
+
     /// Where to start: at the latest checkpoint, at none, at a savepoint, or at the newest of another job's folder
     #[arg(long, value_name = "latest|none|PATH", default_value = "latest")]
     from: From,
@@ -239,6 +243,9 @@ fn configuration(args: &Args) -> anyhow::Result<Resolved> {
     }
     if let Some(url) = &args.checkpoints {
         config = config.flag("execution.checkpointing.storage", "filesystem").flag("execution.checkpointing.dir", url);
+    }
+    if let Some(backend) = &args.backend {
+        config = config.flag("state.backend.type", backend.as_str());
     }
     if let Some(parallelism) = args.parallelism {
         config = config.flag("parallelism.default", parallelism.to_string());

@@ -1,0 +1,192 @@
+use std::fs::{self, File, TryLockError};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use cutwater_state::{
+    AttachedTier, Capabilities, ColdBatch, ColdError, ColdState, ColdTier, ColdView, StateBackend, StateHeader,
+    TierOwner,
+};
+
+use crate::error::folder_failed;
+use crate::{RocksBudget, RocksTier};
+
+/// Keeps the values of keyed operators that were used last in memory, and the others in RocksDB on a local disk: state may be
+/// larger than memory. The configuration calls it `rocksdb`.
+///
+/// Timers, named states, windows and operator states stay in memory whole. The databases live as long as the attempts of the job
+/// that they belong to; what outlives the process are checkpoints, which are the same as those of state in memory: a job can
+/// change its backend from one start to the next.
+///
+/// ```no_run
+/// use std::path::Path;
+///
+/// use cutwater_rocksdb::{RocksBudget, RocksDbBackend};
+///
+/// // 64 MiB of values for each keyed operator and subtask in memory, the others below a folder of a fast disk.
+/// let backend = RocksDbBackend::new(Some(Path::new("/mnt/nvme/state")), 64 << 20, RocksBudget::default());
+/// ```
+#[derive(Debug)]
+pub struct RocksDbBackend {
+    below: Option<PathBuf>,
+    overlay_bytes: u64,
+    budget: RocksBudget,
+    /// Made at the first use.
+    home: Mutex<Option<Arc<Home>>>,
+}
+
+/// The folder of the process, with those of its tiers. It goes with the last of them.
+#[derive(Debug)]
+struct Home {
+    folder: PathBuf,
+    /// Locked as long as the process uses the folder: who can lock it may remove that.
+    _owner: File,
+}
+
+/// Folders of processes begin with it; until they have an owner, with the other.
+const PREFIX: &str = "cutwater-rocksdb-";
+const YOUNG: &str = ".young-cutwater-rocksdb-";
+const OWNER: &str = "OWNER";
+
+impl RocksDbBackend {
+    /// A backend whose databases lie in folders of their own below `below`, without one where temporary files go. About
+    /// `overlay_bytes` of the values of each keyed operator and subtask stay in memory. Nothing is made before a job starts.
+    #[must_use]
+    pub fn new(below: Option<&Path>, overlay_bytes: u64, budget: RocksBudget) -> Self {
+        Self { below: below.map(Path::to_owned), overlay_bytes, budget, home: Mutex::new(None) }
+    }
+
+    fn home(&self) -> Result<Arc<Home>, ColdError> {
+        let mut home = self.home.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(home) = &*home {
+            return Ok(Arc::clone(home));
+        }
+        let below = self.below.clone().unwrap_or_else(std::env::temp_dir);
+        let made = Home::new(&below).map_err(|error| folder_failed(&below, &error))?;
+        Ok(Arc::clone(home.insert(Arc::new(made))))
+    }
+}
+
+impl Home {
+    fn new(below: &Path) -> io::Result<Self> {
+        fs::create_dir_all(below)?;
+        sweep(below)?;
+        let process = std::process::id();
+        let mut number = 0;
+        loop {
+            // Nobody sweeps it before it has its owner: until then it has another name.
+            let young = below.join(format!("{YOUNG}{process}-{number}"));
+            let folder = below.join(format!("{PREFIX}{process}-{number}"));
+            number += 1;
+            let made = if folder.exists() { Err(io::ErrorKind::AlreadyExists.into()) } else { fs::create_dir(&young) };
+            match made {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists && number < MOST_HOMES => continue,
+                Err(error) => return Err(error),
+            }
+            let owner = File::create_new(young.join(OWNER))?;
+            owner.try_lock()?;
+            fs::rename(&young, &folder)?;
+            return Ok(Self { folder, _owner: owner });
+        }
+    }
+}
+
+/// A process makes one for each backend.
+const MOST_HOMES: u32 = 100_000;
+
+impl Drop for Home {
+    fn drop(&mut self) {
+        // What can't be removed now is swept by the next process.
+        drop(fs::remove_dir_all(&self.folder));
+    }
+}
+
+/// Removes the folders of processes that have ended without doing so.
+fn sweep(below: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(below)? {
+        let entry = entry?;
+        if !entry.file_name().to_string_lossy().starts_with(PREFIX) {
+            continue;
+        }
+        let Ok(owner) = File::open(entry.path().join(OWNER)) else { continue }; // somebody else sweeps it
+        match owner.try_lock() {
+            Ok(()) => match fs::remove_dir_all(entry.path()) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            },
+            Err(TryLockError::WouldBlock) => {} // it lives
+            Err(TryLockError::Error(error)) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+impl StateBackend for RocksDbBackend {
+    fn name(&self) -> &'static str {
+        "rocksdb"
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { cold_tier: true }
+    }
+
+    fn open_tier(&self, owner: &TierOwner) -> Result<Option<AttachedTier>, ColdError> {
+        let TierOwner { job, subtask, epoch, attempt } = owner;
+        let home = self.home()?;
+        let (task, index) = (subtask.task.0, subtask.index);
+        let folder = home.folder.join(format!("{job}-{}-{}-{task}-{index}", epoch.0, attempt.0));
+        let tier = Arc::new(OwnTier { folder, budget: self.budget.clone(), tier: OnceLock::new(), _home: home });
+        Ok(Some(AttachedTier { tier, overlay_bytes: self.overlay_bytes }))
+    }
+}
+
+/// The tier of a subtask, made at the first state that it has. Dropping it removes its folder.
+#[derive(Debug)]
+struct OwnTier {
+    folder: PathBuf,
+    budget: RocksBudget,
+    tier: OnceLock<RocksTier>,
+    _home: Arc<Home>,
+}
+
+impl OwnTier {
+    fn made(&self) -> Result<&RocksTier, ColdError> {
+        if self.tier.get().is_none() {
+            // Only the one thread that builds the subtask opens states.
+            let tier = RocksTier::create(&self.folder, &self.budget)?;
+            drop(self.tier.set(tier));
+        }
+        self.tier.get().ok_or_else(|| ColdError {
+            action: "open the database".into(),
+            reason: "it is gone: a bug of Cutwater".into(),
+        })
+    }
+}
+
+impl ColdTier for OwnTier {
+    fn open(&self, header: &StateHeader) -> Result<ColdState, ColdError> {
+        self.made()?.open(header)
+    }
+
+    fn get(&self, state: ColdState, names: &[&[u8]], found: &mut dyn FnMut(usize, &[u8])) -> Result<(), ColdError> {
+        self.made()?.get(state, names, found)
+    }
+
+    fn write(&self, state: ColdState, batch: &ColdBatch) -> Result<(), ColdError> {
+        self.made()?.write(state, batch)
+    }
+
+    fn view(&self) -> Result<Box<dyn ColdView>, ColdError> {
+        self.made()?.view()
+    }
+}
+
+impl Drop for OwnTier {
+    fn drop(&mut self) {
+        if let Some(tier) = self.tier.take() {
+            drop(tier); // closes the database, unless a view still reads from it: its files are open and can go
+            drop(fs::remove_dir_all(&self.folder)); // what can't be removed now goes with the folder above
+        }
+    }
+}
