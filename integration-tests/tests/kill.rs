@@ -113,10 +113,27 @@ fn kill_once(flights: &mut Flights, options: &str, length: f64, fraction: f64) -
 
 #[test]
 fn fifty_kills_spread_over_the_run_leave_no_trace_in_the_output() {
+    spread_kills(SEED, &["hashmap"]);
+}
+
+/// Each run is killed with its state in one place and goes on with it in the next.
+#[cfg(feature = "rocksdb")]
+#[test]
+fn fifty_kills_with_state_in_rocksdb_and_across_to_memory_leave_no_trace_in_the_output() {
+    spread_kills(SEED + 1, &["rocksdb", "rocksdb", "hashmap"]);
+}
+
+/// Kills so many runs; the backends take turns, from one start to the next.
+fn spread_kills(seed: u64, backends: &[&str]) {
     let _alone = alone();
-    let mut rng = Rng::new(SEED);
+    let mut rng = Rng::new(seed);
+    let mut starts = 0;
+    let mut next = |options: String| {
+        starts += 1;
+        format!("{options} --backend {}", backends[starts % backends.len()])
+    };
     let lengths = [1, 2].map(|parallelism| {
-        let ended = Flights::new().run(&format!("{PACED} --parallelism {parallelism}")).with_code(0);
+        let ended = Flights::new().run(&next(format!("{PACED} --parallelism {parallelism}"))).with_code(0);
         ended.time.as_secs_f64()
     });
     let length = lengths[0].min(lengths[1]);
@@ -126,8 +143,8 @@ fn fifty_kills_spread_over_the_run_leave_no_trace_in_the_output() {
     for index in 0..KILLS {
         let moment = (index as f64 + rng.fraction()) / KILLS as f64;
         let parallelism = 1 + index % 2;
-        let options = format!("{PACED} --parallelism {parallelism}");
-        let what = format!("seed {SEED}, kill {index} at {moment:.3} of {length:.3} s, {options}");
+        let options = next(format!("{PACED} --parallelism {parallelism}"));
+        let what = format!("seed {seed}, kill {index} at {moment:.3} of {length:.3} s, {options}");
         let mut flights = Flights::new();
         // Snapshots as files, or in the records.
         let threshold = if index % 4 < 2 { "0" } else { "20 kb" };
@@ -135,10 +152,8 @@ fn fifty_kills_spread_over_the_run_leave_no_trace_in_the_output() {
         hits.push(kill_once(&mut flights, &options, length, moment));
         // Every fifth is killed once more before it may finish, every tenth twice more.
         let more = if index % 10 == 0 { 2 } else { usize::from(index % 5 == 0) };
-        let options = match index % 3 {
-            0 => format!("{PACED} --parallelism {}", 1 + (parallelism + rng.below(3)) % 4),
-            _ => options,
-        };
+        let parallelism = if index % 3 == 0 { 1 + (parallelism + rng.below(3)) % 4 } else { parallelism };
+        let options = next(format!("{PACED} --parallelism {parallelism}"));
         other_parallelism += usize::from(index % 3 == 0);
         for _ in 0..more {
             let left = 1.0 - hits.last().map_or(0.0, |hit| hit.fraction);
@@ -169,10 +184,11 @@ fn fifty_kills_spread_over_the_run_leave_no_trace_in_the_output() {
     let late = count(|hit| hit.fraction > 0.85);
     let last = count(|hit| hit.last);
     println!(
-        "seed {SEED}: {} kills in {runs} runs of {length:.3} s, {other_parallelism} resumed with another parallelism; \
+        "seed {seed}, {}: {} kills in {runs} runs of {length:.3} s, {other_parallelism} resumed with another parallelism; \
          {resumed} runs went on from a checkpoint; {unclaimed} killed before the claim, {early} before the first \
          checkpoint, {during} while a checkpoint was being taken, {late} near the end, {last} after the last \
          checkpoint; {:.1} s",
+        backends.join(", "),
         hits.len(),
         seconds(started)
     );

@@ -1,0 +1,185 @@
+//! Jobs with state in RocksDB of which memory holds a small part, in this process.
+
+use std::num::NonZeroU32;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use cutwater::rocksdb::{RocksBudget, RocksDbBackend};
+use cutwater::state::StateBackend;
+use cutwater::{
+    Collect, Job, JobGraph, JobOutcome, KeyedProcess, Options, ProcessContext, StartFrom, StopMode, Strategy,
+    Timestamp, UserError, generator, spawn, store_at,
+};
+use cutwater_coordinator::Settings;
+
+const KEYS: u64 = 30_000;
+const RECORDS: u64 = 400_000;
+
+/// Counts the records of each key, forgets some keys now and then, and tells the counts at the end.
+#[derive(Clone)]
+struct Count {
+    /// Fails at these records, once each.
+    fail_at: Arc<Mutex<Vec<u64>>>,
+}
+
+fn forgets(key: u64, record: u64) -> bool {
+    key.is_multiple_of(5) && (record / KEYS).is_multiple_of(4)
+}
+
+impl KeyedProcess<u64, u64> for Count {
+    type State = (u64, String);
+    type Out = (u64, u64);
+
+    fn initial(&self) -> Self::State {
+        (0, "x".repeat(50))
+    }
+
+    fn process(
+        &mut self,
+        cx: &mut ProcessContext<'_, u64, Self::State, Self::Out>,
+        record: u64,
+    ) -> Result<(), UserError> {
+        let fails = self.fail_at.lock().expect("no panic while it is held").pop_if(|at| record >= *at).is_some();
+        if fails {
+            return Err("planned".into());
+        }
+        if forgets(*cx.key(), record) {
+            return Ok(cx.clear()?);
+        }
+        cx.state()?.0 += 1;
+        cx.register_timer(Timestamp(1 << 40))?; // fires when all input has ended
+        Ok(())
+    }
+
+    fn on_timer(
+        &mut self,
+        cx: &mut ProcessContext<'_, u64, Self::State, Self::Out>,
+        _: Timestamp,
+    ) -> Result<(), UserError> {
+        if let Some((count, _)) = cx.peek()?.cloned() {
+            let key = *cx.key();
+            cx.emit((key, count));
+        }
+        Ok(())
+    }
+}
+
+fn counts(records: u64, fail_at: &[u64], out: &Collect<(u64, u64)>) -> JobGraph {
+    let job = Job::new("counts");
+    let fail_at = Arc::new(Mutex::new(fail_at.iter().rev().copied().collect()));
+    job.source("numbers", generator(records, |n| n))
+        .key_by(|n| n * 7919 % KEYS)
+        .process_with("count", Count { fail_at })
+        .sink("out", out.clone());
+    job.build().expect("a sound graph")
+}
+
+fn expected(records: u64) -> Vec<(u64, u64)> {
+    let mut counts = vec![None; KEYS as usize];
+    for record in 0..records {
+        let key = record * 7919 % KEYS;
+        let count = &mut counts[key as usize];
+        *count = if forgets(key, record) { None } else { Some(count.unwrap_or(0) + 1) };
+    }
+    (0..).zip(counts).filter_map(|(key, count)| Some((key, count?))).collect()
+}
+
+fn found(out: &Collect<(u64, u64)>) -> Vec<(u64, u64)> {
+    let mut found = out.take();
+    found.sort_unstable();
+    found
+}
+
+/// Some thousand of the keys in memory.
+fn rocksdb(below: &Path) -> Arc<dyn StateBackend> {
+    Arc::new(RocksDbBackend::new(Some(below), 256 << 10, RocksBudget::new(8 << 20, 8 << 20)))
+}
+
+fn options(folder: &Path, parallelism: u32, backend: Arc<dyn StateBackend>) -> Options {
+    let mut options = Options::new();
+    let interval = Some(Duration::from_millis(30));
+    options.checkpointing = Settings { interval, enabled: true, ..Settings::default() };
+    options.restart = Some(Strategy::FixedDelay { attempts: 1 << 20, delay: Duration::from_millis(1) });
+    options.store = Some(store_at(&folder.to_string_lossy()).expect("a folder"));
+    options.parallelism = NonZeroU32::new(parallelism).expect("at least 1");
+    options.backend = backend;
+    options
+}
+
+fn folders(below: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(below).expect("it is there");
+    entries.map(|entry| entry.expect("readable").file_name().to_string_lossy().into_owned()).collect()
+}
+
+#[test]
+fn state_that_is_mostly_on_the_disk_survives_failures() {
+    for parallelism in [1, 3] {
+        let (chk, disk) = (tempfile::tempdir().expect("temporary"), tempfile::tempdir().expect("temporary"));
+        let out = Collect::default();
+        let graph = counts(RECORDS, &[100_000, 200_000, 205_000, 399_990], &out);
+        let handle = spawn(graph, options(chk.path(), parallelism, rocksdb(disk.path()))).expect("sound options");
+        assert_eq!(handle.wait().expect("it finishes"), JobOutcome::Finished);
+        assert_eq!(handle.status().restarts, 4);
+        assert_eq!(found(&out), expected(RECORDS), "parallelism {parallelism}");
+        drop(handle);
+        assert_eq!(folders(disk.path()), [""; 0], "all databases are gone");
+    }
+}
+
+#[test]
+fn savepoints_go_from_rocksdb_to_memory_and_back() {
+    let (folder, disk) = (tempfile::tempdir().expect("temporary"), tempfile::tempdir().expect("temporary"));
+    let memory: Arc<dyn StateBackend> = Options::new().backend;
+    let out = Collect::default();
+    let mut from = StartFrom::Latest;
+    let mut seen = 0;
+    for (step, parallelism) in [(0, 2), (1, 3), (2, 1), (3, 2)] {
+        let home = folder.path().join(step.to_string());
+        std::fs::create_dir(&home).expect("a new folder");
+        let backend = if step % 2 == 0 { rocksdb(disk.path()) } else { Arc::clone(&memory) };
+        let options = Options { from, ..options(&home, parallelism, backend) };
+        let last = step == 3;
+        let records = if last { seen + RECORDS } else { u64::MAX };
+        let handle = spawn(counts(records, &[], &out), options).expect("sound options");
+        if last {
+            assert_eq!(handle.wait().expect("it finishes"), JobOutcome::Finished);
+            assert_eq!(found(&out), expected(records));
+            break;
+        }
+        while handle.status().records_in < seen + 50_000 {
+            std::thread::yield_now();
+        }
+        let target = folder.path().join(format!("savepoint-{step}"));
+        let stopped = handle.stop_with_savepoint(Some(&target.to_string_lossy()), StopMode::Suspend);
+        from = StartFrom::Path(stopped.expect("a savepoint").location);
+        drop(handle.wait());
+        seen = handle.status().records_in;
+    }
+}
+
+/// A process that was killed leaves its folder behind; one that lives keeps it.
+#[test]
+fn folders_of_the_dead_are_swept_and_those_of_the_living_are_not() {
+    let (chk, disk) = (tempfile::tempdir().expect("temporary"), tempfile::tempdir().expect("temporary"));
+    let dead = disk.path().join("cutwater-rocksdb-1-0");
+    std::fs::create_dir(&dead).expect("a new folder");
+    std::fs::write(dead.join("OWNER"), "").expect("a new file");
+    std::fs::create_dir(disk.path().join("of-somebody-else")).expect("a new folder");
+    let (one, other) = (Collect::default(), Collect::default());
+    let first = spawn(counts(u64::MAX, &[], &one), options(&chk.path().join("1"), 1, rocksdb(disk.path())));
+    let first = first.expect("sound options");
+    while first.status().records_in < 10_000 {
+        std::thread::yield_now();
+    }
+    assert!(!dead.exists());
+    let second = spawn(counts(RECORDS, &[], &other), options(&chk.path().join("2"), 1, rocksdb(disk.path())));
+    assert_eq!(second.expect("sound options").wait().expect("it finishes"), JobOutcome::Finished);
+    assert_eq!(found(&other), expected(RECORDS));
+    let left = folders(disk.path());
+    assert_eq!(left.len(), 2, "{left:?}");
+    first.cancel();
+    assert_eq!(first.wait().expect("it was cancelled"), JobOutcome::Canceled);
+    drop(first);
+    assert_eq!(folders(disk.path()), ["of-somebody-else"]);
+}
