@@ -104,6 +104,8 @@ release() {
 # The only crate that needs C++, and only with its feature: so it is not part of the steps on the whole workspace.
 rocksdb() {
     cargo clippy -p cutwater-rocksdb --features rocksdb --all-targets --locked -- -D warnings
+    cargo clippy -p cutwater-integration-tests -p cutwater-examples --all-targets --locked \
+        --features cutwater-integration-tests/rocksdb,cutwater-examples/rocksdb -- -D warnings
     RUSTDOCFLAGS="-D warnings" cargo doc -p cutwater-rocksdb --features rocksdb --no-deps --locked
     python3 ci/run-tests.py --results "$results" --name rocksdb --limit 900 -- \
         --locked -p cutwater-rocksdb --features rocksdb

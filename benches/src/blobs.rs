@@ -38,7 +38,7 @@ impl StateSize {
     pub(crate) fn graph(&self, gate: &Arc<Gate>, meter: &Arc<Meter>) -> anyhow::Result<JobGraph> {
         let keys = self.keys().get();
         let job = Job::new("state");
-        job.source("keys", Keys { keys, gate: Arc::clone(gate) })
+        job.source("keys", Keys { keys, gate: Arc::clone(gate), skewed: false })
             .key_by(move |record| key_of(*record, keys))
             .process_with("blobs", Blobs { bytes: self.value.get() as usize, watch: BatchWatch::new(meter) })
             .sink("nowhere", cutwater::discard());

@@ -12,6 +12,9 @@ use cutwater::{
 };
 use serde_json::json;
 
+use crate::backend::Backend;
+#[cfg(feature = "rocksdb")]
+use crate::backend::RawRocks;
 use crate::job::{Folder, Running, ms, options};
 use crate::keys::{Gate, Keys, key_of, splitmix64};
 use crate::machine::{Machine, cpu_time, preemptions};
@@ -40,6 +43,11 @@ pub(crate) struct KeyedCount {
     /// Where to put the folder of checkpoints.
     #[arg(long)]
     checkpoints: Option<PathBuf>,
+    /// Draw low keys more often: the logarithm of the key is uniform.
+    #[arg(long)]
+    skewed: bool,
+    #[command(flatten)]
+    backend: Backend,
 }
 
 /// Checkpoints in each window with checkpoints.
@@ -77,9 +85,9 @@ impl KeyedProcess<u64, u64> for Sum {
     }
 }
 
-fn graph(keys: u64, gate: &Arc<Gate>, meter: &Arc<Meter>) -> anyhow::Result<JobGraph> {
+fn graph(keys: u64, skewed: bool, gate: &Arc<Gate>, meter: &Arc<Meter>) -> anyhow::Result<JobGraph> {
     let job = Job::new("keyed-count");
-    job.source("keys", Keys { keys, gate: Arc::clone(gate) })
+    job.source("keys", Keys { keys, gate: Arc::clone(gate), skewed })
         .key_by(move |record| key_of(*record, keys))
         .process_with("sums", Sum { watch: BatchWatch::new(meter) })
         .sink("nowhere", cutwater::discard());
@@ -161,6 +169,38 @@ impl Bare {
     }
 }
 
+/// What the job is compared with.
+enum Limit {
+    Table(Box<Bare>),
+    #[cfg(feature = "rocksdb")]
+    Rocks(Box<RawRocks>),
+}
+
+impl Limit {
+    fn new(arguments: &KeyedCount) -> anyhow::Result<Self> {
+        #[cfg(feature = "rocksdb")]
+        if arguments.backend.is_rocksdb() {
+            let folder = Folder::below(arguments.checkpoints.as_deref())?;
+            return Ok(Self::Rocks(Box::new(RawRocks::new(arguments.keys.get(), arguments.skewed, folder)?)));
+        }
+        Ok(Self::Table(Box::new(Bare::new(arguments.keys.get())?)))
+    }
+
+    fn window(&mut self) -> anyhow::Result<Window> {
+        match self {
+            Self::Table(bare) => bare.window(),
+            #[cfg(feature = "rocksdb")]
+            Self::Rocks(raw) => {
+                let stopwatch = Stopwatch::begin(raw.done());
+                while clock::since(stopwatch.start) < BARE_WINDOW {
+                    raw.batch()?;
+                }
+                Ok(stopwatch.end(raw.done()))
+            }
+        }
+    }
+}
+
 /// A job with all keys in its state.
 struct Subject {
     job: Running,
@@ -174,8 +214,11 @@ impl Subject {
         let folder = Folder::below(arguments.checkpoints.as_deref())?;
         let meter = Arc::new(Meter::new());
         let gate = Arc::new(Gate::default());
-        let graph = graph(arguments.keys.get(), &gate, &meter)?;
+        let graph = graph(arguments.keys.get(), arguments.skewed, &gate, &meter)?;
         let mut options = options(arguments.parallelism, folder.store());
+        if let Some(backend) = arguments.backend.open(folder.path())? {
+            options.backend = backend;
+        }
         options.task.deltas = incremental.then(DeltaLimits::default);
         let job = Running::spawn(graph, options)?;
         let splits = u64::from(arguments.parallelism.get());
@@ -207,7 +250,7 @@ impl KeyedCount {
         // What it is compared with: the same job between its checkpoints, or one that notes no changes.
         let plain = if self.incremental { Some(Subject::new(self, false)?) } else { None };
         let (splits, meter) = (u64::from(self.parallelism.get()), &subject.meter);
-        let mut bare = Bare::new(self.keys.get())?;
+        let mut bare = Limit::new(self)?;
         let window = self.interval * CHECKPOINTS_A_WINDOW;
         let rounds = (self.seconds / (2.0 * window.as_secs_f64())).round().clamp(3.0, 1e6) as u32;
         let mut windows = Windows::default();
@@ -263,11 +306,15 @@ impl KeyedCount {
             "parallelism": self.parallelism,
             "interval_ms": ms(self.interval),
             "incremental": self.incremental,
+            "skewed": self.skewed,
+            "backend": self.backend.name(),
             "rounds": rounds,
             "window_ms": ms(self.interval * CHECKPOINTS_A_WINDOW),
         });
         let mut report = Report::new("keyed-count", machine, parameters);
+        let name = self.backend.limit();
         let target = match self.keys.get() {
+            _ if self.backend.is_rocksdb() => None,
             1_000 => Some(Bound::AtLeast(60e6)),
             1_000_000 => Some(Bound::AtLeast(15e6)),
             10_000_000 => Some(Bound::AtLeast(10e6)),
@@ -283,13 +330,18 @@ impl KeyedCount {
         );
         report.figure(
             Figure::new("records_per_cpu_second", per(with, cpu))
-                .beside("bare_table_records_per_cpu_second", per(bare, cpu))
+                .beside(format!("{name}_records_per_cpu_second"), per(bare, cpu))
                 .should_be(target),
         );
         report.figure(
             Figure::new("without_checkpoints_records_per_cpu_second", per(without, cpu))
-                .beside("bare_table_records_per_cpu_second", per(bare, cpu)),
+                .beside(format!("{name}_records_per_cpu_second"), per(bare, cpu)),
         );
+        if self.backend.is_rocksdb() {
+            let figure = Figure::new("without_checkpoints_records_per_second", per(without, wall));
+            let figure = figure.beside(format!("{name}_records_per_second"), per(bare, wall));
+            report.figure(if self.skewed { figure } else { figure.ratio_should_be(Bound::AtLeast(0.9)) });
+        }
         let cost = |figure: fn(&Window) -> f64| {
             let (with, without) = (per(with, figure), per(without, figure));
             with.into_iter().zip(without).map(|(with, without)| (1.0 - with / without) * 100.0).collect::<Vec<_>>()

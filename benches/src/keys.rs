@@ -14,6 +14,8 @@ const LOOK_AGAIN: Duration = Duration::from_micros(500);
 pub(crate) struct Keys {
     pub(crate) keys: u64,
     pub(crate) gate: Arc<Gate>,
+    /// Whether low keys are drawn more often: the logarithm of the key is uniform.
+    pub(crate) skewed: bool,
 }
 
 /// What the benchmark tells the sources, and they it.
@@ -53,6 +55,12 @@ fn record_of(key: u64, keys: u64) -> u64 {
     (u128::from(key) << 64).div_ceil(u128::from(keys)) as u64
 }
 
+/// A record whose key has a uniform logarithm, made of one that is uniform.
+pub(crate) fn skewed(record: u64, keys: u64) -> u64 {
+    let uniform = (record >> 11) as f64 / (1_u64 << 53) as f64;
+    record_of(((keys as f64).powf(uniform) as u64 - 1).min(keys - 1), keys)
+}
+
 /// The `at`-th number of the splitmix64 sequence that starts at `seed` (Steele, Lea and Flood, "Fast Splittable
 /// Pseudorandom Number Generators", OOPSLA 2014).
 #[inline]
@@ -80,6 +88,7 @@ impl Source for Keys {
         Ok(KeysReader {
             keys: self.keys,
             gate: Arc::clone(&self.gate),
+            skewed: self.skewed,
             first,
             step,
             share: self.keys.saturating_sub(first).div_ceil(step),
@@ -93,6 +102,7 @@ impl Source for Keys {
 pub(crate) struct KeysReader {
     keys: u64,
     gate: Arc<Gate>,
+    skewed: bool,
     first: u64,
     step: u64,
     share: u64,
@@ -141,7 +151,8 @@ impl SplitReader for KeysReader {
             return Ok(ReadStatus::WaitUntil(out.now() + self.look_again()));
         }
         for at in self.emitted..self.emitted + room {
-            out.emit(splitmix64(self.first, at));
+            let record = splitmix64(self.first, at);
+            out.emit(if self.skewed { skewed(record, self.keys) } else { record });
         }
         self.emitted += room;
         Ok(ReadStatus::More)
@@ -163,10 +174,21 @@ mod tests {
     }
 
     #[test]
+    fn skewed_records_have_low_keys_more_often_and_every_key_is_in_range() {
+        let keys = 1_000_000;
+        let found: Vec<u64> = (0..100_000).map(|at| key_of(skewed(splitmix64(0, at), keys), keys)).collect();
+        let below = |end| found.iter().filter(|key| **key < end).count();
+        // A sixth of them for each digit more.
+        assert!((16_000..17_400).contains(&below(9)), "{}", below(9));
+        assert!((49_000..51_000).contains(&below(999)), "{}", below(999));
+        assert_eq!(below(keys), found.len());
+    }
+
+    #[test]
     fn a_burst_touches_no_key_twice() {
         let (keys, parallelism) = (10_007, 3);
         let gate = Arc::new(Gate::default());
-        let source = Keys { keys, gate: Arc::clone(&gate) };
+        let source = Keys { keys, gate: Arc::clone(&gate), skewed: false };
         let mut readers: Vec<_> =
             source.splits(parallelism).unwrap().iter().map(|split| source.open(split, Some(&keys)).unwrap()).collect();
         let mut seen = std::collections::BTreeSet::new();
@@ -186,7 +208,7 @@ mod tests {
     fn filling_meets_each_key_once_over_all_splits() {
         for (keys, parallelism) in [(1, 1), (1, 3), (1_000, 1), (1_000, 3), (5_000, 2)] {
             let gate = Arc::new(Gate::default());
-            let source = Keys { keys, gate: Arc::clone(&gate) };
+            let source = Keys { keys, gate: Arc::clone(&gate), skewed: false };
             let mut seen = Vec::new();
             for split in source.splits(parallelism).unwrap() {
                 let mut reader = source.open(&split, None).unwrap();

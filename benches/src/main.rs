@@ -4,6 +4,7 @@
 //! the figures; MB are 1e6 bytes. With `--features mimalloc` the jobs run with that allocator instead of the system's; with
 //! `--features s3` checkpoints can go to a MinIO, which `./test.sh` installs.
 
+mod backend;
 mod blobs;
 mod clock;
 mod deltas;

@@ -128,7 +128,7 @@ impl SinkWriter<u64> for FirstOutputWriter {
 
 fn graph(keys: u64, gate: &Arc<Gate>, trace: &Arc<Trace>) -> anyhow::Result<JobGraph> {
     let job = Job::new("recovery");
-    job.source("keys", Keys { keys, gate: Arc::clone(gate) })
+    job.source("keys", Keys { keys, gate: Arc::clone(gate), skewed: false })
         .key_by(move |record| key_of(*record, keys))
         .process_with("counts", Count { trace: Arc::clone(trace) })
         .sink("first", FirstOutput { trace: Arc::clone(trace) });

@@ -59,7 +59,7 @@ impl Dimension {
     pub(crate) fn graph(self, size: u32, gate: &Arc<Gate>) -> anyhow::Result<JobGraph> {
         let job = Job::new(self.name());
         let keys = if self == Self::Operators { STAGE_KEYS } else { ENTRIES };
-        let source = job.source("keys", Keys { keys, gate: Arc::clone(gate) });
+        let source = job.source("keys", Keys { keys, gate: Arc::clone(gate), skewed: false });
         match self {
             Self::States => {
                 let states = u64::from(size);
