@@ -175,7 +175,10 @@ fn spread_kills(seed: u64, backends: &[&str]) {
         }
         assert!(flights.log().finished(), "{what}");
         assert_finished(&flights, &what);
-        assert_eq!(flights.temporary(), [""; 0], "{what}: temporary files stay in the checkpoint folder");
+        // A job that had finished when it was killed, while it wrote its statistics say, starts no more and sweeps nothing.
+        if !ended.stdout.starts_with("finished already") {
+            assert_eq!(flights.temporary(), [""; 0], "{what}: temporary files stay in the checkpoint folder");
+        }
     }
     let count = |hit: fn(&Hit) -> bool| hits.iter().filter(|found| hit(found)).count();
     let unclaimed = count(|hit| hit.unclaimed);

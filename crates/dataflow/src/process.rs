@@ -606,8 +606,8 @@ where
         let mut batch = KeyedBatch::<K, R>::enter(exec, batch)?;
         self.named.wall = exec.wall;
         let records = batch.records.as_slice();
-        self.table.fetch(records.iter().map(|record| (record.hash, &record.key)))?;
         self.table.prefetch(records.iter().map(|record| record.hash));
+        self.table.fetch(records.iter().map(|record| (record.hash, &record.key)))?;
         while let Some(Keyed { hash, key, record }) = batch.records.next() {
             let at = batch.next;
             batch.next += 1;

@@ -94,6 +94,7 @@ impl Subtask {
             from_nothing: true,
             restored: &[],
             claimed: &ClaimedStates::default(),
+            tier: None,
         });
         Self { chain: chain.unwrap(), exec: Exec::new(Outbox::new(&outputs)) }
     }

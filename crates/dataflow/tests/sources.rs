@@ -129,6 +129,7 @@ impl Subtask {
             from_nothing: restored.is_empty(),
             restored,
             claimed: &ClaimedStates::default(),
+            tier: None,
         });
         Self { chain: chain.unwrap(), exec: Exec::new(Outbox::new(&outputs)) }
     }

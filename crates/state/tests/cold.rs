@@ -1,5 +1,7 @@
 //! A table with a tier below, against a map: whatever is put out, comes back, is cut, applied and given up.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 

@@ -85,7 +85,7 @@ impl World {
                     Action::Decline { checkpoint, counted, .. } => {
                         done.push(format!("decline {checkpoint}, counted {counted}"));
                     }
-                    _ => {}
+                    Action::Send { .. } | Action::Credit { .. } | Action::EndOfData | Action::LastCut { .. } => {}
                 }
             }
             if progress == Progress::Idle {
