@@ -11,10 +11,10 @@ use cutwater_state::{
 use crate::error::folder_failed;
 use crate::{RocksBudget, RocksTier};
 
-/// Keeps the values of keyed operators that were used last in memory, and the others in RocksDB on a local disk: state may be
-/// larger than memory. The configuration calls it `rocksdb`.
+/// Keeps the values by key that were used last in memory, and the others in RocksDB on a local disk: state may be larger than
+/// memory. The configuration calls it `rocksdb`.
 ///
-/// Timers, named states, windows and operator states stay in memory whole. The databases live as long as the attempts of the job
+/// Maps, lists, what has a time-to-live, timers, windows and operator states stay in memory whole. The databases live as long as the attempts of the job
 /// that they belong to; what outlives the process are checkpoints, which are the same as those of state in memory: a job can
 /// change its backend from one start to the next.
 ///
@@ -23,7 +23,7 @@ use crate::{RocksBudget, RocksTier};
 ///
 /// use cutwater_rocksdb::{RocksBudget, RocksDbBackend};
 ///
-/// // 64 MiB of values for each keyed operator and subtask in memory, the others below a folder of a fast disk.
+/// // 64 MiB of each state and subtask in memory, the rest below a folder of a fast disk.
 /// let backend = RocksDbBackend::new(Some(Path::new("/mnt/nvme/state")), 64 << 20, RocksBudget::default());
 /// ```
 #[derive(Debug)]
@@ -50,7 +50,7 @@ const OWNER: &str = "OWNER";
 
 impl RocksDbBackend {
     /// A backend whose databases lie in folders of their own below `below`, without one where temporary files go. About
-    /// `overlay_bytes` of the values of each keyed operator and subtask stay in memory. Nothing is made before a job starts.
+    /// `overlay_bytes` of each state and subtask stay in memory. Nothing is made before a job starts.
     #[must_use]
     pub fn new(below: Option<&Path>, overlay_bytes: u64, budget: RocksBudget) -> Self {
         Self { below: below.map(Path::to_owned), overlay_bytes, budget, home: Mutex::new(None) }

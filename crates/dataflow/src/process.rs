@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use cutwater_core::{CheckpointId, KeyHash, OperatorUid, Timestamp};
-use cutwater_state::{AttachedTier, Data, Key, Snapshotable, StateError, Table, Timers};
+use cutwater_state::{Data, Key, Snapshotable, StateError, Table, Timers};
 
 use crate::UserError;
 use crate::each::RecordContext;
@@ -472,8 +472,9 @@ where
         let mut process = self.process.clone();
         process.open(&mut named.states())?;
         let mut table = Table::new(named.spec("value"));
-        if let Some(AttachedTier { tier, overlay_bytes }) = context.tier {
-            table.attach(Arc::clone(tier), *overlay_bytes)?;
+        if let Some(attached) = context.tier {
+            table.attach(Arc::clone(&attached.tier), attached.overlay_bytes)?;
+            named.attach(attached)?;
         }
         Ok(KeyedChain {
             maker: process.clone(),
@@ -566,6 +567,18 @@ where
         self.send(exec)
     }
 
+    /// Before a timer fires for this key.
+    #[inline]
+    fn fetch(&mut self, hash: KeyHash, key: &K) -> Result<(), StateError> {
+        self.table.fetch([(hash, key)])?;
+        self.named.fetch([(hash, key)])
+    }
+
+    fn relieve(&mut self) -> Result<(), StateError> {
+        self.table.relieve()?;
+        self.named.relieve()
+    }
+
     /// Calls user code for a record of a broadcast stream, then pushes on what it emitted.
     pub(crate) fn call_broadcast(
         &mut self,
@@ -607,7 +620,9 @@ where
         self.named.wall = exec.wall;
         let records = batch.records.as_slice();
         self.table.prefetch(records.iter().map(|record| record.hash));
-        self.table.fetch(records.iter().map(|record| (record.hash, &record.key)))?;
+        let keys = records.iter().map(|record| (record.hash, &record.key));
+        self.table.fetch(keys.clone())?;
+        self.named.fetch(keys)?;
         while let Some(Keyed { hash, key, record }) = batch.records.next() {
             let at = batch.next;
             batch.next += 1;
@@ -616,11 +631,11 @@ where
             let time = batch.times.get(at).copied().unwrap_or(Timestamp::MIN);
             self.call(exec, hash, &key, time, |process, cx| process.process(cx, make(record)))?;
             if exec.outbox.is_blocked() && batch.records.len() > 0 {
-                self.table.relieve()?;
+                self.relieve()?;
                 return Ok(Some(batch));
             }
         }
-        self.table.relieve()?;
+        self.relieve()?;
         self.named.clean()?;
         Ok(None)
     }
@@ -654,13 +669,13 @@ where
             };
             exec.enter(None, false, 0); // a timer belongs to no record
             self.named.event = self.named.event.max(time);
-            self.table.fetch([(hash, &key)])?;
+            self.fetch(hash, &key)?;
             self.call(exec, hash, &key, time, |process, cx| process.on_timer(cx, time))?;
             if exec.outbox.is_blocked() {
                 break;
             }
         }
-        self.table.relieve()?;
+        self.relieve()?;
         Ok(false)
     }
 
@@ -673,14 +688,14 @@ where
         for _ in 0..limit {
             let Some((time, hash, key)) = self.named.processing.pop_due(exec.wall) else { return Ok(true) };
             exec.enter(None, false, 0);
-            self.table.fetch([(hash, &key)])?;
+            self.fetch(hash, &key)?;
             // What a timer of the wall clock emits has no event time, unless it is given one.
             self.call(exec, hash, &key, Timestamp::MIN, |process, cx| process.on_processing_timer(cx, time))?;
             if exec.outbox.is_blocked() {
                 break;
             }
         }
-        self.table.relieve()?;
+        self.relieve()?;
         Ok(false)
     }
 

@@ -136,7 +136,7 @@ impl<K: Key> States<'_, K> {
     /// [`StatesError`] if the name is taken or can't be one, or the time-to-live is too short.
     pub fn value<V: Data>(&mut self, name: &str) -> Result<ValueState<V>, StatesError> {
         let kind = StateKind::NamedValue;
-        let table = |spec| Box::new(Accumulator::<K, V>::single(spec, kind)) as Box<dyn Kept>;
+        let table = |spec| Box::new(Accumulator::<K, V>::single(spec, kind)) as Box<dyn Kept<K>>;
         self.add(name, kind, &[type_name::<V>()], table, Box::new(())).map(ValueState::at)
     }
 
@@ -146,7 +146,7 @@ impl<K: Key> States<'_, K> {
     ///
     /// As [`Self::value`].
     pub fn list<T: Data>(&mut self, name: &str) -> Result<ListState<T>, StatesError> {
-        let table = |spec| Box::new(ListTable::<K, T>::new(spec)) as Box<dyn Kept>;
+        let table = |spec| Box::new(ListTable::<K, T>::new(spec)) as Box<dyn Kept<K>>;
         self.add(name, StateKind::List, &[type_name::<T>()], table, Box::new(())).map(ListState::at)
     }
 
@@ -156,7 +156,7 @@ impl<K: Key> States<'_, K> {
     ///
     /// As [`Self::value`].
     pub fn map<U: Key, V: Data>(&mut self, name: &str) -> Result<MapState<U, V>, StatesError> {
-        let table = |spec| Box::new(MapTable::<K, U, V>::new(spec)) as Box<dyn Kept>;
+        let table = |spec| Box::new(MapTable::<K, U, V>::new(spec)) as Box<dyn Kept<K>>;
         let types = [type_name::<U>(), type_name::<V>()];
         self.add(name, StateKind::Map, &types, table, Box::new(())).map(MapState::at)
     }
@@ -172,7 +172,7 @@ impl<K: Key> States<'_, K> {
         reduce: impl Fn(&mut V, V) + Send + 'static,
     ) -> Result<ReducingState<V>, StatesError> {
         let kind = StateKind::Reducing;
-        let table = |spec| Box::new(Accumulator::<K, V>::single(spec, kind)) as Box<dyn Kept>;
+        let table = |spec| Box::new(Accumulator::<K, V>::single(spec, kind)) as Box<dyn Kept<K>>;
         let reduce: fold::Reduce<V> = Box::new(reduce);
         self.add(name, kind, &[type_name::<V>()], table, Box::new(reduce)).map(ReducingState::at)
     }
@@ -188,7 +188,7 @@ impl<K: Key> States<'_, K> {
         aggregate: A,
     ) -> Result<AggregatingState<T, A>, StatesError> {
         let kind = StateKind::Aggregating;
-        let table = |spec| Box::new(Accumulator::<K, A::Accumulator>::single(spec, kind)) as Box<dyn Kept>;
+        let table = |spec| Box::new(Accumulator::<K, A::Accumulator>::single(spec, kind)) as Box<dyn Kept<K>>;
         let types = [type_name::<A::Accumulator>()];
         self.add(name, kind, &types, table, Box::new(aggregate)).map(AggregatingState::at)
     }
@@ -198,7 +198,7 @@ impl<K: Key> States<'_, K> {
         name: &str,
         kind: StateKind,
         types: &[&'static str],
-        table: impl FnOnce(TableSpec) -> Box<dyn Kept>,
+        table: impl FnOnce(TableSpec) -> Box<dyn Kept<K>>,
         function: Box<dyn Any + Send>,
     ) -> Result<u16, StatesError> {
         let named = &mut *self.named;
@@ -214,7 +214,7 @@ impl<K: Key> States<'_, K> {
             return Err(StatesError::TooMany { operator, most: MOST_STATES });
         }
         let table = table(named.spec(name));
-        named.slots.push(Slot { name: name.to_owned(), what, table, ttl: self.ttl, function });
+        named.slots.push(Slot { name: name.to_owned(), what, table, ttl: self.ttl, tiered: false, function });
         Ok(place)
     }
 }

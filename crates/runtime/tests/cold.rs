@@ -5,12 +5,15 @@
 use std::num::NonZeroU32;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use cutwater_coordinator::Settings;
 use cutwater_core::Timestamp;
-use cutwater_dataflow::{Collect, Job, JobGraph, KeyedProcess, ProcessContext, UserError, generator};
+use cutwater_dataflow::{
+    Collect, Job, JobGraph, KeyedProcess, ProcessContext, ReducingState, States, Ttl, UserError, ValueState, generator,
+};
 use cutwater_memory::MemoryBackend;
 use cutwater_restart::Strategy;
 use cutwater_runtime::{JobError, JobOutcome, Options, StartFrom, StopMode, run, spawn, store_at};
@@ -22,6 +25,8 @@ use cutwater_task::DeltaLimits;
 
 const KEYS: u64 = 3_000;
 const RECORDS: u64 = 60_000;
+/// Of checkpoints, where one has to take longer.
+const TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Keeps in memory what it takes for some hundred keys, the rest in a model of a tier that fails now and then.
 #[derive(Debug)]
@@ -29,6 +34,8 @@ struct ModelBackend {
     overlay_bytes: u64,
     /// The tier's operations fail with each so many, all in all; 0: never.
     fail_each: u64,
+    /// One of so many snapshots of a tier takes longer than a checkpoint may; 0: none.
+    stall_each: u64,
     done: Arc<AtomicU64>,
     failed: Arc<AtomicU64>,
     opened: Mutex<Vec<(TierOwner, Arc<ModelTier>)>>,
@@ -37,7 +44,13 @@ struct ModelBackend {
 impl ModelBackend {
     fn failing(overlay_bytes: u64, fail_each: u64) -> Arc<Self> {
         let (done, failed) = Default::default();
-        Arc::new(Self { overlay_bytes, fail_each, done, failed, opened: Mutex::default() })
+        Arc::new(Self { overlay_bytes, fail_each, stall_each: 0, done, failed, opened: Mutex::default() })
+    }
+
+    fn stalling(stall_each: u64) -> Arc<Self> {
+        let (done, failed) = Default::default();
+        let overlay_bytes = 32 << 10;
+        Arc::new(Self { overlay_bytes, fail_each: 0, stall_each, done, failed, opened: Mutex::default() })
     }
 
     fn sound() -> Arc<Self> {
@@ -58,7 +71,8 @@ impl StateBackend for ModelBackend {
         let model = Arc::new(ModelTier::default());
         self.opened.lock().unwrap().push((owner.clone(), Arc::clone(&model)));
         let (fail_each, done, failed) = (self.fail_each, Arc::clone(&self.done), Arc::clone(&self.failed));
-        let tier = Arc::new(FailingTier { model, fail_each, done, failed });
+        let (stall_each, views) = (self.stall_each, AtomicU64::new(0));
+        let tier = Arc::new(FailingTier { model, fail_each, stall_each, views, done, failed });
         Ok(Some(AttachedTier { tier, overlay_bytes: self.overlay_bytes }))
     }
 }
@@ -67,6 +81,8 @@ impl StateBackend for ModelBackend {
 struct FailingTier {
     model: Arc<ModelTier>,
     fail_each: u64,
+    stall_each: u64,
+    views: AtomicU64,
     done: Arc<AtomicU64>,
     failed: Arc<AtomicU64>,
 }
@@ -109,6 +125,11 @@ impl ColdTier for FailingTier {
 
     fn view(&self) -> Result<Box<dyn ColdView>, ColdError> {
         self.act("make a view")?;
+        let views = self.views.fetch_add(1, Ordering::SeqCst) + 1;
+        if self.stall_each > 0 && views.is_multiple_of(self.stall_each) {
+            let (_keep, never) = channel::<()>();
+            let _ = never.recv_timeout(TIMEOUT * 2);
+        }
         self.model.view()
     }
 }
@@ -118,6 +139,11 @@ impl ColdTier for FailingTier {
 struct Count {
     /// Fails at these records, once each.
     fail_at: Arc<Mutex<Vec<u64>>>,
+    /// As the count, by other kinds of state.
+    named: ValueState<u64>,
+    reduced: ReducingState<u64>,
+    /// With a time-to-live, which stays in memory.
+    short: ValueState<u64>,
 }
 
 impl KeyedProcess<u64, u64> for Count {
@@ -128,6 +154,13 @@ impl KeyedProcess<u64, u64> for Count {
         (0, "x".repeat(50))
     }
 
+    fn open(&mut self, states: &mut States<'_, u64>) -> Result<(), UserError> {
+        self.named = states.value("named")?;
+        self.reduced = states.reducing("reduced", |sum: &mut u64, other| *sum += other)?;
+        self.short = states.ttl(Ttl::new(Duration::from_secs(3_600))).value("short")?;
+        Ok(())
+    }
+
     fn process(
         &mut self,
         cx: &mut ProcessContext<'_, u64, Self::State, Self::Out>,
@@ -136,9 +169,15 @@ impl KeyedProcess<u64, u64> for Count {
         let fails = self.fail_at.lock().unwrap().pop_if(|at| record >= *at).is_some();
         assert!(!fails, "planned");
         if cx.key().is_multiple_of(5) && (record / KEYS).is_multiple_of(4) {
+            cx.value(self.named)?.clear()?;
+            cx.reducing(self.reduced)?.clear()?;
+            cx.value(self.short)?.clear()?;
             return Ok(cx.clear()?);
         }
         cx.state()?.0 += 1;
+        *cx.value(self.named)?.get_or_insert_with(|| 0)? += 1;
+        cx.reducing(self.reduced)?.add(1)?;
+        *cx.value(self.short)?.get_or_insert_with(|| 0)? += 1;
         let last = Timestamp(1 << 40); // fires when all input has ended
         cx.register_timer(last)?;
         Ok(())
@@ -150,6 +189,10 @@ impl KeyedProcess<u64, u64> for Count {
         _: Timestamp,
     ) -> Result<(), UserError> {
         if let Some((count, _)) = cx.peek()?.cloned() {
+            let named = cx.value(self.named)?.get()?.copied();
+            let reduced = cx.reducing(self.reduced)?.get()?.copied();
+            let short = cx.value(self.short)?.get()?.copied();
+            assert_eq!((named, reduced, short), (Some(count), Some(count), Some(count)), "all states agree");
             let key = *cx.key();
             cx.emit((key, count));
         }
@@ -162,7 +205,15 @@ fn counts(records: u64, fail_at: &[u64], out: &Collect<(u64, u64)>) -> JobGraph 
     let fail_at = Arc::new(Mutex::new(fail_at.iter().rev().copied().collect()));
     job.source("numbers", generator(records, |n| n))
         .key_by(|n| n * 7919 % KEYS)
-        .process_with("count", Count { fail_at })
+        .process_with(
+            "count",
+            Count {
+                fail_at,
+                named: ValueState::default(),
+                reduced: ReducingState::default(),
+                short: ValueState::default(),
+            },
+        )
         .sink("out", out.clone());
     job.build().unwrap()
 }
@@ -240,11 +291,11 @@ fn a_tier_that_fails_costs_time_and_nothing_else() {
 #[test]
 fn snapshots_that_take_too_long_do_not_mix() {
     for concurrent in [1, 3] {
-        let (folder, backend) = (tempfile::tempdir().unwrap(), ModelBackend::sound());
+        let (folder, backend) = (tempfile::tempdir().unwrap(), ModelBackend::stalling(12));
         let out = Collect::default();
         let mut options = options(folder.path(), 2, backend);
         options.checkpointing.tolerable_failures = u32::MAX;
-        options.checkpointing.timeout = Duration::from_millis(4);
+        options.checkpointing.timeout = TIMEOUT;
         options.checkpointing.max_concurrent = NonZeroU32::new(concurrent).unwrap();
         let handle = spawn(counts(RECORDS, &[30_000, 50_000], &out), options).unwrap();
         assert_eq!(handle.wait().unwrap(), JobOutcome::Finished);

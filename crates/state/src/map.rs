@@ -1,5 +1,6 @@
 use std::any::TypeId;
 use std::cell::{Cell, RefCell};
+use std::sync::Arc;
 
 use cutwater_core::{KeyGroupRange, KeyHash};
 
@@ -8,8 +9,8 @@ use crate::index::Index;
 use crate::key_bytes::KeyBytes;
 use crate::store::{Entry, Place, Store};
 use crate::{
-    Block, Cut, Data, Key, Snapshotable, StateError, StateHeader, StateKind, SweepProgress, TableSpec, decode, encode,
-    hash_key,
+    Block, ColdState, ColdTier, Cut, Data, Key, Snapshotable, StateError, StateHeader, StateKind, SweepProgress,
+    TableSpec, decode, encode, hash_key,
 };
 
 /// A map for each key: its entries stand one by one in a table, by key and user key, so that a change during a sweep
@@ -65,6 +66,51 @@ impl<K: Key, U: Key, V: Data> MapTable<K, U, V> {
 
     pub(crate) fn of_kind(spec: TableSpec, kind: StateKind) -> Self {
         Self { store: Store::new(spec.clone(), kind), index: Some(Index::new(spec)), scratch: Vec::new() }
+    }
+
+    /// [`Table::attach`](crate::Table::attach), for one value of each key; of maps nothing is put into the tier, and the result is
+    /// `false`. Nor may anything be stamped: nobody looks in the tier for what has expired.
+    ///
+    /// # Errors
+    ///
+    /// [`StateError::Cold`] if the tier refuses.
+    ///
+    /// # Panics
+    ///
+    /// If there was a value already.
+    pub fn attach(&mut self, tier: Arc<dyn ColdTier>, limit: u64) -> Result<bool, StateError> {
+        if self.index.is_some() {
+            return Ok(false);
+        }
+        self.store.attach(tier, limit)?;
+        Ok(true)
+    }
+
+    /// [`Table::fetch`](crate::Table::fetch); without effect on maps.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn fetch<'k>(&mut self, keys: impl IntoIterator<Item = (KeyHash, &'k K)>) -> Result<(), StateError>
+    where
+        K: 'k,
+    {
+        self.store.fetch(keys, |part, key| part.key == *key, |hash, _| single(hash), encode_framed)
+    }
+
+    /// [`Table::relieve`](crate::Table::relieve); without effect on maps.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn relieve(&mut self) -> Result<(), StateError> {
+        self.store.relieve()
+    }
+
+    /// How many values are in the tier and not in memory.
+    #[must_use]
+    pub fn cold_entries(&self) -> u64 {
+        self.store.cold_entries()
     }
 
     /// The value under the user key, with its stamp.
@@ -336,6 +382,18 @@ impl<K: Key, U: Key, V: Data> Snapshotable for MapTable<K, U, V> {
         let (added, removed) = (|part: &_, hash| note(part, hash, true), |part: &_, hash| note(part, hash, false));
         let restored = store.restore(block, groups, added, removed)?;
         failed.take().map_or(Ok(restored), Err)
+    }
+
+    fn cold(&self) -> Option<ColdState> {
+        self.store.cold_state()
+    }
+
+    fn applied(&mut self, cut: Cut) {
+        self.store.applied(cut);
+    }
+
+    fn not_applied(&mut self) {
+        self.store.not_applied();
     }
 
     fn len(&self) -> u64 {

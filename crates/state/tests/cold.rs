@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use cutwater_core::{KeyHash, MaxParallelism, OperatorUid};
 use cutwater_state::{
-    Block, ColdBatch, ColdState, ColdTier, Cut, ModelTier, Snapshotable, SweepProgress, Table, TableSpec, apply_block,
-    blocks_of_view, hash_key,
+    Accumulator, Block, ColdBatch, ColdState, ColdTier, Cut, MapTable, ModelTier, Snapshotable, StateKind,
+    SweepProgress, Table, TableSpec, apply_block, blocks_of_view, hash_key,
 };
 use proptest::prelude::*;
 
@@ -27,10 +27,95 @@ fn hash(key: u32) -> KeyHash {
 /// So many bytes hold some hundred entries.
 const LIMIT: u64 = 8 << 10;
 
-struct Tested {
+/// What a table of values and one of accumulators have in common.
+trait Kept: Snapshotable + Sized {
+    fn new() -> Self;
+    fn attach(&mut self, tier: Arc<ModelTier>);
+    fn fetch(&mut self, keys: &[u32]);
+    fn relieve(&mut self);
+    fn get(&mut self, key: u32) -> Option<String>;
+    fn put(&mut self, key: u32, value: String) -> Option<String>;
+    fn change(&mut self, key: u32);
+    fn remove(&mut self, key: u32) -> Option<String>;
+}
+
+type Accumulators = Accumulator<u32, String>;
+
+impl Kept for Table<u32, String> {
+    fn new() -> Self {
+        Self::new(spec())
+    }
+
+    fn attach(&mut self, tier: Arc<ModelTier>) {
+        self.attach(tier, LIMIT).unwrap();
+    }
+
+    fn fetch(&mut self, keys: &[u32]) {
+        self.fetch(keys.iter().map(|key| (hash(*key), key))).unwrap();
+    }
+
+    fn relieve(&mut self) {
+        self.relieve().unwrap();
+    }
+
+    fn get(&mut self, key: u32) -> Option<String> {
+        Table::get(self, hash(key), &key).cloned()
+    }
+
+    fn put(&mut self, key: u32, value: String) -> Option<String> {
+        self.insert(hash(key), key, value).unwrap()
+    }
+
+    fn change(&mut self, key: u32) {
+        self.get_or_insert_with(hash(key), &key, String::new).unwrap().push('+');
+    }
+
+    fn remove(&mut self, key: u32) -> Option<String> {
+        self.remove(hash(key), &key).unwrap()
+    }
+}
+
+impl Kept for Accumulators {
+    fn new() -> Self {
+        Self::single(spec(), StateKind::NamedValue)
+    }
+
+    fn attach(&mut self, tier: Arc<ModelTier>) {
+        assert!(self.attach(tier, LIMIT).unwrap());
+    }
+
+    fn fetch(&mut self, keys: &[u32]) {
+        self.fetch(keys.iter().map(|key| (hash(*key), key))).unwrap();
+    }
+
+    fn relieve(&mut self) {
+        self.relieve().unwrap();
+    }
+
+    fn get(&mut self, key: u32) -> Option<String> {
+        Some(self.peek(hash(key), &key, &())?.1.clone())
+    }
+
+    fn put(&mut self, key: u32, value: String) -> Option<String> {
+        self.insert(hash(key), &key, (), None, value).unwrap()
+    }
+
+    fn change(&mut self, key: u32) {
+        match self.get_mut(hash(key), &key, &(), None).unwrap() {
+            Some(value) => value.push('+'),
+            None => drop(self.put(key, "+".to_owned())),
+        }
+    }
+
+    fn remove(&mut self, key: u32) -> Option<String> {
+        self.remove(hash(key), &key, &()).unwrap()
+    }
+}
+
+struct Tested<T> {
     tier: Arc<ModelTier>,
     state: ColdState,
-    table: Table<u32, String>,
+    table: T,
     expected: Values,
     /// The cut that is being swept, what was there then, and its blocks so far.
     running: Option<(Cut, Values, Vec<Block>)>,
@@ -38,39 +123,39 @@ struct Tested {
     swept: Option<(Cut, Values, Vec<Block>, usize)>,
 }
 
-impl Tested {
+impl<T: Kept> Tested<T> {
     fn new() -> Self {
         let tier = Arc::new(ModelTier::default());
-        let mut table = Table::new(spec());
-        table.attach(tier.clone(), LIMIT).unwrap();
+        let mut table = T::new();
+        table.attach(tier.clone());
         let state = tier.open(&table.header()).unwrap();
         Self { tier, state, table, expected: Values::new(), running: None, swept: None }
     }
 
     fn put(&mut self, keys: &[u32], value: &str) {
-        self.table.fetch(keys.iter().map(|key| (hash(*key), key))).unwrap();
+        self.table.fetch(keys);
         for key in keys {
-            let before = self.table.insert(hash(*key), *key, value.to_owned()).unwrap();
+            let before = self.table.put(*key, value.to_owned());
             assert_eq!(before, self.expected.insert(*key, value.to_owned()), "{key}");
         }
     }
 
     fn change(&mut self, key: u32) {
-        self.table.fetch([(hash(key), &key)]).unwrap();
-        self.table.get_or_insert_with(hash(key), &key, String::new).unwrap().push('+');
+        self.table.fetch(&[key]);
+        self.table.change(key);
         self.expected.entry(key).or_default().push('+');
     }
 
     fn remove(&mut self, keys: &[u32]) {
-        self.table.fetch(keys.iter().map(|key| (hash(*key), key))).unwrap();
+        self.table.fetch(keys);
         for key in keys {
-            assert_eq!(self.table.remove(hash(*key), key).unwrap(), self.expected.remove(key), "{key}");
+            assert_eq!(self.table.remove(*key), self.expected.remove(key), "{key}");
         }
     }
 
     fn get(&mut self, key: u32) {
-        self.table.fetch([(hash(key), &key)]).unwrap();
-        assert_eq!(self.table.get(hash(key), &key), self.expected.get(&key), "{key}");
+        self.table.fetch(&[key]);
+        assert_eq!(self.table.get(key), self.expected.get(&key).cloned(), "{key}");
     }
 
     fn cut(&mut self) {
@@ -120,14 +205,24 @@ impl Tested {
     /// What a snapshot made of the tier as it is now restores to.
     fn contents(&self) -> (Values, u64) {
         let view = self.tier.view().unwrap();
-        let mut restored: Table<u32, String> = Table::new(spec());
+        let mut restored = T::new();
         let mut restore = |block: Block| restored.restore(&block, spec().key_groups).map(drop::<u64>);
         let groups = spec().key_groups;
         let header = self.table.header();
         let entries = blocks_of_view(&*view, self.state, &header, groups, &mut restore).unwrap();
         let keys = 0..KEYS;
-        let found = keys.filter_map(|key| Some((key, restored.get(hash(key), &key)?.clone()))).collect();
+        let found = keys.filter_map(|key| Some((key, restored.get(key)?))).collect();
         (found, entries)
+    }
+
+    /// Brings a snapshot that is under way to its end.
+    fn settle(&mut self) {
+        while self.running.is_some() {
+            self.sweep(5_000);
+        }
+        while self.swept.is_some() {
+            self.apply(1);
+        }
     }
 
     fn check(&mut self) {
@@ -135,7 +230,7 @@ impl Tested {
         for key in 0..KEYS {
             self.get(key);
             if key % 100 == 0 {
-                self.table.relieve().unwrap();
+                self.table.relieve();
             }
         }
     }
@@ -173,46 +268,52 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
+fn run<T: Kept>(steps: Vec<Step>) {
+    let mut tested = Tested::<T>::new();
+    for step in steps {
+        match step {
+            Step::Put(keys, value) => tested.put(&keys, &value),
+            Step::Change(key) => tested.change(key),
+            Step::Remove(keys) => tested.remove(&keys),
+            Step::Get(key) => tested.get(key),
+            Step::Relieve => tested.table.relieve(),
+            Step::Cut => tested.cut(),
+            Step::Sweep(budget) => tested.sweep(budget),
+            Step::Apply(blocks) => tested.apply(blocks),
+            Step::GiveUp => tested.give_up(),
+        }
+    }
+    tested.check();
+    tested.settle();
+    tested.cut();
+    tested.settle();
+    tested.check();
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(200))]
+    #![proptest_config(ProptestConfig::with_cases(150))]
 
     #[test]
     fn a_table_on_a_tier_is_a_map_and_the_tier_is_each_cut(steps in prop::collection::vec(step(), 1..150)) {
-        let mut tested = Tested::new();
-        for step in steps {
-            match step {
-                Step::Put(keys, value) => tested.put(&keys, &value),
-                Step::Change(key) => tested.change(key),
-                Step::Remove(keys) => tested.remove(&keys),
-                Step::Get(key) => tested.get(key),
-                Step::Relieve => tested.table.relieve().unwrap(),
-                Step::Cut => tested.cut(),
-                Step::Sweep(budget) => tested.sweep(budget),
-                Step::Apply(blocks) => tested.apply(blocks),
-                Step::GiveUp => tested.give_up(),
-            }
-        }
-        tested.check();
-        while tested.running.is_some() {
-            tested.sweep(5_000);
-        }
-        while tested.swept.is_some() {
-            tested.apply(10);
-        }
-        tested.cut();
-        while tested.running.is_some() {
-            tested.sweep(5_000);
-        }
-        while tested.swept.is_some() {
-            tested.apply(1);
-        }
-        tested.check();
+        run::<Table<u32, String>>(steps);
+    }
+
+    #[test]
+    fn accumulators_on_a_tier_are_a_map_and_the_tier_is_each_cut(steps in prop::collection::vec(step(), 1..150)) {
+        run::<Accumulators>(steps);
     }
 }
 
 #[test]
+fn maps_stay_in_memory() {
+    let mut maps: MapTable<u32, u32, u32> = MapTable::new(spec());
+    assert!(!maps.attach(Arc::new(ModelTier::default()), LIMIT).unwrap());
+    assert_eq!(maps.cold(), None);
+}
+
+#[test]
 fn memory_holds_what_the_limit_allows() {
-    let mut tested = Tested::new();
+    let mut tested = Tested::<Table<u32, String>>::new();
     for key in 0..KEYS {
         tested.put(&[key], &"x".repeat(100));
         tested.table.relieve().unwrap();
@@ -228,7 +329,7 @@ fn memory_holds_what_the_limit_allows() {
 
 #[test]
 fn what_was_used_last_stays() {
-    let mut tested = Tested::new();
+    let mut tested = Tested::<Table<u32, String>>::new();
     for key in 20..KEYS {
         for hot in 0..10 {
             tested.get(hot);
@@ -246,7 +347,7 @@ fn what_was_used_last_stays() {
 
 #[test]
 fn dirty_values_stay_while_a_cut_waits_to_be_applied() {
-    let mut tested = Tested::new();
+    let mut tested = Tested::<Table<u32, String>>::new();
     tested.put(&[1], "before");
     tested.cut();
     while tested.running.is_some() {
@@ -273,7 +374,7 @@ fn what_is_restored_lies_in_the_tier() {
     let mut blocks = Vec::new();
     plain.cut();
     while plain.sweep(10_000, &mut |block| blocks.push(block)).unwrap() == SweepProgress::More {}
-    let mut tested = Tested::new();
+    let mut tested = Tested::<Table<u32, String>>::new();
     for block in &blocks {
         tested.table.restore(block, spec().key_groups).unwrap();
     }

@@ -75,8 +75,8 @@ pub(crate) static KEYS: &[Key] = &[
         default: Some("64 mb"),
         old: &[],
         support: Support::Built,
-        description: "How much of the state of each keyed operator and subtask stays in memory in front of RocksDB, about: the \
-            values that were used last; at least 1 mb. More: fewer accesses to RocksDB, which cost hundreds of times as much.",
+        description: "How much of each state by key of a subtask stays in memory in front of RocksDB, about: the values that were \
+            used last; at least 1 mb. More: fewer accesses to RocksDB, which cost hundreds of times as much.",
     },
     Key {
         name: "cutwater.rocksdb.write-buffers",

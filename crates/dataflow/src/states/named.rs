@@ -1,7 +1,8 @@
 use std::any::Any;
+use std::sync::Arc;
 
 use cutwater_core::{KeyGroupRange, KeyHash, MaxParallelism, OperatorUid, Timestamp};
-use cutwater_state::{Data, Key, ListTable, MapTable, Snapshotable, StateError, TableSpec, Timers};
+use cutwater_state::{AttachedTier, Data, Key, ListTable, MapTable, Snapshotable, StateError, TableSpec, Timers};
 
 use super::{OWN, States, StatesError};
 use crate::ttl::{Life, Now, Ttl};
@@ -10,39 +11,76 @@ use crate::ttl::{Life, Now, Ttl};
 const CLEAN_SLOTS: usize = 256;
 
 /// A table with what the chain does to each of them, whatever its types.
-pub(crate) trait Kept: Snapshotable {
+pub(crate) trait Kept<K: Key>: Snapshotable {
+    /// What is not in memory may be in the tier from now on; `false` if all of it stays in memory.
+    fn attach(&mut self, tier: &AttachedTier) -> Result<bool, StateError>;
+    fn fetch(&mut self, keys: &mut dyn Iterator<Item = (KeyHash, &K)>) -> Result<(), StateError>;
+    fn relieve(&mut self) -> Result<(), StateError>;
     fn any(&mut self) -> &mut dyn Any;
     fn set_horizon(&mut self, horizon: i64);
     fn clean(&mut self, horizon: i64, now: i64, slots: usize) -> Result<u64, StateError>;
 }
 
-macro_rules! kept {
-    ($table:ident<$($type:ident: $bound:ident),+>) => {
-        impl<$($type: $bound),+> Kept for $table<$($type),+> {
-            fn any(&mut self) -> &mut dyn Any {
-                self
-            }
+impl<K: Key, U: Key, V: Data> Kept<K> for MapTable<K, U, V> {
+    fn attach(&mut self, tier: &AttachedTier) -> Result<bool, StateError> {
+        self.attach(Arc::clone(&tier.tier), tier.overlay_bytes)
+    }
 
-            fn set_horizon(&mut self, horizon: i64) {
-                self.set_horizon(horizon);
-            }
+    fn fetch(&mut self, keys: &mut dyn Iterator<Item = (KeyHash, &K)>) -> Result<(), StateError> {
+        self.fetch(keys)
+    }
 
-            fn clean(&mut self, horizon: i64, now: i64, slots: usize) -> Result<u64, StateError> {
-                self.clean(horizon, now, slots)
-            }
-        }
-    };
+    fn relieve(&mut self) -> Result<(), StateError> {
+        self.relieve()
+    }
+
+    fn any(&mut self) -> &mut dyn Any {
+        self
+    }
+
+    fn set_horizon(&mut self, horizon: i64) {
+        self.set_horizon(horizon);
+    }
+
+    fn clean(&mut self, horizon: i64, now: i64, slots: usize) -> Result<u64, StateError> {
+        self.clean(horizon, now, slots)
+    }
 }
 
-kept!(MapTable<K: Key, U: Key, V: Data>);
-kept!(ListTable<K: Key, T: Data>);
+impl<K: Key, T: Data> Kept<K> for ListTable<K, T> {
+    fn attach(&mut self, _: &AttachedTier) -> Result<bool, StateError> {
+        Ok(false)
+    }
 
-pub(super) struct Slot {
+    fn fetch(&mut self, _: &mut dyn Iterator<Item = (KeyHash, &K)>) -> Result<(), StateError> {
+        Ok(())
+    }
+
+    fn relieve(&mut self) -> Result<(), StateError> {
+        Ok(())
+    }
+
+    fn any(&mut self) -> &mut dyn Any {
+        self
+    }
+
+    fn set_horizon(&mut self, horizon: i64) {
+        self.set_horizon(horizon);
+    }
+
+    fn clean(&mut self, horizon: i64, now: i64, slots: usize) -> Result<u64, StateError> {
+        self.clean(horizon, now, slots)
+    }
+}
+
+pub(super) struct Slot<K: Key> {
     pub(super) name: String,
     /// For messages.
     pub(super) what: String,
-    pub(super) table: Box<dyn Kept>,
+    pub(super) table: Box<dyn Kept<K>>,
     pub(super) ttl: Option<Ttl>,
+    /// Whether there is a tier below.
+    pub(super) tiered: bool,
     /// How a reducing or aggregating state takes a record.
     pub(super) function: Box<dyn Any + Send>,
 }
@@ -52,7 +90,7 @@ pub(crate) struct Named<K: Key> {
     pub(super) operator: OperatorUid,
     max_parallelism: MaxParallelism,
     key_groups: KeyGroupRange,
-    pub(super) slots: Vec<Slot>,
+    pub(super) slots: Vec<Slot<K>>,
     pub(crate) processing: Timers<K>,
     /// The wall clock of the quantum.
     pub(crate) wall: Timestamp,
@@ -105,6 +143,31 @@ impl<K: Key> Named<K> {
         let Self { processing, slots, .. } = self;
         let slots = slots.iter_mut().map(|slot| &mut *slot.table as &mut dyn Snapshotable);
         std::iter::once(processing as &mut dyn Snapshotable).chain(slots)
+    }
+
+    /// What can lie in the tier may from now on. What has a time-to-live stays in memory, where it is looked for.
+    pub(crate) fn attach(&mut self, tier: &AttachedTier) -> Result<(), StateError> {
+        for slot in self.slots.iter_mut().filter(|slot| slot.ttl.is_none()) {
+            slot.tiered = slot.table.attach(tier)?;
+        }
+        Ok(())
+    }
+
+    /// Before user code runs for these keys.
+    #[inline]
+    pub(crate) fn fetch<'k>(
+        &mut self,
+        keys: impl IntoIterator<Item = (KeyHash, &'k K)> + Clone,
+    ) -> Result<(), StateError> {
+        for slot in self.slots.iter_mut().filter(|slot| slot.tiered) {
+            slot.table.fetch(&mut keys.clone().into_iter())?;
+        }
+        Ok(())
+    }
+
+    /// After it, now and then.
+    pub(crate) fn relieve(&mut self) -> Result<(), StateError> {
+        self.slots.iter_mut().filter(|slot| slot.tiered).try_for_each(|slot| slot.table.relieve())
     }
 
     /// Before a cut: what has expired stays out of the snapshot.

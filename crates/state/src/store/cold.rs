@@ -6,7 +6,7 @@
 //! it then is as the state was at the cut.
 
 use std::collections::BTreeSet;
-use std::ops::Bound;
+use std::ops::{Bound, Range};
 use std::sync::Arc;
 
 use cutwater_core::{KeyGroupRange, KeyHash};
@@ -42,6 +42,17 @@ pub(super) struct Cold {
     /// Bytes of an encoded entry, on average.
     encoded: Average,
     batch: ColdBatch,
+    /// Whether entries may soon have to go: only then it is noted which ones are used.
+    pressed: bool,
+    lookup: Lookup,
+}
+
+/// What [`Store::fetch`] asks for; kept for its memory.
+#[derive(Default)]
+struct Lookup {
+    names: Vec<u8>,
+    /// Where each name is, and the hash of its key.
+    missing: Vec<(Range<usize>, KeyHash)>,
 }
 
 enum Emitted {
@@ -96,6 +107,8 @@ impl<E: Entry> Store<E> {
             hand: (0, 0),
             encoded: Average::default(),
             batch: ColdBatch::default(),
+            pressed: false,
+            lookup: Lookup::default(),
         }));
         self.tracked = Some(Tracked::default());
         self.set_active(0);
@@ -118,39 +131,51 @@ impl<E: Entry> Store<E> {
         spread: impl Fn(KeyHash, &Q) -> u64,
         encode: impl Fn(&Q, &mut Vec<u8>) -> Result<(), StateError>,
     ) -> Result<(), StateError> {
-        if self.cold.is_none() {
-            return Ok(());
+        let Some(cold) = &mut self.cold else { return Ok(()) };
+        if cold.below == 0 && !cold.pressed {
+            return Ok(()); // all that there is is here, and will stay
         }
-        let mut missing: Vec<(Vec<u8>, KeyHash)> = Vec::new();
+        let (pressed, any_below) = (cold.pressed, cold.below > 0);
+        let Lookup { mut names, mut missing } = std::mem::take(&mut cold.lookup);
+        names.clear();
+        missing.clear();
         for (hash, query) in wanted {
             if let Some(place) = self.find(hash, spread(hash, query), |entry| is(entry, query)) {
-                self.shards[place.shard].changes.get_or_insert_default().used(place.entry);
-                continue;
-            }
-            let Some(cold) = self.cold.as_ref().filter(|cold| cold.below > 0) else { continue };
-            let mut name = group_prefix(hash.group(self.spec.max_parallelism)).to_vec();
-            encode(query, &mut name)?;
-            if !cold.gone.contains(&name) && !cold.frozen_gone.contains(&name) {
-                missing.push((name, hash));
+                if pressed {
+                    self.shards[place.shard].changes.get_or_insert_default().used(place.entry);
+                }
+            } else if any_below {
+                let start = names.len();
+                names.extend_from_slice(&group_prefix(hash.group(self.spec.max_parallelism)));
+                encode(query, &mut names)?;
+                let cold = self.cold.as_ref().expect("seen above");
+                let name = &names[start..];
+                if cold.gone.contains(name) || cold.frozen_gone.contains(name) {
+                    names.truncate(start);
+                } else {
+                    missing.push((start..names.len(), hash));
+                }
             }
         }
-        if missing.is_empty() {
-            return Ok(());
-        }
-        missing.sort_unstable();
-        missing.dedup();
+        missing.sort_unstable_by(|(one, _), (other, _)| names[one.clone()].cmp(&names[other.clone()]));
+        missing.dedup_by(|(one, _), (other, _)| names[one.clone()] == names[other.clone()]);
         let mut found = Vec::with_capacity(missing.len());
         let mut damaged = None;
-        let names: Vec<&[u8]> = missing.iter().map(|(name, _)| name.as_slice()).collect();
         let cold = self.cold.as_mut().expect("seen above");
-        let read = cold.tier.get(cold.state, &names, &mut |at, value| {
-            cold.encoded.add(names[at].len() + value.len());
-            match decode::<E>(names[at], value) {
-                Ok(entry) => found.push((missing[at].1, entry)),
-                Err(error) => damaged = Some(error),
-            }
-        });
-        read.map_err(|error| self.cold_error(error))?;
+        if !missing.is_empty() {
+            let asked: Vec<&[u8]> = missing.iter().map(|(name, _)| &names[name.clone()]).collect();
+            let read = cold.tier.get(cold.state, &asked, &mut |at, value| {
+                cold.encoded.add(asked[at].len() + value.len());
+                match decode::<E>(asked[at], value) {
+                    Ok(entry) => found.push((missing[at].1, entry)),
+                    Err(error) => damaged = Some(error),
+                }
+            });
+            read.map_err(|error| self.cold_error(error))?;
+        }
+        if let Some(cold) = &mut self.cold {
+            cold.lookup = Lookup { names, missing };
+        }
         if let Some(error) = damaged {
             return Err(error);
         }
@@ -191,11 +216,16 @@ impl<E: Entry> Store<E> {
     pub(crate) fn relieve(&mut self) -> Result<(), StateError> {
         self.sample()?;
         let Some(cold) = &self.cold else { return Ok(()) };
-        let over = self.cold_bytes(cold).saturating_sub(cold.limit);
+        let (bytes, limit) = (self.cold_bytes(cold), cold.limit);
+        if let Some(cold) = &mut self.cold {
+            cold.pressed = bytes > limit - limit / 8;
+        }
+        let Some(cold) = &self.cold else { return Ok(()) };
+        let over = bytes.saturating_sub(limit);
         if over == 0 {
             return Ok(());
         }
-        let each = self.cold_bytes(cold) / self.entries.max(1);
+        let each = bytes / self.entries.max(1);
         let (applied, may_write) = (cold.applied, !cold.outstanding);
         let mut too_many = usize::try_from(over.div_ceil(each.max(1))).unwrap_or(usize::MAX);
         let mut slots = SLOTS_FOR_EACH.saturating_mul(too_many.saturating_add(64));
@@ -273,16 +303,17 @@ impl<E: Entry> Store<E> {
         for place in dirty {
             let Some(entry) = self.shards[place.shard].get(place.entry) else { continue };
             self.scratch.clear();
+            self.scratch.extend_from_slice(&[0; 2]); // for the group
             entry.encode(&mut self.scratch)?;
-            let mut rest = self.scratch.as_slice();
+            let mut rest = &self.scratch[2..];
             let key = split_framed(codec_of::<E::Key>(), &mut rest).expect("written by `encode`");
-            let hash = KeyHash::of(key);
-            let framed = self.scratch.len() - rest.len();
-            let mut name = group_prefix(hash.group(self.spec.max_parallelism)).to_vec();
-            name.extend_from_slice(&self.scratch[..framed]);
+            let group = group_prefix(KeyHash::of(key).group(self.spec.max_parallelism));
+            let end = self.scratch.len() - rest.len();
+            self.scratch[..2].copy_from_slice(&group);
+            let (name, mut rest) = self.scratch.split_at(end);
             let value = split_framed(codec_of::<E::Value>(), &mut rest).expect("written by `encode`");
-            cold.batch.put(&name, value);
-            cold.gone.remove(&name); // it came back, and from now on the tier has it
+            cold.batch.put(name, value);
+            cold.gone.remove(name); // it came back, and from now on the tier has it
             cold.encoded.add(name.len() + value.len());
         }
         cold.batch.sort();
