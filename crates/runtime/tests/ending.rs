@@ -287,10 +287,11 @@ fn a_job_that_fails_often_and_gets_on_is_not_stopped() {
     let (completed, failures) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
     let (seen, failed, last) = (Arc::clone(&completed), Arc::clone(&failures), Arc::new(AtomicU64::new(0)));
     let graph = counting_slowly(100_000, 0, &out, move |_| {
-        // Now and then, and only where checkpoints have been since the last time.
-        let now = seen.load(Ordering::SeqCst);
-        if failed.load(Ordering::SeqCst) < 6 && now >= last.load(Ordering::SeqCst) + 4 {
-            last.store(now, Ordering::SeqCst);
+        // Now and then, and only where checkpoints have been since the last time. One of the subtasks, not both at once: that
+        // would be two failures and one restart.
+        let (now, before) = (seen.load(Ordering::SeqCst), last.load(Ordering::SeqCst));
+        let due = failed.load(Ordering::SeqCst) < 6 && now >= before + 4;
+        if due && last.compare_exchange(before, now, Ordering::SeqCst, Ordering::SeqCst).is_ok() {
             failed.fetch_add(1, Ordering::SeqCst);
             return Err("now and then".into());
         }
