@@ -1,6 +1,7 @@
 //! Jobs with state in RocksDB of which memory holds a small part, in this process.
 
 use std::num::NonZeroU32;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -173,6 +174,9 @@ fn folders_of_the_dead_are_swept_and_those_of_the_living_are_not() {
         std::thread::yield_now();
     }
     assert!(!dead.exists());
+    let own = folders(disk.path()).into_iter().find(|name| name.starts_with("cutwater-rocksdb-")).expect("it runs");
+    let mode = std::fs::metadata(disk.path().join(own)).expect("it is there").permissions().mode();
+    assert_eq!(mode & 0o777, 0o700, "nobody else looks into it");
     let second = spawn(counts(RECORDS, &[], &other), options(&chk.path().join("2"), 1, rocksdb(disk.path())));
     assert_eq!(second.expect("sound options").wait().expect("it finishes"), JobOutcome::Finished);
     assert_eq!(found(&other), expected(RECORDS));

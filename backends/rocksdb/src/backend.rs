@@ -78,7 +78,7 @@ impl Home {
             let young = below.join(format!("{YOUNG}{process}-{number}"));
             let folder = below.join(format!("{PREFIX}{process}-{number}"));
             number += 1;
-            let made = if folder.exists() { Err(io::ErrorKind::AlreadyExists.into()) } else { fs::create_dir(&young) };
+            let made = if folder.exists() { Err(io::ErrorKind::AlreadyExists.into()) } else { private_dir(&young) };
             match made {
                 Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists && number < MOST_HOMES => continue,
@@ -90,6 +90,14 @@ impl Home {
             return Ok(Self { folder, _owner: owner });
         }
     }
+}
+
+/// Makes a folder that nobody but its owner can look into: state lies in it, and it may be where everybody's temporary files go.
+fn private_dir(folder: &Path) -> io::Result<()> {
+    let mut builder = fs::DirBuilder::new();
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(folder)
 }
 
 /// A process makes one for each backend.
@@ -111,10 +119,8 @@ fn sweep(below: &Path) -> io::Result<()> {
         }
         let Ok(owner) = File::open(entry.path().join(OWNER)) else { continue }; // somebody else sweeps it
         match owner.try_lock() {
-            Ok(()) => match fs::remove_dir_all(entry.path()) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => {}
-            },
+            // What can't be removed is somebody else's, or just being removed: no reason not to start.
+            Ok(()) => drop(fs::remove_dir_all(entry.path())),
             Err(TryLockError::WouldBlock) => {} // it lives
             Err(TryLockError::Error(error)) => return Err(error),
         }
