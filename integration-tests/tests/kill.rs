@@ -114,18 +114,18 @@ fn kill_once(flights: &mut Flights, options: &str, length: f64, fraction: f64) -
 
 #[test]
 fn fifty_kills_spread_over_the_run_leave_no_trace_in_the_output() {
-    spread_kills(SEED, &["hashmap"]);
+    spread_kills(SEED, &["hashmap"], KILLS * 7 / 10);
 }
 
 /// Each run is killed with its state in one place and goes on with it in the next.
 #[cfg(feature = "rocksdb")]
 #[test]
 fn fifty_kills_with_state_in_rocksdb_and_across_to_memory_leave_no_trace_in_the_output() {
-    spread_kills(SEED + 1, &["rocksdb", "rocksdb", "hashmap"]);
+    spread_kills(SEED + 1, &["rocksdb", "rocksdb", "hashmap"], KILLS / 2);
 }
 
-/// Kills so many runs; the backends take turns, from one start to the next.
-fn spread_kills(seed: u64, backends: &[&str]) {
+/// Kills so many runs, of which at least so many go on from a checkpoint; the backends take turns, from one start to the next.
+fn spread_kills(seed: u64, backends: &[&str], least_resumed: usize) {
     let _alone = alone();
     let mut rng = Rng::new(seed);
     let mut starts = 0;
@@ -200,7 +200,7 @@ fn spread_kills(seed: u64, backends: &[&str]) {
     assert_eq!(runs, KILLS);
     assert!((KILLS + 10..=KILLS + 15).contains(&hits.len()), "{} kills", hits.len());
     // Some had finished when they were killed, and recorded it.
-    assert!(resumed * 2 >= runs, "only {resumed} of {runs} runs went on from a checkpoint");
+    assert!(resumed >= least_resumed, "only {resumed} of {runs} runs went on from a checkpoint");
     assert!(early >= 1 && during >= 3 && late >= 3, "the moments are badly spread: {hits:?}");
 }
 
