@@ -15,7 +15,7 @@ pub struct Capabilities {
 /// Where keyed state lives.
 ///
 /// Operators always work on a [`Table`] or on [`Timers`], whatever the backend; a backend is the *cold tier* below them.
-/// The memory backend has none. What a cold tier must do comes to this trait with the first backend that has one.
+/// The memory backend has none. What a cold tier must do is said at [`ColdTier`].
 ///
 /// The contract, of which `cutwater-state-conformance` has a test for each sentence:
 ///
