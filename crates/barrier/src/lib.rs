@@ -8,11 +8,11 @@
 //! use std::time::Duration;
 //!
 //! use cutwater_barrier::{Action, Aligner, Mode};
-//! use cutwater_core::{Attempt, Barrier, ChannelId, CheckpointId, Epoch, Moment};
+//! use cutwater_core::{Attempt, Barrier, ChannelId, CheckpointId, Epoch, Moment, SnapshotForm};
 //!
 //! # fn main() -> Result<(), cutwater_barrier::Violation> {
 //! let (left, right) = (ChannelId(0), ChannelId(1));
-//! let barrier = Barrier { epoch: Epoch(1), attempt: Attempt(1), checkpoint: CheckpointId(1), base: None };
+//! let barrier = Barrier { epoch: Epoch(1), attempt: Attempt(1), checkpoint: CheckpointId(1), base: None, form: SnapshotForm::Configured };
 //! let mut aligner = Aligner::new(Mode::ExactlyOnce, 2, true);
 //!
 //! // The barrier comes in on the left: what follows there has to wait.

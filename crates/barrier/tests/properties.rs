@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use cutwater_barrier::{Action, Aligner, MAX_PENDING, Mode, Violation};
-use cutwater_core::{Attempt, Barrier, ChannelId, CheckpointId, Epoch, Moment};
+use cutwater_core::{Attempt, Barrier, ChannelId, CheckpointId, Epoch, Moment, SnapshotForm};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
@@ -26,7 +26,13 @@ enum Step {
 
 fn barrier(checkpoint: u64) -> Barrier {
     let base = checkpoint.checked_sub(1).filter(|&base| base > 0).map(CheckpointId);
-    Barrier { epoch: Epoch(1), attempt: Attempt(1), checkpoint: CheckpointId(checkpoint), base }
+    Barrier {
+        epoch: Epoch(1),
+        attempt: Attempt(1),
+        checkpoint: CheckpointId(checkpoint),
+        base,
+        form: SnapshotForm::Configured,
+    }
 }
 
 fn id(channel: usize) -> ChannelId {

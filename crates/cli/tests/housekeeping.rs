@@ -142,7 +142,13 @@ fn statistics_that_are_missing_damaged_or_newer_are_named() {
 /// A snapshot file of this epoch.
 fn snapshot(epoch: u64, checkpoint: u64) -> String {
     let (epoch, checkpoint) = (Epoch(epoch), CheckpointId(checkpoint));
-    let barrier = cutwater_core::Barrier { epoch, attempt: Attempt(1), checkpoint, base: None };
+    let barrier = cutwater_core::Barrier {
+        epoch,
+        attempt: Attempt(1),
+        checkpoint,
+        base: None,
+        form: cutwater_core::SnapshotForm::Configured,
+    };
     snapshot_name(barrier, SubtaskId { task: TaskId(1), index: 0 })
 }
 

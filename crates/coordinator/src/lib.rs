@@ -106,7 +106,7 @@ pub use action::{Action, CreateOutcome, Purpose, RequestId, Token};
 pub use checkpoint::{CompletedCheckpoint, Content, FileRef, Last, Origin, Phases, SubtaskSnapshot, TaskSnapshot};
 pub use coordinator::{Coordinator, Counts, PendingView};
 pub use error::{AbortReason, CheckpointError, OpenError};
-pub use log::names::{checkpoint_of_snapshot, snapshot_name};
+pub use log::names::{checkpoint_of_snapshot, native_name, native_number, snapshot_name};
 pub use plan::{Plan, PlanInput, TaskPlan};
 pub use savepoint::{MAX_SAVEPOINT_BYTES, SAVEPOINT_NAME, Savepoint};
 pub use settings::{ExternalizedCheckpointRetention, Job, Outcome, RestoreFrom, Settings};

@@ -18,4 +18,20 @@ pub struct Barrier {
     pub checkpoint: CheckpointId,
     /// The completed checkpoint that deltas may build on, if there is one.
     pub base: Option<CheckpointId>,
+    /// In which form subtasks store their state.
+    pub form: SnapshotForm,
+}
+
+/// In which form the state of a snapshot is stored.
+///
+/// Source: Flink's savepoint formats, CANONICAL and NATIVE.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum SnapshotForm {
+    /// As the settings of the job say for its checkpoints.
+    #[default]
+    Configured,
+    /// In the one that every backend reads.
+    Canonical,
+    /// In the backend's own files, where it has such: quick to make and to restore, by that backend alone.
+    Native,
 }

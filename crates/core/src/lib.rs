@@ -23,7 +23,7 @@ mod keys;
 mod secret;
 mod time;
 
-pub use barrier::Barrier;
+pub use barrier::{Barrier, SnapshotForm};
 pub use ids::{Attempt, ChannelId, CheckpointId, EdgeId, Epoch, InvalidUid, OperatorUid, SubtaskId, TaskId};
 pub use keys::{InvalidMaxParallelism, KeyGroup, KeyGroupRange, KeyHash, MaxParallelism};
 pub use secret::Secret;

@@ -195,7 +195,7 @@ mod nanos {
 #[cfg(test)]
 mod tests {
     use cutwater_coordinator::{Phases, snapshot_name};
-    use cutwater_core::{Barrier, TaskId};
+    use cutwater_core::{Barrier, SnapshotForm, TaskId};
 
     use super::*;
 
@@ -204,7 +204,10 @@ mod tests {
         let subtask = SubtaskId { task: TaskId(1), index: 0 };
         let file = |checkpoint, bytes| {
             let (epoch, attempt, checkpoint) = (Epoch(2), Attempt(1), CheckpointId(checkpoint));
-            let name = snapshot_name(Barrier { epoch, attempt, checkpoint, base: None }, subtask);
+            let name = snapshot_name(
+                Barrier { epoch, attempt, checkpoint, base: None, form: SnapshotForm::Configured },
+                subtask,
+            );
             FileRef::stored(name, bytes, 0)
         };
         let cases = [

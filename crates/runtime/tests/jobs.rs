@@ -9,7 +9,9 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use cutwater_coordinator::{Settings, snapshot_name};
-use cutwater_core::{Attempt, Barrier, CheckpointId, Epoch, MaxParallelism, SubtaskId, TaskId, Timestamp};
+use cutwater_core::{
+    Attempt, Barrier, CheckpointId, Epoch, MaxParallelism, SnapshotForm, SubtaskId, TaskId, Timestamp,
+};
 use cutwater_dataflow::{
     Collect, CollectWriter, CommitContext, Committer, Job, JobGraph, NonRecoverable, Prepared, ProcessContext, Sink,
     SinkContext, SinkWriter, UserError, generator,
@@ -366,7 +368,7 @@ fn a_start_deletes_the_files_that_a_killed_run_left() {
     std::fs::create_dir_all(&snapshots).unwrap(); // the first checkpoint may have had no state yet, and so no file
     let place = |epoch| {
         let (epoch, checkpoint) = (Epoch(epoch), CheckpointId(1_000_000));
-        let barrier = Barrier { epoch, attempt: Attempt(1), checkpoint, base: None };
+        let barrier = Barrier { epoch, attempt: Attempt(1), checkpoint, base: None, form: SnapshotForm::Configured };
         let name = snapshot_name(barrier, SubtaskId { task: TaskId(1), index: 0 });
         let path = folder.path().join("counting").join(name);
         std::fs::write(&path, "half a snap").unwrap();

@@ -5,7 +5,9 @@
 use std::time::Duration;
 
 use cutwater_barrier::Mode;
-use cutwater_core::{Attempt, Barrier, ChannelId, CheckpointId, EdgeId, Epoch, Moment, TaskId, Timestamp};
+use cutwater_core::{
+    Attempt, Barrier, ChannelId, CheckpointId, EdgeId, Epoch, Moment, SnapshotForm, TaskId, Timestamp,
+};
 use cutwater_dataflow::exec::{Element, OutputChannel, SnapshotKind};
 use cutwater_dataflow::{Collect, Job, JobGraph, discard, generator};
 use cutwater_task::{Action, Progress, SnapshotError, TaskCore, TaskSettings, TaskSnapshot, TaskStart};
@@ -24,7 +26,13 @@ fn core(graph: &JobGraph, task: u32, index: u32, parallelism: u32, settings: &Ta
 }
 
 fn barrier(checkpoint: u64) -> Barrier {
-    Barrier { epoch: Epoch(1), attempt: Attempt(1), checkpoint: CheckpointId(checkpoint), base: None }
+    Barrier {
+        epoch: Epoch(1),
+        attempt: Attempt(1),
+        checkpoint: CheckpointId(checkpoint),
+        base: None,
+        form: SnapshotForm::Configured,
+    }
 }
 
 fn drain(core: &mut TaskCore) -> Vec<Action> {

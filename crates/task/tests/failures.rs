@@ -7,7 +7,7 @@ mod world;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
-use cutwater_core::{Attempt, Barrier, CheckpointId, EdgeId, Epoch, Moment, TaskId, Timestamp};
+use cutwater_core::{Attempt, Barrier, CheckpointId, EdgeId, Epoch, Moment, SnapshotForm, TaskId, Timestamp};
 use cutwater_dataflow::exec::Origin;
 use cutwater_dataflow::{
     CommitContext, Committer, Job, JobGraph, NonRecoverable, Prepared, ProcessContext, Sink, SinkContext, SinkWriter,
@@ -86,7 +86,10 @@ fn failure(graph: &JobGraph) -> TaskError {
         for at in 0..cores.len() {
             if round == 5000 {
                 let (epoch, attempt) = (Epoch(1), Attempt(1));
-                cores[at].handle_trigger(now, Barrier { epoch, attempt, checkpoint: CheckpointId(1), base: None });
+                cores[at].handle_trigger(
+                    now,
+                    Barrier { epoch, attempt, checkpoint: CheckpointId(1), base: None, form: SnapshotForm::Configured },
+                );
             }
             match catch_unwind(AssertUnwindSafe(|| cores[at].run(now))) {
                 Ok(Ok(_)) => {}

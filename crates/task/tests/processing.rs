@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
 use cutwater_core::{
-    Attempt, Barrier, ChannelId, CheckpointId, EdgeId, Epoch, MaxParallelism, Moment, TaskId, Timestamp,
+    Attempt, Barrier, ChannelId, CheckpointId, EdgeId, Epoch, MaxParallelism, Moment, SnapshotForm, TaskId, Timestamp,
 };
 use cutwater_dataflow::exec::{Element, OutputChannel};
 use cutwater_dataflow::{Collect, Job, JobGraph, KeyedProcess, ProcessContext, UserError, discard, from_iter};
@@ -151,11 +151,20 @@ fn timers_that_came_due_while_the_job_was_down_fire_at_once() {
     core.set_wall_clock(Moment::ZERO, WALL);
     run(&mut core, Moment::ZERO);
     let (epoch, attempt) = (Epoch(1), Attempt(1));
-    core.handle_trigger(Moment::ZERO, Barrier { epoch, attempt, checkpoint: CheckpointId(1), base: None });
+    core.handle_trigger(
+        Moment::ZERO,
+        Barrier { epoch, attempt, checkpoint: CheckpointId(1), base: None, form: SnapshotForm::Configured },
+    );
     core.handle_element(
         Moment::ZERO,
         ChannelId(0),
-        Element::Barrier(Barrier { epoch, attempt, checkpoint: CheckpointId(1), base: None }),
+        Element::Barrier(Barrier {
+            epoch,
+            attempt,
+            checkpoint: CheckpointId(1),
+            base: None,
+            form: SnapshotForm::Configured,
+        }),
     );
     let (mut headers, mut blocks): (Vec<StateHeader>, Vec<Block>) = (Vec::new(), Vec::new());
     for action in run(&mut core, Moment::ZERO) {

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use cutwater_core::{Attempt, Barrier, ChannelId, CheckpointId, Epoch, MaxParallelism, Moment, TaskId};
+use cutwater_core::{Attempt, Barrier, ChannelId, CheckpointId, Epoch, MaxParallelism, Moment, SnapshotForm, TaskId};
 use cutwater_dataflow::exec::Element;
 use cutwater_dataflow::{Job, JobGraph, discard, generator};
 use cutwater_state::{AttachedTier, ColdBatch, ColdState, ColdTier, ModelTier, StateHeader, apply_block};
@@ -24,7 +24,13 @@ fn counts() -> JobGraph {
 }
 
 fn barrier(checkpoint: u64) -> Barrier {
-    Barrier { epoch: Epoch(1), attempt: Attempt(1), checkpoint: CheckpointId(checkpoint), base: None }
+    Barrier {
+        epoch: Epoch(1),
+        attempt: Attempt(1),
+        checkpoint: CheckpointId(checkpoint),
+        base: None,
+        form: SnapshotForm::Configured,
+    }
 }
 
 /// The subtask that counts, its source, and its tier.

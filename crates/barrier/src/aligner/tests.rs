@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use cutwater_core::{Attempt, Barrier, ChannelId, CheckpointId, Epoch, Moment};
+use cutwater_core::{Attempt, Barrier, ChannelId, CheckpointId, Epoch, Moment, SnapshotForm};
 
 use super::Mode::{AtLeastOnce, ExactlyOnce};
 use super::{Aligner, MAX_ABORTS, MAX_PENDING, Mode};
@@ -19,7 +19,13 @@ enum In {
 use In::{Abort, Barrier as Bar, Cancel, End, Trigger};
 
 fn barrier(checkpoint: u64) -> Barrier {
-    Barrier { epoch: Epoch(1), attempt: Attempt(1), checkpoint: CheckpointId(checkpoint), base: None }
+    Barrier {
+        epoch: Epoch(1),
+        attempt: Attempt(1),
+        checkpoint: CheckpointId(checkpoint),
+        base: None,
+        form: SnapshotForm::Configured,
+    }
 }
 
 fn feed(aligner: &mut Aligner, millis: u64, input: In) -> Result<(), Violation> {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use cutwater_core::{Barrier, Moment};
+use cutwater_core::{Barrier, Moment, SnapshotForm};
 
 use super::{Coordinator, MAX_REQUESTS, MIN_INTERVAL, Pending, Phase, Run};
 use crate::log::Pin;
@@ -55,7 +55,8 @@ impl Coordinator {
         // A savepoint stands alone: what it is made of holds everything.
         let whole = requests.iter().any(|(_, purpose)| *purpose != Purpose::Checkpoint);
         let base = self.base.filter(|_| !whole);
-        let barrier = Barrier { epoch, attempt: run.attempt, checkpoint: self.next_id, base };
+        let form = if whole { SnapshotForm::Canonical } else { SnapshotForm::Configured };
+        let barrier = Barrier { epoch, attempt: run.attempt, checkpoint: self.next_id, base, form };
         self.next_id = self.next_id.next();
         let pending = Pending::new(barrier, run, now, now + self.settings.timeout, requests);
         if let (true, Some(base)) = (self.settings.max_concurrent.get() > 1, base) {

@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 
-use cutwater_core::{Barrier, Epoch, MaxParallelism, OperatorUid, TaskId};
+use cutwater_core::{Barrier, Epoch, MaxParallelism, OperatorUid, SnapshotForm, TaskId};
 
 use super::*;
 use crate::{CheckpointError, FileRef, OpenError, Phases, PlanInput, TaskPlan, snapshot_name};

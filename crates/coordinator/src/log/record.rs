@@ -13,16 +13,22 @@
 //!
 //! In version 2 a second postcard value follows in the body: the contents of the files that are so small that no object
 //! holds them. It is written only where there are some, so that older programs read all else.
+//!
+//! Version 3 is the same, of a checkpoint with files that are in the form of the backend: older programs would take these for
+//! damaged ones.
 
 use cutwater_core::{CheckpointId, Epoch, MaxParallelism};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::names;
 use crate::codec::{bounded, bytes};
 use crate::{CompletedCheckpoint, OpenError, Origin, Outcome};
 
 /// The newest format version that is read.
-pub(crate) const VERSION: u16 = 2;
+pub(crate) const VERSION: u16 = 3;
+/// The one with contents of files, and none of the backend's own.
+const HELD: u16 = 2;
 /// The one without contents of files.
 const PLAIN: u16 = 1;
 /// The most bytes of an object.
@@ -273,7 +279,12 @@ impl Boundary {
 
 pub(crate) fn encode<T: Serialize + Holder>(kind: u8, value: &T) -> Vec<u8> {
     let contents = Contents::of(value.checkpoint());
-    let version = if contents.held.is_empty() { PLAIN } else { VERSION };
+    let mut files = value.checkpoint().into_iter().flat_map(CompletedCheckpoint::files);
+    let version = match () {
+        () if files.any(|file| names::native_number(&file.name).is_some()) => VERSION,
+        () if contents.held.is_empty() => PLAIN,
+        () => HELD,
+    };
     let mut bytes = Vec::with_capacity(256);
     bytes.extend_from_slice(MAGIC);
     bytes.extend_from_slice(&version.to_le_bytes());

@@ -10,7 +10,8 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
 use cutwater_core::{
-    Attempt, Barrier, ChannelId, CheckpointId, EdgeId, Epoch, MaxParallelism, Moment, OperatorUid, SubtaskId,
+    Attempt, Barrier, ChannelId, CheckpointId, EdgeId, Epoch, MaxParallelism, Moment, OperatorUid, SnapshotForm,
+    SubtaskId,
 };
 use cutwater_dataflow::exec::{Element, OperatorSnapshot, OutputChannel, SnapshotKind};
 use cutwater_dataflow::{CommitContext, CommitOutcome, Finish, JobGraph};
@@ -550,7 +551,8 @@ impl World {
         self.last_id += 1;
         let base = self.completed.last().map(|checkpoint| checkpoint.id);
         let checkpoint = CheckpointId(self.last_id);
-        let barrier = Barrier { epoch: Epoch(1), attempt: self.attempt, checkpoint, base };
+        let barrier =
+            Barrier { epoch: Epoch(1), attempt: self.attempt, checkpoint, base, form: SnapshotForm::Configured };
         let ended = self.ended.len();
         self.pending = Some(Pending { barrier, parts: BTreeMap::new(), triggered: BTreeSet::new(), ended });
         self.trigger_more();

@@ -333,7 +333,10 @@ fn an_acknowledgement_that_comes_after_completion_deletes_nothing_retained() {
 fn files_of_lower_epochs_that_no_record_names_are_deleted_once_at_the_start() {
     let file = |epoch, checkpoint| {
         let (epoch, checkpoint) = (Epoch(epoch), CheckpointId(checkpoint));
-        snapshot_name(Barrier { epoch, attempt: Attempt(1), checkpoint, base: None }, S0)
+        snapshot_name(
+            Barrier { epoch, attempt: Attempt(1), checkpoint, base: None, form: SnapshotForm::Configured },
+            S0,
+        )
     };
     let complete = |rig: &mut Rig, files: &[String]| {
         rig.request();
@@ -387,7 +390,13 @@ fn files_of_lower_epochs_that_no_record_names_are_deleted_once_at_the_start() {
 #[test]
 fn a_long_listing_is_worked_off_over_several_starts() {
     let file = |index| {
-        let barrier = Barrier { epoch: Epoch(1), attempt: Attempt(1), checkpoint: CheckpointId(7), base: None };
+        let barrier = Barrier {
+            epoch: Epoch(1),
+            attempt: Attempt(1),
+            checkpoint: CheckpointId(7),
+            base: None,
+            form: SnapshotForm::Configured,
+        };
         snapshot_name(barrier, SubtaskId { task: TaskId(0), index })
     };
     let mut rig = Rig::running(by_hand());
@@ -402,7 +411,13 @@ fn a_long_listing_is_worked_off_over_several_starts() {
 #[test]
 fn files_of_the_reign_before_a_contest_are_left_to_it() {
     let mut rig = opened(Rig::running(by_hand()), by_hand(), RestoreFrom::Latest);
-    let own = Barrier { epoch: Epoch(2), attempt: Attempt(1), checkpoint: CheckpointId(1), base: None };
+    let own = Barrier {
+        epoch: Epoch(2),
+        attempt: Attempt(1),
+        checkpoint: CheckpointId(1),
+        base: None,
+        form: SnapshotForm::Configured,
+    };
     rig.files = Some(vec![snapshot_name(own, S0)]);
     let mut rig = rig.restarted(by_hand());
     rig.files = Some(vec![snapshot_name(Barrier { epoch: Epoch(3), ..own }, S0)]);
@@ -561,7 +576,13 @@ fn a_job_that_ends_waits_for_its_deletions() {
 #[test]
 fn a_job_that_ends_waits_for_its_listing_and_deletes_what_it_shows() {
     let orphan = snapshot_name(
-        Barrier { epoch: Epoch(1), attempt: Attempt(1), checkpoint: CheckpointId(7), base: None },
+        Barrier {
+            epoch: Epoch(1),
+            attempt: Attempt(1),
+            checkpoint: CheckpointId(7),
+            base: None,
+            form: SnapshotForm::Configured,
+        },
         SubtaskId { task: TaskId(0), index: 0 },
     );
     let mut rig = Rig::running(by_hand()).restarted(by_hand());

@@ -64,6 +64,21 @@ fn claim() -> Record {
     }))
 }
 
+/// One with files of the backend's own, of which it holds one or none.
+fn native() -> Record {
+    let mut record = completed();
+    let files = &mut completed_of(&mut record).checkpoint.tasks[0].subtasks[0].files;
+    files.push(FileRef::held("chk/0000000001-0000000009-0002-00000-000003-000000.native".to_owned(), vec![7]));
+    files.push(FileRef::stored("chk/0000000001-0000000008-0002-00000-000003-000001.native".to_owned(), 8, 9));
+    record
+}
+
+fn native_without_contents() -> Record {
+    let mut record = native();
+    completed_of(&mut record).checkpoint.files_mut().for_each(|file| file.content = None);
+    record
+}
+
 fn read(bytes: &[u8]) -> Result<Record, OpenError> {
     Record::decode(NAME, bytes, 7, JOB)
 }
@@ -77,15 +92,16 @@ fn records_read_back_as_written() {
     let failed = record(Body::Ended(Outcome::Failed("disk".to_owned())));
     let stopped = record(Body::Ended(Outcome::Stopped { savepoint: Some("file:///s".to_owned()), drained: true }));
     let discarded = record(Body::Discarded(Outcome::Canceled));
-    for record in [completed(), holding(), claim(), failed, stopped, discarded, record(Body::Ended(Outcome::Finished))]
-    {
+    let finished = record(Body::Ended(Outcome::Finished));
+    let checkpoints = [completed(), holding(), native(), native_without_contents()];
+    for record in checkpoints.into_iter().chain([claim(), failed, stopped, discarded, finished]) {
         assert_eq!(read(&record.encode()), Ok(record));
     }
 }
 
 #[test]
 fn every_flipped_bit_is_noticed() {
-    for bytes in [completed().encode(), holding().encode(), claim().encode()] {
+    for bytes in [completed().encode(), holding().encode(), native().encode(), claim().encode()] {
         for index in 0..bytes.len() {
             for bit in 0..8 {
                 let mut damaged = bytes.clone();
@@ -117,8 +133,8 @@ fn every_truncation_and_every_addition_is_noticed() {
 
 /// What older programs read is written as they read it.
 #[test]
-fn only_a_record_that_holds_files_is_of_version_2() {
-    for (record, version) in [(completed(), 1), (claim(), 1), (holding(), 2)] {
+fn only_a_record_that_needs_it_is_of_a_later_version() {
+    for (record, version) in [(completed(), 1), (claim(), 1), (holding(), 2), (native(), 3)] {
         assert_eq!(record.encode()[8..10], [version, 0]);
     }
     let files: Vec<_> = completed_of(&mut holding()).checkpoint.files().cloned().collect();
@@ -189,9 +205,9 @@ fn a_good_checksum_is_not_trusted() {
 #[test]
 fn newer_formats_and_other_jobs_are_told_from_damage() {
     let mut newer = claim().encode();
-    newer[8] = 3;
+    newer[8] = 4;
     seal(&mut newer);
-    assert_eq!(read(&newer), Err(OpenError::NewerFormat { name: NAME.to_owned(), found: 3, known: 2 }));
+    assert_eq!(read(&newer), Err(OpenError::NewerFormat { name: NAME.to_owned(), found: 4, known: 3 }));
     let other = Record { job: "hourly".to_owned(), ..claim() };
     assert!(matches!(read(&other.encode()), Err(OpenError::AnotherJob { found, .. }) if found == "hourly"));
 }
@@ -244,6 +260,12 @@ fn version_1_is_frozen() {
 fn version_2_is_frozen() {
     let sum = crc32c::crc32c(&holding().encode());
     assert_eq!((holding().encode().len(), sum), (165, 292_997_209));
+}
+
+#[test]
+fn version_3_is_frozen() {
+    let sum = crc32c::crc32c(&native().encode());
+    assert_eq!((native().encode().len(), sum), (259, 3_818_551_582));
 }
 
 /// Files that there are not, twice, or in a record that has none.
