@@ -3,9 +3,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+use cutwater_core::KeyGroupRange;
 use cutwater_state::{
-    AttachedTier, Capabilities, ColdBatch, ColdError, ColdState, ColdTier, ColdView, StateBackend, StateHeader,
-    TierOwner,
+    AttachedTier, Capabilities, ColdBatch, ColdError, ColdImage, ColdState, ColdTier, ColdView, ImageSource,
+    StateBackend, StateHeader, TierOwner,
 };
 
 use crate::error::folder_failed;
@@ -185,6 +186,22 @@ impl ColdTier for OwnTier {
 
     fn view(&self) -> Result<Box<dyn ColdView>, ColdError> {
         self.made()?.view()
+    }
+
+    fn image(&self) -> Result<Option<Box<dyn ColdImage>>, ColdError> {
+        self.made()?.image()
+    }
+
+    fn import(&self, images: &[&dyn ImageSource], groups: KeyGroupRange) -> Result<Option<usize>, ColdError> {
+        let (tier, goes_on) = RocksTier::from_images(&self.folder, &self.budget, images, groups)?;
+        match self.tier.set(tier) {
+            Ok(()) => Ok(goes_on),
+            Err(open) => open.import(images, groups), // refuses
+        }
+    }
+
+    fn keep_only(&self, states: &[ColdState]) -> Result<(), ColdError> {
+        self.tier.get().map_or(Ok(()), |tier| tier.keep_only(states))
     }
 }
 

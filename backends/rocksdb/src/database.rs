@@ -1,8 +1,11 @@
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, PoisonError, RwLock};
 
+use cutwater_core::KeyGroupRange;
 use cutwater_state::{ColdError, ColdState, StateHeader};
 use rocksdb::{
     BoundColumnFamily, ColumnFamilyDescriptor, DBWithThreadMode, FlushOptions, MultiThreaded, Options, WriteOptions,
@@ -11,6 +14,7 @@ use rocksdb::{
 
 use crate::error::{failed, folder_failed};
 use crate::family::family_name;
+use crate::import::outside;
 use crate::{RocksBudget, TierStatistics, options};
 
 /// Column families can be added while others are used.
@@ -21,7 +25,9 @@ pub(crate) struct Database {
     pub(crate) db: Db,
     pub(crate) folder: PathBuf,
     pub(crate) without_wal: WriteOptions,
-    family_options: Options,
+    pub(crate) family_options: Options,
+    /// Whether entries were cut off, of which files still have to be rid.
+    pub(crate) is_cut: AtomicBool,
     /// Names of the column families by the numbers of states.
     families: RwLock<Vec<Box<str>>>,
 }
@@ -52,27 +58,53 @@ impl Database {
         let mut without_wal = WriteOptions::default();
         without_wal.disable_wal(true);
         let folder = folder.to_owned();
-        Ok(Self { db, folder, without_wal, family_options, families: RwLock::default() })
+        Ok(Self {
+            db,
+            folder,
+            without_wal,
+            family_options,
+            is_cut: AtomicBool::new(false),
+            families: RwLock::default(),
+        })
     }
 
     /// The number of the state, whose column family is made if it is not there.
     pub(crate) fn open_family(&self, header: &StateHeader) -> Result<ColdState, ColdError> {
         let name = family_name(header);
+        if self.db.cf_handle(&name).is_none() {
+            let made = self.db.create_cf(&name, &self.family_options);
+            made.map_err(|error| failed(format!("make the column family {name}"), &error))?;
+        }
+        Ok(self.numbered(&name))
+    }
+
+    /// The number of the state of this column family.
+    pub(crate) fn numbered(&self, name: &str) -> ColdState {
         let mut families = self.families.write().unwrap_or_else(PoisonError::into_inner);
-        let found = families.iter().position(|family| **family == *name);
-        let at = match found {
-            Some(at) => at,
-            None => {
-                if self.db.cf_handle(&name).is_none() {
-                    self.db
-                        .create_cf(&name, &self.family_options)
-                        .map_err(|error| failed(format!("make the column family {name}"), &error))?;
-                }
-                families.push(name.into());
-                families.len() - 1
-            }
+        let at = families.iter().position(|family| **family == *name).unwrap_or_else(|| {
+            families.push(name.into());
+            families.len() - 1
+        });
+        ColdState(u32::try_from(at).expect("fewer states than 2^32"))
+    }
+
+    /// The column families that states have, with their names.
+    pub(crate) fn named_families(&self) -> Vec<(String, Arc<BoundColumnFamily<'_>>)> {
+        let named = |name: String| Some((name.clone(), self.db.cf_handle(&name)?));
+        self.db.cf_names().into_iter().filter(|name| name != "default").filter_map(named).collect()
+    }
+
+    /// Removes the column families of all states but these.
+    pub(crate) fn keep_only(&self, states: &[ColdState]) -> Result<(), ColdError> {
+        let kept: BTreeSet<Box<str>> = {
+            let families = self.families.read().unwrap_or_else(PoisonError::into_inner);
+            states.iter().filter_map(|state| families.get(state.0 as usize).cloned()).collect()
         };
-        Ok(ColdState(u32::try_from(at).expect("fewer states than 2^32")))
+        for (name, family) in self.named_families().into_iter().filter(|(name, _)| !kept.contains(&**name)) {
+            drop(family);
+            self.db.drop_cf(&name).map_err(|error| failed(format!("remove the column family {name}"), &error))?;
+        }
+        Ok(())
     }
 
     /// The column family of a state.
@@ -82,6 +114,15 @@ impl Database {
             action: format!("find the state {}", state.0).into(),
             reason: format!("it was not opened in the tier in {}: open it first", self.folder.display()).into(),
         })
+    }
+
+    /// Rewrites files that have something outside of these groups.
+    pub(crate) fn compact_outside(&self, groups: KeyGroupRange) {
+        for (_, family) in self.named_families() {
+            for (from, to) in outside(groups) {
+                self.db.compact_range_cf(&family, Some(from), to);
+            }
+        }
     }
 
     pub(crate) fn flush(&self) -> Result<(), ColdError> {

@@ -90,6 +90,10 @@ mod error;
 #[cfg(feature = "rocksdb")]
 mod family;
 #[cfg(feature = "rocksdb")]
+mod image;
+#[cfg(feature = "rocksdb")]
+mod import;
+#[cfg(feature = "rocksdb")]
 mod options;
 #[cfg(feature = "rocksdb")]
 mod statistics;

@@ -1,12 +1,17 @@
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::JoinHandle;
 
-use cutwater_state::{ColdBatch, ColdError, ColdState, ColdTier, ColdView, StateHeader};
+use cutwater_core::KeyGroupRange;
+use cutwater_state::{ColdBatch, ColdError, ColdImage, ColdState, ColdTier, ColdView, ImageSource, StateHeader};
 use rocksdb::WriteBatch;
 
 use crate::database::Database;
 use crate::error::failed;
+use crate::image::RocksImage;
+use crate::import::import;
 use crate::view::RocksView;
 use crate::{RocksBudget, TierStatistics};
 
@@ -21,6 +26,8 @@ const BATCH_BYTES: usize = 8 << 20;
 /// checkpoints. Dropping it, with all its views, closes the database and leaves the files.
 pub struct RocksTier {
     database: Arc<Database>,
+    /// Rids files of what was cut off.
+    cleaning: Option<JoinHandle<()>>,
 }
 
 impl RocksTier {
@@ -42,7 +49,40 @@ impl RocksTier {
     ///
     /// [`ColdError`] as of [`Self::create`], and if the database is damaged in a way that is seen when it is opened.
     pub fn reopen(folder: &Path, budget: &RocksBudget) -> Result<Self, ColdError> {
-        Ok(Self { database: Arc::new(Database::open(folder, budget)?) })
+        Ok(Self { database: Arc::new(Database::open(folder, budget)?), cleaning: None })
+    }
+
+    /// A tier with what these images of others have of the key groups, in a folder as of [`Self::create`]. Returns also which of
+    /// them it goes on from: see [`ColdTier::import`].
+    ///
+    /// A single image costs the time that its files take to come and some 30 ms. What it has of other groups is no longer seen,
+    /// and goes from the disk beside the use of the tier. Of several images the files are linked together, unless one was cut
+    /// out of another and not cleaned up yet: then its entries are read and written.
+    ///
+    /// # Errors
+    ///
+    /// [`ColdError`] as of [`Self::create`] and of the images, and if their files are not those of a database.
+    pub fn from_images(
+        folder: &Path,
+        budget: &RocksBudget,
+        images: &[&dyn ImageSource],
+        groups: KeyGroupRange,
+    ) -> Result<(Self, Option<usize>), ColdError> {
+        Database::destroy(folder, budget)?;
+        let (database, goes_on) = import(folder, budget, images, groups)?;
+        let database = Arc::new(database);
+        let cleaning = database.is_cut.load(Ordering::Relaxed).then(|| {
+            let database = Arc::clone(&database);
+            std::thread::spawn(move || database.compact_outside(groups))
+        });
+        Ok((Self { database, cleaning }, goes_on))
+    }
+
+    /// Waits until the files hold nothing of the key groups that [`Self::from_images`] left out.
+    pub fn wait_until_clean(&mut self) {
+        if let Some(cleaning) = self.cleaning.take() {
+            drop(cleaning.join()); // one that died has cleaned less
+        }
     }
 
     /// The folder.
@@ -120,6 +160,32 @@ impl ColdTier for RocksTier {
 
     fn view(&self) -> Result<Box<dyn ColdView>, ColdError> {
         Ok(Box::new(RocksView::new(Arc::clone(&self.database))))
+    }
+
+    fn image(&self) -> Result<Option<Box<dyn ColdImage>>, ColdError> {
+        Ok(Some(Box::new(RocksImage::new(&self.database)?)))
+    }
+
+    /// Refused: the database is open. [`RocksTier::from_images`] makes a tier of images.
+    fn import(&self, images: &[&dyn ImageSource], _groups: KeyGroupRange) -> Result<Option<usize>, ColdError> {
+        Err(ColdError {
+            action: format!("take over {} images", images.len()).into(),
+            reason: format!("the database in {} is open already: make it of them", self.folder().display()).into(),
+        })
+    }
+
+    fn keep_only(&self, states: &[ColdState]) -> Result<(), ColdError> {
+        self.database.keep_only(states)
+    }
+}
+
+impl Drop for RocksTier {
+    fn drop(&mut self) {
+        if let Some(cleaning) = self.cleaning.take() {
+            // What is read from a view goes on.
+            self.database.db.cancel_all_background_work(false);
+            drop(cleaning.join());
+        }
     }
 }
 

@@ -8,3 +8,11 @@ cutwater_state_conformance::cold_tier_suite!(common::TempTier::new);
 mod on_the_disk {
     cutwater_state_conformance::cold_tier_suite!(crate::common::TempTier::tiny);
 }
+
+mod images {
+    cutwater_state_conformance::cold_images_suite!(crate::common::JobTier::new);
+}
+
+mod images_with_little_memory {
+    cutwater_state_conformance::cold_images_suite!(crate::common::JobTier::tiny);
+}

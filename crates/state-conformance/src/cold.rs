@@ -10,9 +10,9 @@ use cutwater_state::{
 
 use crate::harness::max_parallelism;
 
-type Entries = Vec<(Vec<u8>, Vec<u8>)>;
+pub(crate) type Entries = Vec<(Vec<u8>, Vec<u8>)>;
 
-fn header(operator: &str, name: &str, kind: StateKind) -> StateHeader {
+pub(crate) fn header(operator: &str, name: &str, kind: StateKind) -> StateHeader {
     StateHeader {
         operator: OperatorUid::new(operator).expect("a valid uid"),
         name: name.to_owned(),
@@ -25,20 +25,20 @@ fn header(operator: &str, name: &str, kind: StateKind) -> StateHeader {
     }
 }
 
-fn open<T: ColdTier>(tier: &T, name: &str) -> ColdState {
+pub(crate) fn open<T: ColdTier>(tier: &T, name: &str) -> ColdState {
     tier.open(&header("operator", name, StateKind::Map)).expect("a state can be opened")
 }
 
-fn name_of(group: u16, key: &[u8]) -> Vec<u8> {
+pub(crate) fn name_of(group: u16, key: &[u8]) -> Vec<u8> {
     [&group_prefix(KeyGroup(group))[..], key].concat()
 }
 
-fn groups(first: u16, last: u16) -> KeyGroupRange {
+pub(crate) fn groups(first: u16, last: u16) -> KeyGroupRange {
     KeyGroupRange { first: KeyGroup(first), last: KeyGroup(last) }
 }
 
 /// Writes all of it as one batch; without a value the name is deleted.
-fn write<T: ColdTier>(tier: &T, state: ColdState, writes: &[(&[u8], Option<&[u8]>)]) {
+pub(crate) fn write<T: ColdTier>(tier: &T, state: ColdState, writes: &[(&[u8], Option<&[u8]>)]) {
     let mut batch = ColdBatch::default();
     for (name, value) in writes {
         match value {
@@ -49,11 +49,11 @@ fn write<T: ColdTier>(tier: &T, state: ColdState, writes: &[(&[u8], Option<&[u8]
     tier.write(state, &batch).expect("it can be written");
 }
 
-fn put<T: ColdTier>(tier: &T, state: ColdState, name: &[u8], value: &[u8]) {
+pub(crate) fn put<T: ColdTier>(tier: &T, state: ColdState, name: &[u8], value: &[u8]) {
     write(tier, state, &[(name, Some(value))]);
 }
 
-fn get<T: ColdTier>(tier: &T, state: ColdState, name: &[u8]) -> Option<Vec<u8>> {
+pub(crate) fn get<T: ColdTier>(tier: &T, state: ColdState, name: &[u8]) -> Option<Vec<u8>> {
     let mut values = get_all(tier, state, &[name]);
     values.pop().expect("one for each name")
 }
@@ -79,13 +79,13 @@ fn scan(view: &dyn ColdView, state: ColdState, groups: KeyGroupRange) -> Entries
 }
 
 /// All there is now.
-fn contents<T: ColdTier>(tier: &T, state: ColdState) -> Entries {
+pub(crate) fn contents<T: ColdTier>(tier: &T, state: ColdState) -> Entries {
     scan(&*tier.view().expect("there can be a view"), state, groups(0, u16::MAX))
 }
 
 /// Thousands of entries in the key groups `0..10`, written in no order and in several batches, some twice and some deleted;
 /// returns what is there then.
-fn many<T: ColdTier>(tier: &T, state: ColdState) -> Entries {
+pub(crate) fn many<T: ColdTier>(tier: &T, state: ColdState) -> Entries {
     let mut expected = BTreeMap::new();
     for round in 0..3_u64 {
         let mut batch = ColdBatch::default();

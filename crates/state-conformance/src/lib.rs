@@ -24,6 +24,7 @@ mod changes;
 pub mod cold;
 pub mod contract;
 mod harness;
+pub mod images;
 mod kinds;
 
 /// Makes a test of every sentence of the contract, against the backends that the argument makes: a function or closure
@@ -120,6 +121,30 @@ macro_rules! cold_tier_suite {
             #[test]
             fn $sentence() {
                 $crate::cold::$sentence($make);
+            }
+        )*
+    };
+}
+
+/// The same for what the contract says of images, for tiers that have some.
+#[macro_export]
+macro_rules! cold_images_suite {
+    ($make:expr) => {
+        $crate::cold_images_suite! { @tests $make;
+            an_image_is_the_tier_as_it_was_at_the_call
+            a_part_of_an_image_is_imported
+            parts_of_several_images_are_imported_together
+            lasting_files_of_a_name_are_the_same
+            a_tier_goes_on_from_an_image
+            states_that_nobody_has_are_forgotten
+            a_damaged_image_is_an_error
+        }
+    };
+    (@tests $make:expr; $($sentence:ident)*) => {
+        $(
+            #[test]
+            fn $sentence() {
+                $crate::images::$sentence($make);
             }
         )*
     };

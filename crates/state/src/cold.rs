@@ -1,7 +1,8 @@
-use std::fmt;
 use std::ops::ControlFlow;
+use std::{fmt, io};
 
 use cutwater_core::{KeyGroup, KeyGroupRange};
+use serde::{Deserialize, Serialize};
 
 use crate::StateHeader;
 
@@ -30,6 +31,10 @@ pub use self::model::ModelTier;
 /// - A [view](ColdTier::view) is the tier as it was at the call, whatever is written later, also after later views.
 /// - Any bytes can be a name or a value, empty ones too; values may have megabytes.
 /// - A state that is opened again by the same header is the same; one of another header is another.
+/// - If it has images: one is the tier as it was at the call, whatever is written later. Imported, whole or in parts, alone or
+///   with others, it gives the entries of the groups asked for, and no others.
+/// - A lasting file of an image has the same bytes in every other image of the tier that has one of its name and length, also if
+///   the tier goes on from an image.
 pub trait ColdTier: Send + Sync + fmt::Debug {
     /// The state that this header describes, by operator, name and kind; an empty one if the tier does not have it.
     ///
@@ -58,6 +63,84 @@ pub trait ColdTier: Send + Sync + fmt::Debug {
     ///
     /// [`ColdError`] if there can be none.
     fn view(&self) -> Result<Box<dyn ColdView>, ColdError>;
+
+    /// The tier as it is now, as files of its own form; `None` if it has no such form, which is the default. May write what is
+    /// in memory to a disk, and wait for it. Nobody may write to the tier meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// [`ColdError`] if they can't be made, on a full disk, say.
+    fn image(&self) -> Result<Option<Box<dyn ColdImage>>, ColdError> {
+        Ok(None)
+    }
+
+    /// Makes the tier hold what these images do of the key groups, before any state is opened. No two of them have entries of the
+    /// same state and key group. Returns which of the images, if any, goes on in this tier: files that the tier has from it and
+    /// has not changed have their names, so that its lasting files need not be stored again with images of this tier.
+    ///
+    /// # Errors
+    ///
+    /// [`ColdError`] if the files can't be read, are no image of such a tier, or can't be stored here; what there is of them
+    /// goes with the tier. A tier without [images](Self::image) refuses.
+    fn import(&self, images: &[&dyn ImageSource], groups: KeyGroupRange) -> Result<Option<usize>, ColdError> {
+        let _ = groups;
+        Err(ColdError {
+            action: format!("take over {} images", images.len()).into(),
+            reason: "this tier has no files of its own form".into(),
+        })
+    }
+
+    /// Forgets all states but these, which may have come with an image and belong to nobody now. Does nothing unless there can
+    /// be such.
+    ///
+    /// # Errors
+    ///
+    /// [`ColdError`] if they can't be removed.
+    fn keep_only(&self, states: &[ColdState]) -> Result<(), ColdError> {
+        let _ = states;
+        Ok(())
+    }
+}
+
+/// A [`ColdTier`] as it was once, as files that nobody changes. They go when it is dropped.
+pub trait ColdImage: Send + fmt::Debug {
+    /// The files, in the order of their names.
+    fn files(&self) -> &[ImageFile];
+
+    /// Opens a file, by its place in [`Self::files`].
+    ///
+    /// # Errors
+    ///
+    /// As the system reports.
+    fn open(&self, file: usize) -> io::Result<Box<dyn io::Read + Send>>;
+}
+
+/// A file of an image.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct ImageFile {
+    /// Its name, by which the tier knows it: no path.
+    pub name: String,
+    /// Its length.
+    pub bytes: u64,
+    /// Whether a file of this name and length is the same in all images of one tier, and of those that go on from it.
+    pub lasting: bool,
+}
+
+/// An image in a store, for [`ColdTier::import`].
+pub trait ImageSource: Sync + fmt::Debug {
+    /// The files, in the order of their names.
+    fn files(&self) -> &[ImageFile];
+
+    /// The key groups of the subtask that it was of.
+    fn groups(&self) -> KeyGroupRange;
+
+    /// Writes a file, by its place in [`Self::files`], to what `make` makes, anew if it has to be read again. After that it has
+    /// the bytes that were stored.
+    ///
+    /// # Errors
+    ///
+    /// [`ColdError`] if it is not there, damaged, or can't be written.
+    fn read(&self, file: usize, make: &mut MakeFile<'_>) -> Result<(), ColdError>;
 }
 
 /// A [`ColdTier`] as it was once.
@@ -69,6 +152,9 @@ pub trait ColdView: Send + fmt::Debug {
     /// [`ColdError`] if they can't be read.
     fn scan(&self, state: ColdState, groups: KeyGroupRange, visit: &mut ColdVisitor<'_>) -> Result<(), ColdError>;
 }
+
+/// What makes an empty file to write to, in place of the one that it made before.
+pub type MakeFile<'a> = dyn FnMut() -> io::Result<Box<dyn io::Write>> + 'a;
 
 /// What a scan calls with each name and its value; it says whether to go on.
 pub type ColdVisitor<'a> = dyn FnMut(&[u8], &[u8]) -> ControlFlow<()> + 'a;

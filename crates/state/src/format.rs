@@ -6,6 +6,7 @@
 
 mod encoder;
 mod layout;
+mod native;
 mod reader;
 
 use std::io;
@@ -15,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::encoder::{FramedBlock, SnapshotEncoder};
 pub use self::layout::{FULL_VERSION, VERSION};
+pub use self::native::{NativeFile, NativeIndex, NativeState};
 pub use self::reader::SnapshotReader;
 use crate::{BlockKind, StateError, StateHeader};
 

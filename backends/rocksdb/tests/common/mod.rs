@@ -1,9 +1,14 @@
 //! A tier in a temporary folder that goes with it.
 #![allow(dead_code, reason = "each test file uses a part")]
 
-use cutwater_core::{MaxParallelism, OperatorUid};
-use cutwater_rocksdb::{RocksBudget, RocksTier};
-use cutwater_state::{CodecId, ColdBatch, ColdError, ColdState, ColdTier, ColdView, Schema, StateHeader, StateKind};
+use std::sync::Arc;
+
+use cutwater_core::{Attempt, Epoch, KeyGroupRange, MaxParallelism, OperatorUid, SubtaskId, TaskId};
+use cutwater_rocksdb::{RocksBudget, RocksDbBackend, RocksTier};
+use cutwater_state::{
+    CodecId, ColdBatch, ColdError, ColdImage, ColdState, ColdTier, ColdView, ImageSource, Schema, StateBackend as _,
+    StateHeader, StateKind, TierOwner,
+};
 use tempfile::TempDir;
 
 pub(crate) fn header(name: &str, kind: StateKind) -> StateHeader {
@@ -55,5 +60,61 @@ impl ColdTier for TempTier {
 
     fn view(&self) -> Result<Box<dyn ColdView>, ColdError> {
         self.tier.view()
+    }
+}
+
+/// A tier as a job has it.
+#[derive(Debug)]
+pub(crate) struct JobTier {
+    tier: Arc<dyn ColdTier>,
+    _folder: TempDir,
+}
+
+impl JobTier {
+    pub(crate) fn new() -> Self {
+        Self::with(RocksBudget::new(8 << 20, 128 << 20))
+    }
+
+    pub(crate) fn tiny() -> Self {
+        Self::with(RocksBudget::new(64 << 10, 64 << 10))
+    }
+
+    fn with(budget: RocksBudget) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let backend = RocksDbBackend::new(Some(folder.path()), 1 << 20, budget);
+        let subtask = SubtaskId { task: TaskId(0), index: 0 };
+        let owner = TierOwner { job: "job".to_owned(), subtask, epoch: Epoch(1), attempt: Attempt(1) };
+        let attached = backend.open_tier(&owner).expect("there can be one").expect("the backend has tiers");
+        Self { tier: attached.tier, _folder: folder }
+    }
+}
+
+impl ColdTier for JobTier {
+    fn open(&self, header: &StateHeader) -> Result<ColdState, ColdError> {
+        self.tier.open(header)
+    }
+
+    fn get(&self, state: ColdState, names: &[&[u8]], found: &mut dyn FnMut(usize, &[u8])) -> Result<(), ColdError> {
+        self.tier.get(state, names, found)
+    }
+
+    fn write(&self, state: ColdState, batch: &ColdBatch) -> Result<(), ColdError> {
+        self.tier.write(state, batch)
+    }
+
+    fn view(&self) -> Result<Box<dyn ColdView>, ColdError> {
+        self.tier.view()
+    }
+
+    fn image(&self) -> Result<Option<Box<dyn ColdImage>>, ColdError> {
+        self.tier.image()
+    }
+
+    fn import(&self, images: &[&dyn ImageSource], groups: KeyGroupRange) -> Result<Option<usize>, ColdError> {
+        self.tier.import(images, groups)
+    }
+
+    fn keep_only(&self, states: &[ColdState]) -> Result<(), ColdError> {
+        self.tier.keep_only(states)
     }
 }

@@ -1,9 +1,14 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use cutwater_core::KeyGroupRange;
+use serde::{Deserialize, Serialize};
 
-use super::{ColdBatch, ColdError, ColdState, ColdTier, ColdView, ColdVisitor, group_prefix};
+use super::{
+    ColdBatch, ColdError, ColdImage, ColdState, ColdTier, ColdView, ColdVisitor, ImageFile, ImageSource, group_of_name,
+    group_prefix,
+};
 use crate::{StateHeader, StateKind};
 
 /// A cold tier in memory, for tests and simulations: what a tier has to do, without a disk.
@@ -14,12 +19,24 @@ pub struct ModelTier {
 
 #[derive(Debug, Default)]
 struct Inner {
-    states: Vec<(String, String, StateKind)>,
+    states: Vec<Identity>,
     /// Shared with the views.
     entries: Arc<Entries>,
 }
 
+type Identity = (String, String, StateKind);
 type Entries = BTreeMap<(ColdState, Vec<u8>), Vec<u8>>;
+
+impl Inner {
+    fn state(&mut self, wanted: Identity) -> ColdState {
+        let states = &mut self.states;
+        let found = states.iter().position(|state| *state == wanted).unwrap_or_else(|| {
+            states.push(wanted);
+            states.len() - 1
+        });
+        ColdState(u32::try_from(found).expect("fewer states than 2^32"))
+    }
+}
 
 impl ModelTier {
     fn inner(&self) -> MutexGuard<'_, Inner> {
@@ -42,12 +59,7 @@ impl ModelTier {
 impl ColdTier for ModelTier {
     fn open(&self, header: &StateHeader) -> Result<ColdState, ColdError> {
         let wanted = (header.operator.as_str().to_owned(), header.name.clone(), header.kind);
-        let states = &mut self.inner().states;
-        let found = states.iter().position(|state| *state == wanted).unwrap_or_else(|| {
-            states.push(wanted);
-            states.len() - 1
-        });
-        Ok(ColdState(u32::try_from(found).expect("fewer states than 2^32")))
+        Ok(self.inner().state(wanted))
     }
 
     fn get(&self, state: ColdState, names: &[&[u8]], found: &mut dyn FnMut(usize, &[u8])) -> Result<(), ColdError> {
@@ -74,6 +86,109 @@ impl ColdTier for ModelTier {
 
     fn view(&self) -> Result<Box<dyn ColdView>, ColdError> {
         Ok(Box::new(ModelView { entries: Arc::clone(&self.inner().entries) }))
+    }
+
+    fn image(&self) -> Result<Option<Box<dyn ColdImage>>, ColdError> {
+        let inner = self.inner();
+        let mut groups: BTreeMap<_, Vec<(&[u8], &[u8])>> = BTreeMap::new();
+        for ((state, name), value) in &*inner.entries {
+            groups.entry((*state, group_of_name(name))).or_default().push((name, value));
+        }
+        let mut files = vec![("STATES".to_owned(), false, encoded(&inner.states)?)];
+        for ((ColdState(state), group), entries) in groups {
+            let content = encoded(&(&inner.states[state as usize], entries))?;
+            let group = group.map_or(-1, |group| i32::from(group.0));
+            // The sum of what it holds is in its name, so that it lasts.
+            files.push((format!("{state}-{group}-{:08x}", crc32c::crc32c(&content)), true, content));
+        }
+        files.sort_unstable();
+        let listed = files.iter().map(|(name, lasting, content)| ImageFile {
+            name: name.clone(),
+            bytes: content.len() as u64,
+            lasting: *lasting,
+        });
+        let listed = listed.collect();
+        Ok(Some(Box::new(ModelImage { listed, contents: files.into_iter().map(|(_, _, content)| content).collect() })))
+    }
+
+    fn import(&self, images: &[&dyn ImageSource], groups: KeyGroupRange) -> Result<Option<usize>, ColdError> {
+        let mut inner = self.inner();
+        for image in images {
+            for (at, file) in image.files().iter().enumerate() {
+                let read = Arc::new(Mutex::new(Vec::new()));
+                image.read(at, &mut || {
+                    read.lock().unwrap_or_else(PoisonError::into_inner).clear();
+                    Ok(Box::new(Shared(Arc::clone(&read))))
+                })?;
+                let content = std::mem::take(&mut *read.lock().unwrap_or_else(PoisonError::into_inner));
+                if !file.lasting {
+                    for state in decoded::<Vec<Identity>>(&content, file)? {
+                        inner.state(state);
+                    }
+                    continue;
+                }
+                let (state, held): (Identity, Vec<(Vec<u8>, Vec<u8>)>) = decoded(&content, file)?;
+                let state = inner.state(state);
+                let entries = Arc::make_mut(&mut inner.entries);
+                for (name, value) in held {
+                    if group_of_name(&name).is_some_and(|group| groups.contains(group)) {
+                        entries.insert((state, name), value);
+                    }
+                }
+            }
+        }
+        Ok((images.len() == 1).then_some(0))
+    }
+
+    fn keep_only(&self, states: &[ColdState]) -> Result<(), ColdError> {
+        let kept: BTreeSet<_> = states.iter().collect();
+        Arc::make_mut(&mut self.inner().entries).retain(|(state, _), _| kept.contains(state));
+        Ok(())
+    }
+}
+
+fn encoded<T: Serialize>(value: &T) -> Result<Vec<u8>, ColdError> {
+    let failed =
+        |error: postcard::Error| ColdError { action: "make an image".into(), reason: error.to_string().into() };
+    postcard::to_allocvec(value).map_err(failed)
+}
+
+fn decoded<T: for<'a> Deserialize<'a>>(content: &[u8], file: &ImageFile) -> Result<T, ColdError> {
+    let failed = |error: postcard::Error| ColdError {
+        action: format!("read the file {} of an image", file.name).into(),
+        reason: error.to_string().into(),
+    };
+    postcard::from_bytes(content).map_err(failed)
+}
+
+/// A file that is being read into memory.
+struct Shared(Arc<Mutex<Vec<u8>>>);
+
+impl io::Write for Shared {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[derive(Debug)]
+struct ModelImage {
+    listed: Vec<ImageFile>,
+    contents: Vec<Vec<u8>>,
+}
+
+impl ColdImage for ModelImage {
+    fn files(&self) -> &[ImageFile] {
+        &self.listed
+    }
+
+    fn open(&self, file: usize) -> io::Result<Box<dyn io::Read + Send>> {
+        let content = self.contents.get(file).cloned().ok_or(io::ErrorKind::NotFound)?;
+        Ok(Box::new(io::Cursor::new(content)))
     }
 }
 
