@@ -33,6 +33,6 @@ impl StateBackend for MemoryBackend {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities { cold_tier: false }
+        Capabilities::default()
     }
 }

@@ -135,7 +135,7 @@ impl StateBackend for RocksDbBackend {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities { cold_tier: true }
+        Capabilities { cold_tier: true, images: true }
     }
 
     fn open_tier(&self, owner: &TierOwner) -> Result<Option<AttachedTier>, ColdError> {
@@ -198,6 +198,10 @@ impl ColdTier for OwnTier {
             Ok(()) => Ok(goes_on),
             Err(open) => open.import(images, groups), // refuses
         }
+    }
+
+    fn about(&self, state: ColdState) -> Result<u64, ColdError> {
+        self.made()?.about(state)
     }
 
     fn keep_only(&self, states: &[ColdState]) -> Result<(), ColdError> {

@@ -116,6 +116,22 @@ impl Database {
         })
     }
 
+    /// About how many entries a state has.
+    pub(crate) fn about(&self, state: ColdState) -> Result<u64, ColdError> {
+        let family = self.family(state)?;
+        let cant = |error| failed("count entries", &error);
+        let estimate =
+            self.db.property_int_value_cf(&family, properties::ESTIMATE_NUM_KEYS).map_err(cant)?.unwrap_or(0);
+        if estimate > 0 {
+            return Ok(estimate);
+        }
+        // Deletions may make it 0 where there are entries.
+        let mut entries = self.db.raw_iterator_cf(&family);
+        entries.seek_to_first();
+        entries.status().map_err(cant)?;
+        Ok(u64::from(entries.valid()))
+    }
+
     /// Rewrites files that have something outside of these groups.
     pub(crate) fn compact_outside(&self, groups: KeyGroupRange) {
         for (_, family) in self.named_families() {

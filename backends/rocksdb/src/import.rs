@@ -232,25 +232,4 @@ fn copy_entries(database: &Database, name: &str, part: &Part, groups: KeyGroupRa
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_that_lead_elsewhere_are_no_files_of_an_image() {
-        for name in ["", ".", "..", "../x", "/tmp/x", "a/b", "a\\b", "a\0"] {
-            assert!(!is_plain(name), "{name:?}");
-        }
-        for name in ["CURRENT", "000012.sst", "MANIFEST-000005", "..x"] {
-            assert!(is_plain(name), "{name}");
-        }
-    }
-
-    #[test]
-    fn what_is_outside_of_groups_is_all_other_names() {
-        let groups = |first, last| KeyGroupRange { first: KeyGroup(first), last: KeyGroup(last) };
-        assert_eq!(outside(groups(0, u16::MAX)), []);
-        assert_eq!(outside(groups(0, 9)), [(vec![0, 10], None)]);
-        assert_eq!(outside(groups(300, u16::MAX)), [(vec![], Some(vec![1, 44]))]);
-        assert_eq!(outside(groups(3, 3)), [(vec![], Some(vec![0, 3])), (vec![0, 4], None)]);
-    }
-}
+mod tests;

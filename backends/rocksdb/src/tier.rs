@@ -85,6 +85,11 @@ impl RocksTier {
         }
     }
 
+    #[cfg(test)]
+    pub(crate) fn database(&self) -> &Arc<Database> {
+        &self.database
+    }
+
     /// The folder.
     #[must_use]
     pub fn folder(&self) -> &Path {
@@ -172,6 +177,10 @@ impl ColdTier for RocksTier {
             action: format!("take over {} images", images.len()).into(),
             reason: format!("the database in {} is open already: make it of them", self.folder().display()).into(),
         })
+    }
+
+    fn about(&self, state: ColdState) -> Result<u64, ColdError> {
+        self.database.about(state)
     }
 
     fn keep_only(&self, states: &[ColdState]) -> Result<(), ColdError> {

@@ -256,6 +256,13 @@ impl Report for Inspection {
             let (name, kind) = (safe(&state.name), state.kind);
             let (entries, stored) = (state.entries, size(state.stored_bytes));
             let mut entries = format!("{entries} {}", if entries == 1 { "entry" } else { "entries" });
+            let stored = match &state.native {
+                Some(backend) => {
+                    entries = format!("about {entries}");
+                    format!("in the files of {}", safe(backend))
+                }
+                None => stored,
+            };
             if state.changes > 0 {
                 entries += &format!(" and {}", count(state.changes, "later change"));
             }

@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 use std::io;
 
 use cutwater_coordinator::inspect::slot_name;
-use cutwater_coordinator::{CompletedCheckpoint, FileRef, SubtaskSnapshot, TaskSnapshot, checkpoint_of_snapshot};
+use cutwater_coordinator::{
+    CompletedCheckpoint, FileRef, SubtaskSnapshot, TaskSnapshot, checkpoint_of_snapshot, native_number,
+};
 use cutwater_dataflow::exec::SnapshotKind;
-use cutwater_state::format::{BlockInfo, ReadAt, SnapshotHeader, SnapshotReader};
+use cutwater_state::format::{BlockInfo, NativeIndex, NativeState, ReadAt, SnapshotHeader, SnapshotReader};
 use cutwater_state::{BlockKind, OperatorStatePart, StateError, StateHeader};
 use cutwater_storage::{BytesReader, ObjectName, ObjectReader, verify};
 use cutwater_task::TaskSnapshot as Inline;
@@ -15,6 +17,9 @@ use serde::{Deserialize, Serialize};
 use crate::failure::chain;
 use crate::folder::JobFolder;
 use crate::report::{Problem, ProblemKind};
+
+/// The most bytes of an index of native files.
+const MOST_INDEX: u64 = 256 << 20;
 
 /// One state, summed over the files.
 #[derive(Clone, Debug, Serialize)]
@@ -33,6 +38,9 @@ pub(crate) struct State {
     pub(crate) changes: u64,
     /// As stored, so after compression.
     pub(crate) stored_bytes: u64,
+    /// The backend in whose own files it is: then the entries are about so many, and the bytes are not known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) native: Option<String>,
 }
 
 /// Where one source stands.
@@ -157,6 +165,19 @@ pub(crate) struct Checked {
 impl Owner<'_> {
     /// Adds the states of the file to `states`, from its header and index alone.
     pub(crate) fn read_states(&self, file: &FileRef, states: &mut Vec<State>) -> Result<(), Problem> {
+        match native_number(&file.name) {
+            None => {}
+            Some(0) => {
+                let index = self.native_index(file).or_else(|_| self.native_index(file))?; // as in `verify`
+                for NativeState { header, entries } in &index.states {
+                    let state = State::found(states, header);
+                    state.entries += entries;
+                    state.native = Some(index.backend.clone());
+                }
+                return Ok(());
+            }
+            Some(_) => return Ok(()), // what it is the index says
+        }
         let mut reader = self.open(file)?;
         if SnapshotReader::open(&reader).is_err() {
             reader = self.open(file)?; // as in `verify`
@@ -198,6 +219,14 @@ impl Owner<'_> {
             verify(self.folder.store.as_ref(), &name, file.bytes, file.crc32c)
                 .map_err(|error| Problem::of_store(self.folder.path_of(&file.name), &error))?;
         }
+        match native_number(&file.name) {
+            None => {}
+            Some(0) => {
+                let index = self.native_index(file)?;
+                return Ok(Checked { blocks: 0, entries: index.states.iter().map(|state| state.entries).sum() });
+            }
+            Some(_) => return Ok(Checked::default()), // what is in it its backend alone can read
+        }
         let reader = self.open(file)?;
         let snapshot = SnapshotReader::open(&reader).map_err(|error| self.problem(file, &error))?;
         self.check_header(file, &snapshot)?;
@@ -210,6 +239,25 @@ impl Owner<'_> {
             checked.entries += u64::from(info.entries);
         }
         Ok(checked)
+    }
+
+    /// What says which files are of the backend's own form: each that it names has to be one of the checkpoint.
+    fn native_index(&self, file: &FileRef) -> Result<NativeIndex, Problem> {
+        let reader = self.open(file)?;
+        let damaged = |reason: String| Problem::new(self.folder.path_of(&file.name), ProblemKind::Damaged, reason);
+        if reader.len() != file.bytes || file.bytes > MOST_INDEX {
+            return Err(damaged(format!("it has {} bytes, the checkpoint names {}", reader.len(), file.bytes)));
+        }
+        let mut content = vec![0; usize::try_from(file.bytes).unwrap_or(usize::MAX)];
+        reader.read_at(0, &mut content).map_err(|error| damaged(error.to_string()))?;
+        let index = NativeIndex::decode(&content).map_err(|error| self.problem(file, &error))?;
+        for (object, native) in index.files.iter().filter_map(|native| Some((native.object.as_ref()?, native))) {
+            let named = self.subtask.files.iter().find(|file| file.name == *object);
+            if named.is_none_or(|named| (named.bytes, named.crc32c) != (native.file.bytes, native.crc32c)) {
+                return Err(damaged(format!("{object} is not in the checkpoint, or another file there")));
+            }
+        }
+        Ok(index)
     }
 
     fn check_header(&self, file: &FileRef, snapshot: &SnapshotReader<'_>) -> Result<(), Problem> {
@@ -282,6 +330,7 @@ impl State {
             entries: 0,
             changes: 0,
             stored_bytes: 0,
+            native: None,
         }
     }
 

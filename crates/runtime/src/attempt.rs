@@ -81,6 +81,7 @@ impl Start {
             ignored: &self.options.ignore_unclaimed,
             foreign: self.foreign,
             chains: &self.uploader.chains,
+            natives: &self.uploader.natives,
             clock: self.clock,
         };
         // The claim is ours: what writers of a killed process left half done is nobody's any more.

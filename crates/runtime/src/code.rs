@@ -56,6 +56,7 @@ impl RestoreError {
             Self::Name(_) => "RST0008",
             Self::UnknownState { .. } => "RST0009",
             Self::OperatorState(_) => "RST0010",
+            Self::Backend { .. } => "RST0011",
         }
     }
 }

@@ -25,6 +25,7 @@ use crate::host::{Handles, Incarnation, guarded};
 use crate::hosted::{Command, Report};
 use crate::job::{ClaimMode, JobOutcome, Options};
 use crate::local::LocalCopies;
+use crate::native::Natives;
 use crate::restore::{RestorePoint, new_operators};
 use crate::savepoint::{SavepointError, TakenSavepoint};
 use crate::spans;
@@ -483,6 +484,9 @@ impl Shell {
             tasks,
             handles: OnceLock::new(),
             chains: Mutex::default(),
+            backend: self.options.backend.name(),
+            native: self.options.task.deltas.is_some() && self.options.backend.capabilities().images,
+            natives: Natives::default(),
         });
         let start = Start {
             graph: Arc::clone(&self.graph),

@@ -171,6 +171,16 @@ pub enum RestoreError {
     /// Operator state in the checkpoint's record is of another kind or type than the job's, or damaged.
     #[error(transparent)]
     OperatorState(Box<OperatorStateError>),
+    /// The checkpoint holds files of another backend than the job's.
+    #[error(
+        "it holds files in the form of the backend {found}, and this job keeps its state in {own}: start it with          state.backend.type: {found}, or from a canonical savepoint, which every backend reads"
+    )]
+    Backend {
+        /// The one that wrote it.
+        found: String,
+        /// That of the job.
+        own: String,
+    },
     /// A name in the checkpoint's record leads outside its folder.
     #[error(transparent)]
     Name(#[from] InvalidName),
@@ -185,6 +195,7 @@ impl RestoreError {
             | Self::UnknownState { .. }
             | Self::MaxParallelism { .. }
             | Self::Parallelism { .. }
+            | Self::Backend { .. }
             | Self::OperatorState(_)
             | Self::Store(_)
             | Self::Inline(_)
@@ -200,6 +211,7 @@ impl RestoreError {
             | Self::UnknownState { .. }
             | Self::MaxParallelism { .. }
             | Self::Parallelism { .. }
+            | Self::Backend { .. }
             | Self::Missing { .. }
             | Self::Inline(_)
             | Self::OperatorState(_)

@@ -15,8 +15,8 @@ use cutwater_dataflow::JobGraph;
 use cutwater_driver::{NO_PROGRESS_ATTEMPTS, OnNoProgress};
 use cutwater_memory::MemoryBackend;
 use cutwater_restart::{ExponentialDelay, Strategy};
-use cutwater_state::StateBackend;
 use cutwater_state::format::Compression;
+use cutwater_state::{Capabilities, StateBackend};
 use cutwater_storage::{MemoryStore, Store};
 use cutwater_task::{DeltaLimits, TaskSettings};
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
@@ -452,7 +452,8 @@ pub fn spawn(graph: JobGraph, options: Options) -> Result<JobHandle, JobError> {
                       execution.checkpointing.num-retained to at least 2";
         return Err(invalid(reason.to_owned()));
     }
-    if options.task.deltas.is_some() && options.backend.capabilities().cold_tier {
+    let Capabilities { cold_tier, images, .. } = options.backend.capabilities();
+    if options.task.deltas.is_some() && cold_tier && !images {
         let reason = format!(
             "checkpoints that hold only what has changed (execution.checkpointing.incremental) are not built for the backend \
              {}: leave the setting out, or keep the state in memory (state.backend.type: hashmap)",

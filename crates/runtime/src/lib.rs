@@ -45,6 +45,7 @@ mod hosted;
 mod job;
 mod local;
 mod metrics;
+mod native;
 mod open;
 mod place;
 mod rates;

@@ -11,7 +11,7 @@ use cutwater_core::{Attempt, Epoch, KeyGroupRange, MaxParallelism, Moment, Opera
 use cutwater_dataflow::exec::SnapshotKind;
 use cutwater_dataflow::{JobGraph, TaskSpec};
 use cutwater_state::format::SnapshotReader;
-use cutwater_state::{AttachedTier, StateBackend, TierOwner};
+use cutwater_state::{AttachedTier, ColdError, ImageSource, StateBackend, TierOwner};
 use cutwater_storage::Store;
 use cutwater_task::{Cause, DroppedState, RestoredBase, TaskCore, TaskError, TaskSettings, TaskSnapshot, TaskStart};
 
@@ -20,14 +20,17 @@ use crate::error::{Failure, RestoreError, UnclaimedState, check_parallelism};
 use crate::host::guarded;
 use crate::job::IgnoreUnclaimed;
 use crate::local::LocalCopies;
+use crate::native::Natives;
 use crate::upload::Chains;
 
 mod file;
 mod files;
+mod native;
 mod progress;
 
 use file::File;
 use files::{Overlap, Tables};
+use native::{StoredImage, is_native};
 
 pub(crate) use progress::Progress;
 pub use progress::RestoreProgress;
@@ -57,6 +60,7 @@ pub(crate) struct Build<'a> {
     pub(crate) foreign: bool,
     /// Where to note what snapshots may build on.
     pub(crate) chains: &'a Mutex<Chains>,
+    pub(crate) natives: &'a Natives,
     pub(crate) clock: Clock,
 }
 
@@ -97,7 +101,9 @@ fn bytes_of(point: &RestorePoint, operator: &OperatorUid) -> Result<u64, Restore
         let own = parts.iter().filter(|part| part.kind == SnapshotKind::OperatorState && part.operator == *operator);
         bytes += own.map(|part| part.payload.len() as u64).sum::<u64>();
     }
-    for file in tasks.flat_map(|task| &task.subtasks).flat_map(|subtask| &subtask.files) {
+    let files = tasks.flat_map(|task| &task.subtasks).flat_map(|subtask| &subtask.files);
+    // Of files in the form of the backend it is not known whose they are.
+    for file in files.filter(|file| !is_native(file)) {
         let (url, name) = (point.store.url(), file.name.clone());
         let reader = File::open(point, file, None, None)?;
         let reader = reader.ok_or(RestoreError::Missing { url: url.clone(), name: name.clone() })?;
@@ -157,8 +163,11 @@ impl Build<'_> {
         let (mut names, mut bytes) = (BTreeSet::new(), 0u64);
         for subtask in self.subtasks() {
             for (part, overlap) in self.parts(point, subtask) {
+                let of = |overlap: &Overlap, file: &FileRef| {
+                    if is_native(file) { file.bytes } else { overlap.of(file.bytes) }
+                };
                 let files =
-                    overlap.iter().flat_map(|overlap| part.files.iter().map(|file| (file, overlap.of(file.bytes))));
+                    overlap.iter().flat_map(|overlap| part.files.iter().map(move |file| (file, of(overlap, file))));
                 for (file, expected) in files {
                     names.insert(&file.name);
                     bytes = bytes.saturating_add(expected);
@@ -213,15 +222,22 @@ impl Build<'_> {
             base: None,
             tier: self.tier(subtask)?,
         };
-        let mut files = Vec::new();
+        let (mut files, mut images) = (Vec::new(), Vec::new());
         if let Some(point) = self.restore {
             let failed = |source| Failure::Restore { checkpoint: point.checkpoint.checkpoint, source };
+            images = self.images(point, subtask).map_err(failed)?;
+            if let Some(first) = images.first() {
+                let tier = start.tier.as_ref().filter(|_| first.backend() == self.backend.name());
+                let other =
+                    || RestoreError::Backend { found: first.backend().to_owned(), own: self.backend.name().to_owned() };
+                self.import(point, subtask, tier.ok_or_else(|| failed(other()))?, &images)?;
+            }
             for (part, overlap) in self.parts(point, subtask) {
                 let inline = TaskSnapshot::decode(&part.inline).map_err(|error| failed(error.into()))?;
                 start.restored.push(inline);
                 files.extend(overlap.map(|overlap| (&part.files, overlap)));
             }
-            if let Some(own) = self.own_part(point, subtask) {
+            if let (Some(own), None) = (self.own_part(point, subtask), &start.tier) {
                 let bytes = own.iter().map(|file| file.bytes).collect();
                 start.base = Some(RestoredBase { checkpoint: point.checkpoint.checkpoint, files: bytes });
                 let mut chains = self.chains.lock().unwrap_or_else(PoisonError::into_inner);
@@ -235,12 +251,17 @@ impl Build<'_> {
                 let source = RestoreError::UnknownState { operator, state, kind };
                 return Err(Failure::Restore { checkpoint: point.checkpoint.checkpoint, source });
             }
+            let mine = |operator: &OperatorUid| spec.uids().any(|uid| uid == operator);
+            if let (Some(tier), false) = (&start.tier, images.is_empty()) {
+                let to = (self.range(subtask), point, self.ignored);
+                let claimed = native::claim(&mut core, tier, &images, to, mine);
+                claimed.map_err(|source| Failure::Restore { checkpoint: point.checkpoint.checkpoint, source })?;
+            }
             let mut tables =
                 Tables::new(&mut core, point, self.range(subtask), self.ignored, self.local, self.progress);
-            let mine = |operator: &OperatorUid| spec.uids().any(|uid| uid == operator);
             for (part, overlap) in files {
                 let mut before = None;
-                for file in part {
+                for file in part.iter().filter(|file| !is_native(file)) {
                     let restored = tables.restore(file, overlap, &mut before, mine);
                     restored.map_err(|source| Failure::Restore { checkpoint: point.checkpoint.checkpoint, source })?;
                 }
@@ -264,14 +285,51 @@ impl Build<'_> {
 }
 
 impl Build<'_> {
+    /// What the subtask needs that is in the form of a backend.
+    fn images<'p>(&'p self, point: &'p RestorePoint, subtask: SubtaskId) -> Result<Vec<StoredImage<'p>>, RestoreError> {
+        let mut images = Vec::new();
+        for task in &point.checkpoint.tasks {
+            for (part, overlap) in self.parts(point, subtask) {
+                if overlap.is_some() && task.subtasks.iter().any(|of| std::ptr::eq(of, part)) {
+                    let of = (self.max_parallelism, task, part);
+                    images.extend(StoredImage::open(point, of, self.local, self.progress)?);
+                }
+            }
+        }
+        Ok(images)
+    }
+
+    /// Gives the tier what there is in images.
+    fn import(
+        &self,
+        point: &RestorePoint,
+        subtask: SubtaskId,
+        attached: &AttachedTier,
+        images: &[StoredImage<'_>],
+    ) -> Result<(), Failure> {
+        let checkpoint = point.checkpoint.checkpoint;
+        let sources: Vec<_> = images.iter().map(|image| image as &dyn ImageSource).collect();
+        let imported = attached.tier.import(&sources, self.range(subtask));
+        let goes_on = imported.map_err(|error| match images.iter().find_map(StoredImage::take_failure) {
+            Some(source) => Failure::Restore { checkpoint, source },
+            None => self.tier_failed(subtask, error),
+        })?;
+        if let (Some(image), false) = (goes_on.and_then(|at| images.get(at)), self.foreign) {
+            self.natives.remember(subtask, None, checkpoint, image.lasting());
+        }
+        Ok(())
+    }
+
+    fn tier_failed(&self, subtask: SubtaskId, error: ColdError) -> Failure {
+        let operator = self.graph.tasks()[subtask.task.0 as usize].name();
+        Failure::Task(TaskError { subtask, operator, position: None, cause: Cause::User(error.into()) })
+    }
+
     /// What lies below the tables of the subtask: nothing is in it yet.
     fn tier(&self, subtask: SubtaskId) -> Result<Option<AttachedTier>, Failure> {
         let (epoch, attempt) = (self.epoch, self.attempt);
         let owner = TierOwner { job: self.graph.name().to_owned(), subtask, epoch, attempt };
-        self.backend.open_tier(&owner).map_err(|error| {
-            let operator = self.graph.tasks()[subtask.task.0 as usize].name();
-            Failure::Task(TaskError { subtask, operator, position: None, cause: Cause::User(error.into()) })
-        })
+        self.backend.open_tier(&owner).map_err(|error| self.tier_failed(subtask, error))
     }
 
     /// The subtask with its operator states; its tables are empty.

@@ -6,10 +6,12 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use cutwater_coordinator::{FileRef, Phases, SubtaskSnapshot, snapshot_name};
-use cutwater_core::{Attempt, Barrier, CheckpointId, Moment, SubtaskId};
+use cutwater_core::{Attempt, Barrier, CheckpointId, Moment, SnapshotForm, SubtaskId};
 use cutwater_dataflow::{Finish, UserError};
-use cutwater_state::format::{Compression, SnapshotEncoder, SnapshotHeader};
-use cutwater_state::{Block, ColdBatch, ColdState, ColdTier, StateError, StateHeader, apply_block, blocks_of_view};
+use cutwater_state::format::{Compression, NativeState, SnapshotEncoder, SnapshotHeader};
+use cutwater_state::{
+    Block, ColdBatch, ColdImage, ColdState, ColdTier, ColdView, StateError, StateHeader, apply_block, blocks_of_view,
+};
 use cutwater_storage::{ObjectName, ObjectWriter, Store, StoreError};
 use cutwater_task::{Base, Cause, TaskError, TaskSnapshot};
 use tokio::sync::mpsc::UnboundedSender;
@@ -18,6 +20,7 @@ use crate::clock::Clock;
 use crate::host::Handles;
 use crate::hosted::{Command, Report};
 use crate::local::{Copying, LocalCopies};
+use crate::native::{self, Natives};
 
 /// What all uploads of an attempt share.
 pub(crate) struct Uploader {
@@ -40,6 +43,11 @@ pub(crate) struct Uploader {
     /// Set once the attempt runs.
     pub(crate) handles: OnceLock<Handles<Command>>,
     pub(crate) chains: Mutex<Chains>,
+    /// What keeps the state.
+    pub(crate) backend: &'static str,
+    /// Whether checkpoints are in the form of the backend.
+    pub(crate) native: bool,
+    pub(crate) natives: Natives,
 }
 
 /// The files of snapshots that later ones of the same subtask may build on.
@@ -116,11 +124,11 @@ impl Upload {
             self.begin(); // what has not changed since the last snapshot is part of this one
         }
         match (self.work.take(), self.parts.take()) {
-            (Some(work), _) if finish.is_empty() => work.acknowledge(None, &inline),
+            (Some(work), _) if finish.is_empty() => work.acknowledge(Vec::new(), &inline),
             (Some(work), _) => {
                 self.tokio.spawn_blocking(move || {
                     match run_all(finish) {
-                        Ok(()) => work.acknowledge(None, &inline),
+                        Ok(()) => work.acknowledge(Vec::new(), &inline),
                         Err(error) => work.fail(error),
                     };
                 });
@@ -170,7 +178,7 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
 }
 
 /// What could not be made durable.
-enum NotWritten {
+pub(crate) enum NotWritten {
     /// The state: the checkpoint comes to nothing, and the next one has it again.
     Snapshot(UserError),
     /// Output that a sink had prepared. A failed sync is never tried again, so no later checkpoint can have it either:
@@ -188,7 +196,7 @@ impl Work {
     fn run(mut self, parts: &Receiver<Part>) {
         let applying = self.applying.take();
         match self.write(parts, applying) {
-            Ok(Some((file, inline))) => self.acknowledge(Some(file), &inline),
+            Ok(Some((files, inline))) => self.acknowledge(files, &inline),
             Ok(None) => {} // given up: the writer is dropped, and with it what was written
             Err(NotWritten::Snapshot(error)) => self.decline(&chain(&*error)),
             Err(NotWritten::Output(error)) => self.fail(error),
@@ -200,11 +208,11 @@ impl Work {
         &self,
         parts: &Receiver<Part>,
         mut applying: Option<Applying>,
-    ) -> Result<Option<(FileRef, TaskSnapshot)>, NotWritten> {
+    ) -> Result<Option<(Vec<FileRef>, TaskSnapshot)>, NotWritten> {
         let name = ObjectName::parse(&snapshot_name(self.barrier, self.subtask))?;
         let before = self.base.iter().flatten().filter_map(|file| file.content.as_ref()).map(|content| content.len());
         let room = self.uploader.held.saturating_sub(before.sum());
-        let mut writer = Writer { uploader: &self.uploader, name, room, held: Vec::new(), out: None };
+        let mut writer = Writer::new(&self.uploader, name, room);
         let mut bytes = Vec::new();
         let mut encoder = SnapshotEncoder::new(&self.header(), self.uploader.compression, &mut bytes)?;
         writer.flush(&mut bytes)?;
@@ -221,17 +229,45 @@ impl Work {
                     self.written(bytes);
                 }
                 Part::Complete(inline, finish) => {
+                    let mut image = None;
                     if let Some(applying) = applying {
-                        applying.finish(&self.states, |block| writer.block(&mut encoder, block))?;
+                        let below = applying.finish(self.is_native())?;
+                        image = below.write(&self.states, |block| writer.block(&mut encoder, block))?;
                     }
                     encoder.finish(&mut bytes);
                     writer.flush(&mut bytes)?;
                     run_all(finish).map_err(NotWritten::Output)?;
-                    return Ok(Some((writer.finish()?, inline)));
+                    let mut files = vec![writer.finish()?];
+                    if let Some((image, states)) = image {
+                        let room = room.saturating_sub(files[0].content.as_ref().map_or(0, |content| content.len()));
+                        files.extend(self.store_native(&*image, states, room)?);
+                    }
+                    return Ok(Some((files, inline)));
                 }
             }
         }
         Ok(None)
+    }
+
+    /// Whether the snapshot is to be in the form of the backend.
+    fn is_native(&self) -> bool {
+        match self.barrier.form {
+            SnapshotForm::Configured => self.uploader.native,
+            SnapshotForm::Canonical => false,
+            SnapshotForm::Native => true,
+        }
+    }
+
+    fn store_native(
+        &self,
+        image: &dyn ColdImage,
+        states: Vec<NativeState>,
+        room: usize,
+    ) -> Result<Vec<FileRef>, NotWritten> {
+        let Self { uploader, barrier, subtask, .. } = self;
+        let (files, lasting) = native::store(uploader, *barrier, *subtask, states, image, room)?;
+        uploader.natives.remember(*subtask, barrier.base, barrier.checkpoint, lasting);
+        Ok(files)
     }
 
     fn header(&self) -> SnapshotHeader {
@@ -255,9 +291,9 @@ impl Work {
     }
 
     /// Without a file of its own the snapshot is what it builds on.
-    fn acknowledge(mut self, file: Option<FileRef>, inline: &TaskSnapshot) {
+    fn acknowledge(mut self, own: Vec<FileRef>, inline: &TaskSnapshot) {
         let mut files = self.base.take().unwrap_or_default();
-        files.extend(file);
+        files.extend(own);
         self.uploader.remember(self.subtask, self.barrier, &files);
         self.phases.asynchronous = self.uploader.clock.now().since(self.cut_at).saturating_sub(self.phases.sync);
         let inline = inline.encode();
@@ -291,7 +327,7 @@ pub(crate) fn held(threshold: u32, tasks: &[(String, u32)]) -> usize {
 }
 
 /// A file that is being written: held back as long as it may be a small one.
-struct Writer<'a> {
+pub(crate) struct Writer<'a> {
     uploader: &'a Uploader,
     name: ObjectName,
     /// Up to which size it is one.
@@ -339,24 +375,58 @@ impl Applying {
         apply_block(&*self.tier, state, header, block, &mut self.batch)
     }
 
-    /// All blocks are in the tier: everything that it has is the snapshot.
-    fn finish(
-        mut self,
+    /// All blocks are in the tier: everything that it has is the snapshot, to be read from what this returns.
+    fn finish(mut self, native: bool) -> Result<Below, NotWritten> {
+        let image = if native { self.tier.image()? } else { None };
+        let tier = Arc::clone(&self.tier);
+        let below = match image {
+            Some(image) => Below::Image(image, tier, std::mem::take(&mut self.cold)),
+            None => Below::View(self.tier.view()?, std::mem::take(&mut self.cold)),
+        };
+        self.applied = true;
+        Ok(below) // dropped: the subtask may write to its tier again
+    }
+}
+
+/// An image, and the states in it.
+type Described = (Box<dyn ColdImage>, Vec<NativeState>);
+
+/// What a tier had at the end of a snapshot.
+enum Below {
+    /// To be written entry by entry.
+    View(Box<dyn ColdView>, Vec<Option<ColdState>>),
+    /// To be stored as it is.
+    Image(Box<dyn ColdImage>, Arc<dyn ColdTier>, Vec<Option<ColdState>>),
+}
+
+impl Below {
+    /// Writes the blocks of all states, or returns the image with what it has.
+    fn write(
+        self,
         states: &[StateHeader],
         mut write: impl FnMut(Block) -> Result<(), NotWritten>,
-    ) -> Result<(), NotWritten> {
-        let view = self.tier.view()?;
-        self.applied = true;
-        let cold = std::mem::take(&mut self.cold);
-        drop(self); // the subtask may write to its tier again while this reads from the view
-        for (index, (state, header)) in (0_u16..).zip(cold.into_iter().zip(states)) {
-            let Some(state) = state else { continue };
-            blocks_of_view(&*view, state, header, header.max_parallelism.all(), |mut block| {
-                block.state = index;
-                write(block)
-            })?;
+    ) -> Result<Option<Described>, NotWritten> {
+        match self {
+            Self::View(view, cold) => {
+                for (index, (state, header)) in (0_u16..).zip(cold.into_iter().zip(states)) {
+                    let Some(state) = state else { continue };
+                    blocks_of_view(&*view, state, header, header.max_parallelism.all(), |mut block| {
+                        block.state = index;
+                        write(block)
+                    })?;
+                }
+                Ok(None)
+            }
+            Self::Image(image, tier, cold) => {
+                let mut listed = Vec::new();
+                for (state, header) in cold.into_iter().zip(states) {
+                    if let Some(state) = state {
+                        listed.push(NativeState { header: header.clone(), entries: tier.about(state)? });
+                    }
+                }
+                Ok(Some((image, listed)))
+            }
         }
-        Ok(())
     }
 }
 
@@ -369,7 +439,11 @@ impl Drop for Applying {
     }
 }
 
-impl Writer<'_> {
+impl<'a> Writer<'a> {
+    pub(crate) fn new(uploader: &'a Uploader, name: ObjectName, room: usize) -> Self {
+        Self { uploader, name, room, held: Vec::new(), out: None }
+    }
+
     fn block(&mut self, encoder: &mut SnapshotEncoder, block: Block) -> Result<(), NotWritten> {
         let (head, packed, checksum) = encoder.frame(&block)?.into_parts();
         self.write(&head)?;
@@ -388,7 +462,7 @@ impl Writer<'_> {
         }
     }
 
-    fn write_owned(&mut self, bytes: Vec<u8>) -> Result<(), StoreError> {
+    pub(crate) fn write_owned(&mut self, bytes: Vec<u8>) -> Result<(), StoreError> {
         match self.out(bytes.len())? {
             Some(out) => out.write_owned(bytes),
             None => self.write(&bytes),
@@ -397,14 +471,21 @@ impl Writer<'_> {
 
     /// Where so many more bytes go, unless they are held back.
     fn out(&mut self, more: usize) -> Result<Option<&mut Out>, StoreError> {
-        if self.out.is_none() && self.held.len() + more > self.room {
+        if self.held.len() + more > self.room {
+            self.begin()?;
+        }
+        Ok(self.out.as_mut())
+    }
+
+    fn begin(&mut self) -> Result<(), StoreError> {
+        if self.out.is_none() {
             let Self { uploader, name, .. } = self;
             let copied = uploader.local.as_ref().and_then(|local| local.copy(name, &uploader.tokio));
             let mut out = Out { stored: uploader.store.writer(name)?, copied };
             out.write(&std::mem::take(&mut self.held))?;
             self.out = Some(out);
         }
-        Ok(self.out.as_mut())
+        Ok(())
     }
 
     fn flush(&mut self, bytes: &mut Vec<u8>) -> Result<(), StoreError> {
@@ -413,7 +494,13 @@ impl Writer<'_> {
         Ok(())
     }
 
-    fn finish(self) -> Result<FileRef, StoreError> {
+    /// [`Self::finish`] of a file that is an object even if it is empty.
+    pub(crate) fn finish_stored(mut self) -> Result<FileRef, StoreError> {
+        self.begin()?;
+        self.finish()
+    }
+
+    pub(crate) fn finish(self) -> Result<FileRef, StoreError> {
         let name = self.name.as_str().to_owned();
         let Some(out) = self.out else { return Ok(FileRef::held(name, self.held)) };
         let written = out.stored.finish()?;

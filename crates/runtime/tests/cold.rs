@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU32;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,17 +10,20 @@ use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use cutwater_coordinator::Settings;
-use cutwater_core::Timestamp;
+use cutwater_coordinator::inspect::epoch_of_snapshot;
+use cutwater_coordinator::{CompletedCheckpoint, FileRef, Settings, checkpoint_of_snapshot, native_number};
+use cutwater_core::{KeyGroupRange, Timestamp};
 use cutwater_dataflow::{
     Collect, Job, JobGraph, KeyedProcess, ProcessContext, ReducingState, States, Ttl, UserError, ValueState, generator,
 };
 use cutwater_memory::MemoryBackend;
 use cutwater_restart::Strategy;
-use cutwater_runtime::{JobError, JobOutcome, Options, StartFrom, StopMode, run, spawn, store_at};
+use cutwater_runtime::{
+    JobError, JobHandle, JobOutcome, Options, StartFrom, StopMode, open_checkpoint, run, spawn, store_at,
+};
 use cutwater_state::{
-    AttachedTier, Capabilities, ColdBatch, ColdError, ColdState, ColdTier, ColdView, ModelTier, StateBackend,
-    StateHeader, TierOwner,
+    AttachedTier, Capabilities, ColdBatch, ColdError, ColdImage, ColdState, ColdTier, ColdView, ImageSource, ModelTier,
+    StateBackend, StateHeader, TierOwner,
 };
 use cutwater_task::DeltaLimits;
 
@@ -32,6 +36,8 @@ const TIMEOUT: Duration = Duration::from_millis(500);
 #[derive(Debug)]
 struct ModelBackend {
     overlay_bytes: u64,
+    /// Whether it says that it has images.
+    images: bool,
     /// The tier's operations fail with each so many, all in all; 0: never.
     fail_each: u64,
     /// One of so many snapshots of a tier takes longer than a checkpoint may; 0: none.
@@ -44,13 +50,13 @@ struct ModelBackend {
 impl ModelBackend {
     fn failing(overlay_bytes: u64, fail_each: u64) -> Arc<Self> {
         let (done, failed) = Default::default();
-        Arc::new(Self { overlay_bytes, fail_each, stall_each: 0, done, failed, opened: Mutex::default() })
+        Arc::new(Self { overlay_bytes, images: true, fail_each, stall_each: 0, done, failed, opened: Mutex::default() })
     }
 
     fn stalling(stall_each: u64) -> Arc<Self> {
         let (done, failed) = Default::default();
         let overlay_bytes = 32 << 10;
-        Arc::new(Self { overlay_bytes, fail_each: 0, stall_each, done, failed, opened: Mutex::default() })
+        Arc::new(Self { overlay_bytes, images: true, fail_each: 0, stall_each, done, failed, opened: Mutex::default() })
     }
 
     fn sound() -> Arc<Self> {
@@ -64,7 +70,7 @@ impl StateBackend for ModelBackend {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities { cold_tier: true }
+        Capabilities { cold_tier: true, images: self.images }
     }
 
     fn open_tier(&self, owner: &TierOwner) -> Result<Option<AttachedTier>, ColdError> {
@@ -94,6 +100,14 @@ impl FailingTier {
             return Err(ColdError { action: action.into(), reason: "planned".into() });
         }
         Ok(())
+    }
+
+    fn stall(&self) {
+        let views = self.views.fetch_add(1, Ordering::SeqCst) + 1;
+        if self.stall_each > 0 && views.is_multiple_of(self.stall_each) {
+            let (_keep, never) = channel::<()>();
+            let _ = never.recv_timeout(TIMEOUT * 2);
+        }
     }
 }
 
@@ -125,12 +139,26 @@ impl ColdTier for FailingTier {
 
     fn view(&self) -> Result<Box<dyn ColdView>, ColdError> {
         self.act("make a view")?;
-        let views = self.views.fetch_add(1, Ordering::SeqCst) + 1;
-        if self.stall_each > 0 && views.is_multiple_of(self.stall_each) {
-            let (_keep, never) = channel::<()>();
-            let _ = never.recv_timeout(TIMEOUT * 2);
-        }
+        self.stall();
         self.model.view()
+    }
+
+    fn image(&self) -> Result<Option<Box<dyn ColdImage>>, ColdError> {
+        self.act("make an image")?;
+        self.stall();
+        self.model.image()
+    }
+
+    fn import(&self, images: &[&dyn ImageSource], groups: KeyGroupRange) -> Result<Option<usize>, ColdError> {
+        self.model.import(images, groups)
+    }
+
+    fn about(&self, state: ColdState) -> Result<u64, ColdError> {
+        self.model.about(state)
+    }
+
+    fn keep_only(&self, states: &[ColdState]) -> Result<(), ColdError> {
+        self.model.keep_only(states)
     }
 }
 
@@ -251,11 +279,13 @@ fn sorted(out: &Collect<(u64, u64)>) -> Vec<(u64, u64)> {
 
 #[test]
 fn a_job_that_fails_goes_on_from_what_its_tier_held() {
-    for parallelism in [1, 3] {
+    for (parallelism, native) in [(1, false), (3, false), (1, true), (3, true)] {
         let (folder, backend) = (tempfile::tempdir().unwrap(), ModelBackend::sound());
         let out = Collect::default();
         let graph = counts(RECORDS, &[9_000, 20_000, 21_000, 45_000, 59_990], &out);
-        let outcome = run(graph, options(folder.path(), parallelism, backend.clone())).unwrap();
+        let mut options = options(folder.path(), parallelism, backend.clone());
+        options.task.deltas = native.then(DeltaLimits::default);
+        let outcome = run(graph, options).unwrap();
         assert_eq!(outcome, JobOutcome::Finished);
         assert_eq!(sorted(&out), expected(RECORDS));
         let opened = backend.opened.lock().unwrap();
@@ -270,13 +300,20 @@ fn a_job_that_fails_goes_on_from_what_its_tier_held() {
 /// In the second case all is in memory, and only snapshots come into the tier.
 #[test]
 fn a_tier_that_fails_costs_time_and_nothing_else() {
-    for (overlay_bytes, fail_each, restarts) in [(32 << 10, 97, None), (1 << 30, 11, Some(2))] {
+    let cases = [
+        (32 << 10, 151, None, false),
+        (1 << 30, 11, Some(2), false),
+        (32 << 10, 197, None, true),
+        (1 << 30, 11, Some(2), true),
+    ];
+    for (overlay_bytes, fail_each, restarts, native) in cases {
         let folder = tempfile::tempdir().unwrap();
         let backend = ModelBackend::failing(overlay_bytes, fail_each);
         let out = Collect::default();
         let mut options = options(folder.path(), 2, backend.clone());
         options.checkpointing.tolerable_failures = u32::MAX;
         options.checkpointing.interval = Some(Duration::from_millis(5));
+        options.task.deltas = native.then(DeltaLimits::default);
         let handle = spawn(counts(RECORDS, &[30_000, 59_000], &out), options).unwrap();
         assert_eq!(handle.wait().unwrap(), JobOutcome::Finished);
         assert_eq!(sorted(&out), expected(RECORDS));
@@ -290,13 +327,14 @@ fn a_tier_that_fails_costs_time_and_nothing_else() {
 /// A snapshot that was given up is still on its way into the tier: the next one waits for that.
 #[test]
 fn snapshots_that_take_too_long_do_not_mix() {
-    for concurrent in [1, 3] {
+    for (concurrent, native) in [(1, false), (3, false), (1, true), (3, true)] {
         let (folder, backend) = (tempfile::tempdir().unwrap(), ModelBackend::stalling(12));
         let out = Collect::default();
         let mut options = options(folder.path(), 2, backend);
         options.checkpointing.tolerable_failures = u32::MAX;
         options.checkpointing.timeout = TIMEOUT;
         options.checkpointing.max_concurrent = NonZeroU32::new(concurrent).unwrap();
+        options.task.deltas = native.then(DeltaLimits::default);
         let handle = spawn(counts(RECORDS, &[30_000, 50_000], &out), options).unwrap();
         assert_eq!(handle.wait().unwrap(), JobOutcome::Finished);
         assert_eq!(sorted(&out), expected(RECORDS));
@@ -309,7 +347,9 @@ fn snapshots_that_take_too_long_do_not_mix() {
 fn savepoints_cross_between_memory_and_a_tier() {
     let backends =
         || -> [Arc<dyn StateBackend>; 3] { [ModelBackend::sound(), Arc::new(MemoryBackend), ModelBackend::sound()] };
-    for (first, parallelisms) in [(0, [1, 2, 3]), (1, [2, 1, 4])] {
+    for (first, parallelisms, native) in
+        [(0, [1, 2, 3], false), (1, [2, 1, 4], false), (0, [1, 2, 3], true), (1, [2, 1, 4], true)]
+    {
         let (folder, out) = (tempfile::tempdir().unwrap(), Collect::default());
         let backends = backends();
         let mut from = StartFrom::Latest;
@@ -318,7 +358,8 @@ fn savepoints_cross_between_memory_and_a_tier() {
             let home = folder.path().join(step.to_string());
             std::fs::create_dir(&home).unwrap();
             let backend = Arc::clone(&backends[(first + step) % 3]);
-            let options = Options { from, ..options(&home, parallelism, backend) };
+            let mut options = Options { from, ..options(&home, parallelism, backend) };
+            options.task.deltas = native.then(DeltaLimits::default);
             let last = step == 2;
             let records = if last { all + RECORDS } else { u64::MAX };
             let handle = spawn(counts(records, &[], &out), options).unwrap();
@@ -339,9 +380,103 @@ fn savepoints_cross_between_memory_and_a_tier() {
     }
 }
 
+/// Files in the form of the backend, under the names of earlier checkpoints and of the last one.
+fn native_files(checkpoint: &CompletedCheckpoint) -> (Vec<&FileRef>, Vec<&FileRef>) {
+    let native = checkpoint.files().filter(|file| native_number(&file.name).is_some_and(|number| number > 0));
+    native.partition(|file| checkpoint_of_snapshot(&file.name).unwrap() < checkpoint.checkpoint)
+}
+
+/// Three thousand keys once, then two of them for ever.
+fn few_change(out: &Collect<(u64, u64)>) -> JobGraph {
+    let job = Job::new("few");
+    job.source("numbers", generator(u64::MAX, |n| if n < KEYS { n } else { n % 2 }))
+        .key_by(|n| *n)
+        .fold("counts", 0_u64, |count, _| *count += 1)
+        .sink("out", out.clone());
+    job.build().unwrap()
+}
+
+fn wait_for(handle: &JobHandle, checkpoints: u64) {
+    while handle.status().completed_checkpoints < checkpoints || handle.status().records_in < 10_000 {
+        assert!(!handle.is_done(), "it has ended: {:?}", handle.wait());
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn checkpoints_share_files_that_have_not_changed_and_restore_at_any_parallelism() {
+    for parallelisms in [[1, 1, 1, 1], [1, 3, 2, 4], [4, 2, 1, 3]] {
+        let (folder, out) = (tempfile::tempdir().unwrap(), Collect::default());
+        let job = folder.path().join("few");
+        for (step, parallelism) in (0..).zip(parallelisms) {
+            let mut options = options(folder.path(), parallelism, ModelBackend::sound());
+            options.task.deltas = Some(DeltaLimits::default());
+            options.checkpointing.interval = Some(Duration::from_millis(10));
+            let handle = spawn(few_change(&out), options).unwrap();
+            wait_for(&handle, 8);
+            handle.cancel();
+            handle.wait().unwrap();
+            let (checkpoint, store) = open_checkpoint(job.to_str().unwrap()).unwrap();
+            let (earlier, own) = native_files(&checkpoint);
+            assert!(
+                earlier.len() >= own.len() && own.len() <= 2,
+                "{} and {} of {checkpoint:?}",
+                earlier.len(),
+                own.len()
+            );
+            // Of a restored checkpoint too, unless its files were joined or it was the first.
+            let of_former = |file: &&&FileRef| epoch_of_snapshot(&file.name).unwrap() < checkpoint.epoch;
+            let former = earlier.iter().filter(of_former).count();
+            assert!(step == 0 || former > 0 || parallelisms[step - 1] > parallelism, "{former} of {checkpoint:?}");
+            // All that is there is named, and all that is named is there.
+            let named: BTreeSet<_> = checkpoint.stored_files().map(|file| file.name.clone()).collect();
+            let there = store.list("chk/").unwrap();
+            assert_eq!(there.iter().map(|listed| listed.name.to_string()).collect::<BTreeSet<_>>(), named);
+        }
+        // Each key was counted on from what was restored, and each count told once.
+        let mut told: BTreeMap<u64, Vec<u64>> = BTreeMap::new();
+        for (key, count) in out.take() {
+            told.entry(key).or_default().push(count);
+        }
+        assert_eq!(told.len() as u64, KEYS);
+        for (key, mut counts) in told {
+            counts.sort_unstable();
+            assert!(counts.iter().copied().eq(1..=counts.len() as u64), "{key} in {parallelisms:?}");
+            assert!(key > 1 || counts.len() > 10_000, "{key} came {} times", counts.len());
+        }
+    }
+}
+
+#[test]
+fn files_of_one_backend_are_refused_by_another() {
+    let (folder, out) = (tempfile::tempdir().unwrap(), Collect::default());
+    let mut first = options(folder.path(), 2, ModelBackend::sound());
+    first.task.deltas = Some(DeltaLimits::default());
+    let handle = spawn(counts(u64::MAX, &[], &out), first).unwrap();
+    wait_for(&handle, 3);
+    let target = folder.path().join("savepoint");
+    let saved = handle.stop_with_savepoint(Some(target.to_str().unwrap()), StopMode::Suspend).unwrap();
+    handle.wait().unwrap();
+    // The savepoint is canonical; the checkpoint that it is a copy of is so too, and the one before is gone.
+    let (checkpoint, _) = open_checkpoint(&saved.location).unwrap();
+    assert_eq!(checkpoint.files().filter(|file| native_number(&file.name).is_some()).count(), 0);
+
+    let mut again = options(folder.path(), 2, ModelBackend::sound());
+    again.task.deltas = Some(DeltaLimits::default());
+    let handle = spawn(counts(u64::MAX, &[], &out), again).unwrap();
+    wait_for(&handle, 3);
+    handle.cancel();
+    handle.wait().unwrap();
+    let error = run(counts(1, &[], &out), options(folder.path(), 2, Arc::new(MemoryBackend))).unwrap_err();
+    assert_eq!(error.code(), "RST0011", "{error:?}");
+    let text = format!("{error:?}");
+    assert!(text.contains("backend model") && text.contains("hashmap") && text.contains("savepoint"), "{text}");
+}
+
 #[test]
 fn what_is_not_built_is_refused() {
-    let mut options = options(Path::new("."), 1, ModelBackend::sound());
+    let without_images = ModelBackend { images: false, ..Arc::into_inner(ModelBackend::sound()).unwrap() };
+    let mut options = options(Path::new("."), 1, Arc::new(without_images));
     options.store = None;
     options.task.deltas = Some(DeltaLimits::default());
     let error = run(counts(1, &[], &Collect::default()), options).unwrap_err();

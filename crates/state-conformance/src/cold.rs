@@ -379,3 +379,15 @@ pub fn a_state_of_another_header_is_another<T: ColdTier>(make: impl Fn() -> T) {
         assert_eq!(get(&tier, *state, &name), Some(n.to_be_bytes().to_vec()));
     }
 }
+
+/// It says about how many entries a state has, and 0 of an empty one alone.
+pub fn it_says_about_how_many_entries_there_are<T: ColdTier>(make: impl Fn() -> T) {
+    let tier = make();
+    let (state, empty) = (open(&tier, "state"), open(&tier, "empty"));
+    let about = |state| tier.about(state).expect("it can be known");
+    assert_eq!((about(state), about(empty)), (0, 0));
+    put(&tier, state, &name_of(3, b"key"), b"value");
+    assert_eq!((about(state), about(empty)), (1, 0));
+    let there = many(&tier, state).len() as u64;
+    assert!((there / 4..there * 4).contains(&about(state)), "about {} of {there}", about(state));
+}

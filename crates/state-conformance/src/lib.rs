@@ -114,6 +114,7 @@ macro_rules! cold_tier_suite {
             values_may_have_megabytes
             a_state_opened_again_is_the_same
             a_state_of_another_header_is_another
+            it_says_about_how_many_entries_there_are
         }
     };
     (@tests $make:expr; $($sentence:ident)*) => {

@@ -10,6 +10,8 @@ use crate::{Accumulator, ColdError, ColdTier, Data, Key, ListTable, MapTable, St
 pub struct Capabilities {
     /// Whether entries can live in a tier below the table, so that state may be larger than memory.
     pub cold_tier: bool,
+    /// Whether that has [images](crate::ColdTier::image), so that checkpoints can share its files.
+    pub images: bool,
 }
 
 /// Where keyed state lives.

@@ -31,6 +31,7 @@ pub use self::model::ModelTier;
 /// - A [view](ColdTier::view) is the tier as it was at the call, whatever is written later, also after later views.
 /// - Any bytes can be a name or a value, empty ones too; values may have megabytes.
 /// - A state that is opened again by the same header is the same; one of another header is another.
+/// - It says about how many entries a state has, and 0 of an empty one alone.
 /// - If it has images: one is the tier as it was at the call, whatever is written later. Imported, whole or in parts, alone or
 ///   with others, it gives the entries of the groups asked for, and no others.
 /// - A lasting file of an image has the same bytes in every other image of the tier that has one of its name and length, also if
@@ -90,6 +91,13 @@ pub trait ColdTier: Send + Sync + fmt::Debug {
         })
     }
 
+    /// About how many entries the state has; 0 only if it has none.
+    ///
+    /// # Errors
+    ///
+    /// [`ColdError`] if that can't be known.
+    fn about(&self, state: ColdState) -> Result<u64, ColdError>;
+
     /// Forgets all states but these, which may have come with an image and belong to nobody now. Does nothing unless there can
     /// be such.
     ///
@@ -103,7 +111,7 @@ pub trait ColdTier: Send + Sync + fmt::Debug {
 }
 
 /// A [`ColdTier`] as it was once, as files that nobody changes. They go when it is dropped.
-pub trait ColdImage: Send + fmt::Debug {
+pub trait ColdImage: Send + Sync + fmt::Debug {
     /// The files, in the order of their names.
     fn files(&self) -> &[ImageFile];
 

@@ -388,6 +388,10 @@ impl<K: Key, U: Key, V: Data> Snapshotable for MapTable<K, U, V> {
         self.store.cold_state()
     }
 
+    fn imported(&mut self, entries: u64) {
+        self.store.imported(entries);
+    }
+
     fn applied(&mut self, cut: Cut) {
         self.store.applied(cut);
     }

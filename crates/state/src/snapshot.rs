@@ -206,6 +206,11 @@ pub trait Snapshotable: Send {
     fn cold(&self) -> Option<ColdState> {
         None
     }
+    /// The tier below had about so many entries of the state when that was attached. To be called before anything is restored
+    /// or changed.
+    fn imported(&mut self, entries: u64) {
+        let _ = entries;
+    }
     /// The tier has everything that the sweep of this cut, the last one, has emitted.
     ///
     /// # Panics

@@ -225,6 +225,10 @@ impl<K: Key, V: Data> Snapshotable for Table<K, V> {
         self.store.cold_state()
     }
 
+    fn imported(&mut self, entries: u64) {
+        self.store.imported(entries);
+    }
+
     fn applied(&mut self, cut: Cut) {
         self.store.applied(cut);
     }

@@ -367,7 +367,11 @@ impl TaskCore {
             wall: (Moment::ZERO, 0),
             advancing: None,
             running: None,
-            chains: settings.deltas.map(|limits| Chains::new(limits, start.base.as_ref())),
+            // What has changed in a tier is in the files of its own, if the snapshot is of these.
+            chains: settings
+                .deltas
+                .filter(|_| start.tier.is_none())
+                .map(|limits| Chains::new(limits, start.base.as_ref())),
             tracking: false,
             unpublished: Vec::new(),
             source_wait: Moment::ZERO,

@@ -61,6 +61,10 @@ impl ColdTier for TempTier {
     fn view(&self) -> Result<Box<dyn ColdView>, ColdError> {
         self.tier.view()
     }
+
+    fn about(&self, state: ColdState) -> Result<u64, ColdError> {
+        self.tier.about(state)
+    }
 }
 
 /// A tier as a job has it.
@@ -104,6 +108,10 @@ impl ColdTier for JobTier {
 
     fn view(&self) -> Result<Box<dyn ColdView>, ColdError> {
         self.tier.view()
+    }
+
+    fn about(&self, state: ColdState) -> Result<u64, ColdError> {
+        self.tier.about(state)
     }
 
     fn image(&self) -> Result<Option<Box<dyn ColdImage>>, ColdError> {

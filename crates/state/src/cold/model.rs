@@ -24,6 +24,11 @@ struct Inner {
     entries: Arc<Entries>,
 }
 
+/// Entries of so many key groups are in a file of an image together.
+const IN_A_FILE: u16 = 16;
+
+/// Names and values in a file of an image.
+type Held = Vec<(Vec<u8>, Vec<u8>)>;
 type Identity = (String, String, StateKind);
 type Entries = BTreeMap<(ColdState, Vec<u8>), Vec<u8>>;
 
@@ -92,12 +97,12 @@ impl ColdTier for ModelTier {
         let inner = self.inner();
         let mut groups: BTreeMap<_, Vec<(&[u8], &[u8])>> = BTreeMap::new();
         for ((state, name), value) in &*inner.entries {
-            groups.entry((*state, group_of_name(name))).or_default().push((name, value));
+            let some = group_of_name(name).map_or(-1, |group| i32::from(group.0 / IN_A_FILE));
+            groups.entry((*state, some)).or_default().push((name, value));
         }
         let mut files = vec![("STATES".to_owned(), false, encoded(&inner.states)?)];
         for ((ColdState(state), group), entries) in groups {
             let content = encoded(&(&inner.states[state as usize], entries))?;
-            let group = group.map_or(-1, |group| i32::from(group.0));
             // The sum of what it holds is in its name, so that it lasts.
             files.push((format!("{state}-{group}-{:08x}", crc32c::crc32c(&content)), true, content));
         }
@@ -127,7 +132,7 @@ impl ColdTier for ModelTier {
                     }
                     continue;
                 }
-                let (state, held): (Identity, Vec<(Vec<u8>, Vec<u8>)>) = decoded(&content, file)?;
+                let (state, held): (Identity, Held) = decoded(&content, file)?;
                 let state = inner.state(state);
                 let entries = Arc::make_mut(&mut inner.entries);
                 for (name, value) in held {
@@ -138,6 +143,12 @@ impl ColdTier for ModelTier {
             }
         }
         Ok((images.len() == 1).then_some(0))
+    }
+
+    fn about(&self, state: ColdState) -> Result<u64, ColdError> {
+        let inner = self.inner();
+        let entries = inner.entries.range((state, Vec::new())..).take_while(|((of, _), _)| *of == state);
+        Ok(entries.count() as u64)
     }
 
     fn keep_only(&self, states: &[ColdState]) -> Result<(), ColdError> {

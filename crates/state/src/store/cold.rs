@@ -25,8 +25,10 @@ pub(super) struct Cold {
     state: ColdState,
     /// How many bytes the entries in memory may take.
     limit: u64,
-    /// How many entries are in the tier alone.
+    /// About how many entries are in the tier alone.
     below: u64,
+    /// Whether there may be any.
+    any_below: bool,
     /// The tier has everything up to this cut.
     applied: u64,
     /// A later cut is on its way into the tier, or a part of it was: nobody else may write there.
@@ -99,6 +101,7 @@ impl<E: Entry> Store<E> {
             state,
             limit,
             below: 0,
+            any_below: false,
             applied: 0,
             outstanding: false,
             gone: BTreeSet::new(),
@@ -123,6 +126,15 @@ impl<E: Entry> Store<E> {
         self.cold.as_ref().map_or(0, |cold| cold.below)
     }
 
+    /// The tier had about so many entries when it was attached.
+    pub(crate) fn imported(&mut self, entries: u64) {
+        if let Some(cold) = &mut self.cold {
+            assert!(self.entries == 0 && self.cuts == 0, "what the tier has is said of an empty state");
+            cold.below += entries;
+            cold.any_below = true;
+        }
+    }
+
     /// Brings the entries of these names into memory, where the tier has them. `Q` is what an entry is asked for by.
     pub(crate) fn fetch<'q, Q: 'q>(
         &mut self,
@@ -132,10 +144,10 @@ impl<E: Entry> Store<E> {
         encode: impl Fn(&Q, &mut Vec<u8>) -> Result<(), StateError>,
     ) -> Result<(), StateError> {
         let Some(cold) = &mut self.cold else { return Ok(()) };
-        if cold.below == 0 && !cold.pressed {
+        if !cold.any_below && !cold.pressed {
             return Ok(()); // all that there is is here, and will stay
         }
-        let (pressed, any_below) = (cold.pressed, cold.below > 0);
+        let (pressed, any_below) = (cold.pressed, cold.any_below);
         let Lookup { mut names, mut missing } = std::mem::take(&mut cold.lookup);
         names.clear();
         missing.clear();
@@ -333,6 +345,7 @@ impl<E: Entry> Store<E> {
         if self.shards[place.shard].remove(place.entry).is_some() {
             self.entries -= 1;
             cold.below += 1;
+            cold.any_below = true;
         }
     }
 
@@ -414,7 +427,7 @@ impl<E: Entry> Store<E> {
         }
         let mut there = 0;
         let names: Vec<&[u8]> = names.into_iter().collect();
-        let read = if cold.below > 0 { cold.tier.get(cold.state, &names, &mut |_, _| there += 1) } else { Ok(()) };
+        let read = if cold.any_below { cold.tier.get(cold.state, &names, &mut |_, _| there += 1) } else { Ok(()) };
         if block.kind == BlockKind::All && there > 0 {
             return Err(repeated());
         }
@@ -422,8 +435,9 @@ impl<E: Entry> Store<E> {
         let written = read.and_then(|()| cold.tier.write(cold.state, &cold.batch));
         match block.kind {
             BlockKind::All | BlockKind::Changed => cold.below += all - there,
-            BlockKind::Removed => cold.below -= there,
+            BlockKind::Removed => cold.below = cold.below.saturating_sub(there),
         }
+        cold.any_below |= all > 0;
         written.map_err(|error| self.cold_error(error))?;
         Ok(restored)
     }
