@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use cutwater::Options;
 use cutwater::state::StateBackend;
 
 /// Arguments that say where the state is.
@@ -34,6 +35,14 @@ impl Backend {
             Kind::Hashmap => "hashmap".to_owned(),
             Kind::Rocksdb => format!("rocksdb, {} MB in memory", self.overlay_mb),
         }
+    }
+
+    /// Lets the job keep its state there, below the folder.
+    pub(crate) fn set(&self, options: &mut Options, below: &Path) -> anyhow::Result<()> {
+        if let Some(backend) = self.open(below)? {
+            options.backend = backend;
+        }
+        Ok(())
     }
 
     /// With what the job is compared.

@@ -8,6 +8,7 @@ use cutwater::coordinator::checkpoint_of_snapshot;
 use cutwater::{CompletedCheckpoint, DeltaLimits, JobState, Options};
 use serde_json::json;
 
+use crate::backend::Backend;
 use crate::blobs::StateSize;
 use crate::clock;
 use crate::job::{Folder, Running, ms, options, synchronous_part};
@@ -21,6 +22,8 @@ use crate::report::{Bound, Figure, Report};
 pub(crate) struct Deltas {
     #[command(flatten)]
     size: StateSize,
+    #[command(flatten)]
+    backend: Backend,
     /// How much of the keys changes from one checkpoint to the next, in percent.
     #[arg(long, default_value_t = 1.0)]
     touch: f64,
@@ -65,6 +68,7 @@ impl Deltas {
             "value_bytes": self.size.value,
             "keys": self.size.keys(),
             "parallelism": self.size.parallelism,
+            "backend": self.backend.name(),
             "touched_percent": self.touch,
             "checkpoints": self.checkpoints,
             "pairs": self.pairs,
@@ -78,7 +82,8 @@ impl Deltas {
                 .beside("changed_bytes", vec![changed; chain.later.len()])
                 .ratio_should_be(Bound::AtMost(1.5)),
         );
-        report.figure(Figure::new("checkpoint_ms", took(&chain)).beside("full_checkpoint_ms", took(&full)));
+        let figure = Figure::new("checkpoint_ms", took(&chain)).beside("full_checkpoint_ms", took(&full));
+        report.figure(if self.backend.is_rocksdb() { figure.should_be(Some(Bound::AtMost(70.0))) } else { figure });
         report.figure(Figure::new("first_full_checkpoint_ms", [ms(chain.first.0)]));
         let sync = chain.later.iter().map(|(_, checkpoint)| ms(synchronous_part(checkpoint)));
         report.figure(Figure::new("synchronous_part_ms", sync));
@@ -103,6 +108,7 @@ impl Deltas {
         let gate = Arc::new(Gate::default());
         let mut options = options(self.size.parallelism, folder.store());
         options.task.deltas = deltas;
+        self.backend.set(&mut options, folder.path())?;
         let job = self.size.fill(&gate, &Arc::new(Meter::new()), options.clone())?;
         let first = job.checkpoint()?;
         let mut later = Vec::new();

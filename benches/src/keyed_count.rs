@@ -216,9 +216,7 @@ impl Subject {
         let gate = Arc::new(Gate::default());
         let graph = graph(arguments.keys.get(), arguments.skewed, &gate, &meter)?;
         let mut options = options(arguments.parallelism, folder.store());
-        if let Some(backend) = arguments.backend.open(folder.path())? {
-            options.backend = backend;
-        }
+        arguments.backend.set(&mut options, folder.path())?;
         options.task.deltas = incremental.then(DeltaLimits::default);
         let job = Running::spawn(graph, options)?;
         let splits = u64::from(arguments.parallelism.get());

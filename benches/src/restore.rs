@@ -1,14 +1,16 @@
 //! A start from a checkpoint of a large state, beside plainly reading its files.
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cutwater::JobState;
+use cutwater::{DeltaLimits, JobState};
 use serde_json::json;
 
+use crate::backend::Backend;
 use crate::blobs::StateSize;
 use crate::clock;
-use crate::job::{Running, ms, options};
+use crate::job::{Folder, Running, ms, options};
 use crate::keys::Gate;
 use crate::machine::{Machine, drop_page_cache, touch_memory};
 use crate::meter::Meter;
@@ -22,6 +24,14 @@ pub(crate) struct Restore {
     size: StateSize,
     #[command(flatten)]
     from: Where,
+    #[command(flatten)]
+    backend: Backend,
+    /// Whether the checkpoint is one of a chain, or of the backend's own files.
+    #[arg(long)]
+    incremental: bool,
+    /// At which parallelism the job is started again; the same if not given.
+    #[arg(long)]
+    rescale_to: Option<NonZeroU32>,
     /// Leave the page cache as it is, so that the files are read from memory.
     #[arg(long)]
     warm: bool,
@@ -36,10 +46,14 @@ impl Restore {
     pub(crate) fn run(&self, machine: Machine) -> anyhow::Result<Report> {
         let place = self.from.open()?;
         let (gate, meter) = (Arc::new(Gate::default()), Arc::new(Meter::new()));
-        let options = options(self.size.parallelism, place.store()?);
+        let disk = Folder::below(place.below())?;
+        let mut options = options(self.size.parallelism, place.store()?);
+        self.backend.set(&mut options, disk.path())?;
+        options.task.deltas = self.incremental.then(DeltaLimits::default);
         let job = self.size.fill(&gate, &meter, options.clone())?;
         let (_, checkpoint) = job.checkpoint()?;
         job.cancel()?;
+        options.parallelism = self.rescale_to.unwrap_or(self.size.parallelism);
         let bytes: u64 = checkpoint.files().map(|file| file.bytes).sum();
         let rate = |took: Duration| bytes as f64 / 1e6 / took.as_secs_f64();
         place.read(&checkpoint)?; // what is read plainly may have to be put there first
@@ -68,6 +82,9 @@ impl Restore {
             "value_bytes": self.size.value,
             "keys": self.size.keys(),
             "parallelism": self.size.parallelism,
+            "backend": self.backend.name(),
+            "incremental": self.incremental,
+            "rescale_to": self.rescale_to,
             "page_cache": if cold { "cold" } else { "warm" },
             "pairs": self.pairs,
             "target": place.target(),

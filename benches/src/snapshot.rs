@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use serde_json::json;
 
+use crate::backend::Backend;
 use crate::blobs::StateSize;
 use crate::clock;
-use crate::job::{ms, options, synchronous_part};
+use crate::job::{Folder, ms, options, synchronous_part};
 use crate::keys::Gate;
 use crate::machine::{Machine, touch_memory};
 use crate::meter::Meter;
@@ -21,6 +22,8 @@ pub(crate) struct Snapshot {
     size: StateSize,
     #[command(flatten)]
     to: Where,
+    #[command(flatten)]
+    backend: Backend,
     /// Keep the job processing at full rate meanwhile: records for keys drawn uniformly, each changing its value.
     #[arg(long, conflicts_with = "idle")]
     busy: bool,
@@ -39,7 +42,10 @@ impl Snapshot {
     pub(crate) fn run(&self, machine: Machine) -> anyhow::Result<Report> {
         let place = self.to.open()?;
         let (gate, meter) = (Arc::new(Gate::default()), Arc::new(Meter::new()));
-        let job = self.size.fill(&gate, &meter, options(self.size.parallelism, place.store()?))?;
+        let disk = Folder::below(place.below())?;
+        let mut options = options(self.size.parallelism, place.store()?);
+        self.backend.set(&mut options, disk.path())?;
+        let job = self.size.fill(&gate, &meter, options)?;
         gate.set_open(self.busy);
         clock::pause(SETTLE);
         let (mut end_to_end, mut sync, mut rates, mut raw) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
@@ -67,6 +73,7 @@ impl Snapshot {
             "value_bytes": self.size.value,
             "keys": self.size.keys(),
             "parallelism": self.size.parallelism,
+            "backend": self.backend.name(),
             "busy": self.busy,
             "pairs": self.pairs,
             "target": place.target(),

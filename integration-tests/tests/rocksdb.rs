@@ -9,8 +9,8 @@ use std::time::Duration;
 use cutwater::rocksdb::{RocksBudget, RocksDbBackend};
 use cutwater::state::StateBackend;
 use cutwater::{
-    Collect, Job, JobGraph, JobOutcome, KeyedProcess, Options, ProcessContext, StartFrom, StopMode, Strategy,
-    Timestamp, UserError, generator, spawn, store_at,
+    Collect, DeltaLimits, Job, JobGraph, JobOutcome, KeyedProcess, Options, ProcessContext, StartFrom, StopMode,
+    Strategy, Timestamp, UserError, generator, spawn, store_at,
 };
 use cutwater_coordinator::Settings;
 
@@ -115,11 +115,13 @@ fn folders(below: &Path) -> Vec<String> {
 
 #[test]
 fn state_that_is_mostly_on_the_disk_survives_failures() {
-    for parallelism in [1, 3] {
+    for (parallelism, incremental) in [(1, false), (3, false), (1, true), (3, true)] {
         let (chk, disk) = (tempfile::tempdir().expect("temporary"), tempfile::tempdir().expect("temporary"));
         let out = Collect::default();
         let graph = counts(RECORDS, &[100_000, 200_000, 205_000, 399_990], &out);
-        let handle = spawn(graph, options(chk.path(), parallelism, rocksdb(disk.path()))).expect("sound options");
+        let mut options = options(chk.path(), parallelism, rocksdb(disk.path()));
+        options.task.deltas = incremental.then(DeltaLimits::default);
+        let handle = spawn(graph, options).expect("sound options");
         assert_eq!(handle.wait().expect("it finishes"), JobOutcome::Finished);
         assert_eq!(handle.status().restarts, 4);
         assert_eq!(found(&out), expected(RECORDS), "parallelism {parallelism}");
