@@ -66,6 +66,10 @@ impl ColdImage for RocksImage {
         let file = self.files.get(file).ok_or(io::ErrorKind::NotFound)?;
         Ok(Box::new(File::open(self.folder.join(&file.name))?))
     }
+
+    fn path(&self, file: usize) -> Option<PathBuf> {
+        Some(self.folder.join(&self.files.get(file)?.name))
+    }
 }
 
 impl Drop for RocksImage {

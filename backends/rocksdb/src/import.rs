@@ -62,6 +62,9 @@ fn fetch(image: &dyn ImageSource, folder: &Path) -> Result<(), ColdError> {
             });
         }
         let path = folder.join(&file.name);
+        if file.lasting && image.link(at, &path) {
+            return Ok(());
+        }
         image.read(at, &mut || Ok(Box::new(File::create(&path)?) as Box<dyn io::Write>))
     };
     let next = AtomicUsize::new(0);

@@ -1,10 +1,11 @@
 //! Copies of snapshot files on this machine, from which a restore takes what it can.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::{fs, io};
 
 use cutwater_coordinator::inspect::epoch_of_snapshot;
 use cutwater_coordinator::{CompletedCheckpoint, FileRef, checkpoint_of_snapshot};
@@ -37,6 +38,8 @@ const MOST_QUEUED: u64 = 256 << 20;
 pub(crate) struct LocalCopies {
     job: String,
     stores: Vec<Arc<dyn Store>>,
+    /// The same as folders.
+    folders: Vec<PathBuf>,
     backup: bool,
     from_local: bool,
     queued: AtomicU64,
@@ -56,16 +59,43 @@ impl LocalCopies {
             }
             dirs.extend(own.clone());
         }
+        let folders: Vec<_> = dirs.iter().map(|dir| dir.join(job)).collect();
         let store = |dir| job_folder(Arc::new(LocalFolder::new(dir)), job);
         let stores: Vec<_> = dirs.into_iter().map(store).collect();
         let used = !stores.is_empty() && (backup || from_local);
-        used.then(|| Arc::new(Self { job: job.to_owned(), stores, backup, from_local, queued: AtomicU64::new(0), own }))
+        let (job, queued) = (job.to_owned(), AtomicU64::new(0));
+        used.then(|| Arc::new(Self { job, stores, folders, backup, from_local, queued, own }))
     }
 
-    /// The folder for a file.
+    /// Which of the folders is for a file.
+    fn place(&self, name: &ObjectName) -> usize {
+        crc32c::crc32c(name.as_str().as_bytes()) as usize % self.stores.len()
+    }
+
     fn store(&self, name: &ObjectName) -> &dyn Store {
-        let place = crc32c::crc32c(name.as_str().as_bytes()) as usize % self.stores.len();
-        self.stores[place].as_ref()
+        self.stores[self.place(name)].as_ref()
+    }
+
+    /// Makes a copy of a file of this machine that nobody changes, without copying its bytes; false if that can't be had, on
+    /// another disk, say. Nothing if files are not copied.
+    pub(crate) fn link_from(&self, file: &Path, name: &ObjectName) -> bool {
+        if !self.backup {
+            return true;
+        }
+        let path = self.folders[self.place(name)].join(name.as_str());
+        let made = path.parent().map_or(Ok(()), private_folders);
+        // One of an earlier job is another.
+        let removed = made.and_then(|()| match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        });
+        removed.and_then(|()| fs::hard_link(file, &path)).is_ok()
+    }
+
+    /// Puts the copy of a file to this path, without copying its bytes, if there is one and it is this file; says whether it did.
+    pub(crate) fn link_to(&self, job: &str, file: &FileRef, to: &Path) -> bool {
+        let Ok(name) = ObjectName::parse(&file.name) else { return false };
+        self.open(job, file).is_some() && fs::hard_link(self.folders[self.place(&name)].join(name.as_str()), to).is_ok()
     }
 
     /// Removes what killed writers left.
@@ -157,6 +187,12 @@ impl Drop for LocalCopies {
             drop(std::fs::remove_dir_all(own)); // the system clears its temporary files
         }
     }
+}
+
+/// Folders that nobody else can look into.
+fn private_folders(folder: &Path) -> io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
 }
 
 /// A folder that nobody else can have put anything into.

@@ -141,7 +141,15 @@ fn side_by_side<T: Send>(
 fn copy(uploader: &Uploader, name: &str, image: &dyn ColdImage, at: usize) -> Result<FileRef, NotWritten> {
     let file = &image.files()[at];
     let mut reader = image.open(at)?;
-    let mut writer = Writer::new(uploader, ObjectName::parse(name)?, 0);
+    let name = ObjectName::parse(name)?;
+    let linked = match (&uploader.local, image.path(at)) {
+        (Some(local), Some(path)) => local.link_from(&path, &name),
+        _ => false,
+    };
+    let mut writer = Writer::new(uploader, name, 0);
+    if linked {
+        writer.without_copy();
+    }
     let mut left = file.bytes;
     while left > 0 {
         let mut piece = vec![0; PIECE.min(usize::try_from(left).unwrap_or(PIECE))];

@@ -332,6 +332,8 @@ pub(crate) struct Writer<'a> {
     name: ObjectName,
     /// Up to which size it is one.
     room: usize,
+    /// Whether it is copied beside.
+    copies: bool,
     held: Vec<u8>,
     out: Option<Out>,
 }
@@ -441,7 +443,12 @@ impl Drop for Applying {
 
 impl<'a> Writer<'a> {
     pub(crate) fn new(uploader: &'a Uploader, name: ObjectName, room: usize) -> Self {
-        Self { uploader, name, room, held: Vec::new(), out: None }
+        Self { uploader, name, room, copies: true, held: Vec::new(), out: None }
+    }
+
+    /// There is a copy on this machine already.
+    pub(crate) fn without_copy(&mut self) {
+        self.copies = false;
     }
 
     fn block(&mut self, encoder: &mut SnapshotEncoder, block: Block) -> Result<(), NotWritten> {
@@ -480,7 +487,8 @@ impl<'a> Writer<'a> {
     fn begin(&mut self) -> Result<(), StoreError> {
         if self.out.is_none() {
             let Self { uploader, name, .. } = self;
-            let copied = uploader.local.as_ref().and_then(|local| local.copy(name, &uploader.tokio));
+            let copied =
+                uploader.local.as_ref().filter(|_| self.copies).and_then(|local| local.copy(name, &uploader.tokio));
             let mut out = Out { stored: uploader.store.writer(name)?, copied };
             out.write(&std::mem::take(&mut self.held))?;
             self.out = Some(out);

@@ -1,4 +1,5 @@
 use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
 use std::{fmt, io};
 
 use cutwater_core::{KeyGroup, KeyGroupRange};
@@ -121,6 +122,13 @@ pub trait ColdImage: Send + Sync + fmt::Debug {
     ///
     /// As the system reports.
     fn open(&self, file: usize) -> io::Result<Box<dyn io::Read + Send>>;
+
+    /// Where a file lies on a disk of this machine, if it does: whoever wants to have it there for longer may link it, and has to
+    /// leave it as it is. `None` is the default.
+    fn path(&self, file: usize) -> Option<PathBuf> {
+        let _ = file;
+        None
+    }
 }
 
 /// A file of an image.
@@ -149,6 +157,13 @@ pub trait ImageSource: Sync + fmt::Debug {
     ///
     /// [`ColdError`] if it is not there, damaged, or can't be written.
     fn read(&self, file: usize, make: &mut MakeFile<'_>) -> Result<(), ColdError>;
+
+    /// Puts a lasting file to this path without copying it, and says whether it did. It then is a file of others too, and has to
+    /// stay as it is. By default it can't.
+    fn link(&self, file: usize, to: &Path) -> bool {
+        let _ = (file, to);
+        false
+    }
 }
 
 /// A [`ColdTier`] as it was once.

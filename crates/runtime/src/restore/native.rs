@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
+use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 use cutwater_coordinator::{FileRef, SubtaskSnapshot, TaskSnapshot as TaskPart, native_number};
@@ -180,6 +181,17 @@ impl ImageSource for StoredImage<'_> {
             }
             told
         })
+    }
+
+    /// Copies on this machine alone: an object of a store has to stay what it is, whatever becomes of a disk under load.
+    fn link(&self, file: usize, to: &Path) -> bool {
+        let (Some(local), Some(stored)) = (self.local, self.stored[file]) else { return false };
+        let linked = local.link_to(&self.point.checkpoint.job, stored, to);
+        if let (Some(progress), true) = (self.progress, linked) {
+            progress.restored(stored.bytes);
+            progress.read_locally(stored.bytes);
+        }
+        linked
     }
 }
 
