@@ -1,6 +1,6 @@
 //! Jobs with state in RocksDB of which memory holds a small part, in this process.
 
-#![allow(clippy::disallowed_methods, reason = "real processes on a real clock")]
+#![expect(clippy::disallowed_methods, reason = "what other threads do takes real time")]
 
 use std::num::NonZeroU32;
 use std::os::unix::fs::PermissionsExt as _;

@@ -92,4 +92,5 @@ pub use resolved::{
 };
 pub use settings::Settings;
 pub use source::Config;
+pub use value::memory as size_in_bytes;
 pub use warning::Warning;

@@ -30,8 +30,15 @@ pub(crate) fn duration(text: &str) -> Option<Duration> {
     from_nanos(u128::from(number) * nanos_of_unit)
 }
 
-/// The bytes in the text: a whole number and a binary unit, without one bytes. `None` if it is not that or too large.
-pub(crate) fn memory(text: &str) -> Option<u64> {
+/// The bytes in a text as the keys of sizes take it: a whole number and a binary unit (b, kb, mb, gb, tb), without one bytes. `None`
+/// if it is not that or too large.
+///
+/// ```
+/// assert_eq!(cutwater_config::size_in_bytes("20 gb"), Some(20 << 30));
+/// assert_eq!(cutwater_config::size_in_bytes("1.5 gb"), None);
+/// ```
+#[must_use]
+pub fn memory(text: &str) -> Option<u64> {
     let (number, unit) = number_and_unit(text.trim())?;
     let factor: u64 = match unit.to_lowercase().as_str() {
         "" | "b" | "bytes" => 1,
