@@ -34,6 +34,19 @@ pub(crate) enum Command {
 
 #[derive(Args)]
 pub(crate) struct Show {
+    #[command(flatten)]
+    sources: Sources,
+    /// Say where each value comes from, and what it replaced.
+    #[arg(long)]
+    origin: bool,
+    /// Print one JSON document; it always has the origins.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Where settings come from.
+#[derive(Args)]
+pub(crate) struct Sources {
     /// The file [default: the one in --folder].
     #[arg(long, value_name = "FILE")]
     file: Option<PathBuf>,
@@ -48,12 +61,6 @@ pub(crate) struct Show {
     /// Leave the variables of the environment out.
     #[arg(long)]
     no_environment: bool,
-    /// Say where each value comes from, and what it replaced.
-    #[arg(long)]
-    origin: bool,
-    /// Print one JSON document; it always has the origins.
-    #[arg(long)]
-    json: bool,
 }
 
 impl Command {
@@ -66,7 +73,7 @@ impl Command {
     pub(crate) fn run(&self) -> Result<Exit, Failure> {
         match self {
             Self::Show(arguments) => {
-                let shown = show::gather(arguments.config()?)?;
+                let shown = show::gather(arguments.sources.config()?)?;
                 print_plain(&shown, arguments.json, || shown.text(arguments.origin))?;
                 if !arguments.json {
                     shown.warn();
@@ -85,8 +92,9 @@ impl Command {
     }
 }
 
-impl Show {
-    fn config(&self) -> Result<Config, Failure> {
+impl Sources {
+    /// What they say, unresolved.
+    pub(crate) fn config(&self) -> Result<Config, Failure> {
         let mut config = Config::new();
         if let Some(file) = self.file.clone().or_else(|| discover(self.folder.as_deref().unwrap_or(Path::new("")))) {
             config = config.file(file)?;

@@ -1,10 +1,11 @@
 //! The `cutwater` command: looks into checkpoint folders without the job that wrote them, says what a configuration
-//! means, and simulates.
+//! means, checks a machine before a job is started on it, and simulates.
 //!
 //! `checkpoints` only reads. Each command gathers a report, which is printed as text that fits 80 columns, or as one JSON
 //! document.
 
 mod config;
+mod doctor;
 mod failure;
 mod folder;
 mod gc;
@@ -29,7 +30,7 @@ use crate::report::print;
 const EXIT_CODES: &str = "\
 Exit codes:
   0  all is well
-  1  something could not be read
+  1  something could not be read, or the doctor found an error
   2  the command line is wrong
   3  a simulated world broke a rule
   4  something is damaged, missing from a checkpoint, or of a newer version
@@ -56,6 +57,9 @@ enum Command {
     /// Says what a configuration means. Changes nothing.
     #[command(subcommand)]
     Config(config::Command),
+    /// Checks this machine and a configuration before a job is started.
+    #[command(after_help = EXIT_CODES)]
+    Doctor(doctor::Doctor),
     /// Runs worlds of failures from seeds, and judges them.
     #[command(after_help = EXIT_CODES)]
     Simulate(simulate::Simulate),
@@ -177,6 +181,7 @@ fn main() -> ExitCode {
         Command::Checkpoints(command) => run(command),
         Command::Savepoint(command) => run_savepoint(command),
         Command::Config(command) => command.run(),
+        Command::Doctor(doctor) => doctor.run(),
         Command::Simulate(simulate) => simulate.run(),
     };
     match ended {
@@ -209,6 +214,7 @@ impl Command {
                 | SavepointCommand::Delete { place },
             ) => place.json,
             Self::Config(command) => command.json(),
+            Self::Doctor(doctor) => doctor.json(),
             Self::Simulate(simulate) => simulate.json(),
         }
     }

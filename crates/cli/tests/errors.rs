@@ -84,7 +84,7 @@ fn cutwater(args: &[&str]) -> Ran {
 
 #[test]
 fn what_the_grammar_of_the_command_line_rejects_has_a_code_and_honours_json() {
-    let cases: [(&str, &[&str], &str); 10] = [
+    let cases: [(&str, &[&str], &str); 12] = [
         ("no command", &[], "a command is missing: --help lists them"),
         ("a command that lacks one", &["checkpoints"], "a command is missing: --help lists them"),
         ("no such command", &["nonsense"], "unrecognized subcommand 'nonsense'"),
@@ -93,6 +93,8 @@ fn what_the_grammar_of_the_command_line_rejects_has_a_code_and_honours_json() {
         ("a missing path", &["checkpoints", "list"], "arguments were not provided: <PATH>"),
         ("a missing value", &["checkpoints", "inspect", "x", "--checkpoint"], "a value is required for"),
         ("a wrong value", &["checkpoints", "inspect", "x", "--checkpoint", "y"], "invalid value 'y'"),
+        ("a size that is none", &["doctor", "--state", "1.5gb"], "invalid value '1.5gb'"),
+        ("no time at all", &["doctor", "--limit", "0"], "invalid value '0'"),
         ("one path too many", &["savepoint", "verify", "x", "y"], "unexpected argument 'y' found"),
         ("flags that exclude each other", &["simulate", "--seed", "1", "--from", "2"], "cannot be used with"),
     ];
@@ -119,7 +121,7 @@ fn what_the_grammar_of_the_command_line_rejects_has_a_code_and_honours_json() {
 
 #[test]
 fn help_and_version_are_no_errors_and_fit_80_columns() {
-    let commands: [&[&str]; 17] = [
+    let commands: [&[&str]; 18] = [
         &[],
         &["checkpoints"],
         &["checkpoints", "list"],
@@ -135,6 +137,7 @@ fn help_and_version_are_no_errors_and_fit_80_columns() {
         &["config"],
         &["config", "show"],
         &["config", "explain"],
+        &["doctor"],
         &["simulate"],
         &["help"],
     ];
