@@ -138,6 +138,10 @@ impl StateBackend for RocksDbBackend {
         Capabilities { cold_tier: true, images: true }
     }
 
+    fn prepare(&self) -> Result<(), ColdError> {
+        self.home().map(drop)
+    }
+
     fn open_tier(&self, owner: &TierOwner) -> Result<Option<AttachedTier>, ColdError> {
         let TierOwner { job, subtask, epoch, attempt } = owner;
         let home = self.home()?;

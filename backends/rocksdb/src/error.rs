@@ -50,6 +50,11 @@ fn advice(kind: &ErrorKind, text: &str) -> Option<&'static str> {
     if said("Read-only file system") {
         return Some("put the folder of the state on a disk that can be written");
     }
+    if said("Not a directory") || said("File exists") {
+        return Some(
+            "a part of its path is no folder: move away what is there, or set state.backend.rocksdb.localdir to another folder",
+        );
+    }
     if said("Too many open files") {
         return Some("raise the limit of open files of this process (`ulimit -n`): each 64 MB of state are a file");
     }
@@ -93,6 +98,12 @@ mod tests {
                 Corruption,
                 "Corruption: block checksum mismatch: stored = 1, computed = 2, type = 4  in /s/000012.sst offset 0 size 9",
                 Some("check the disk"),
+            ),
+            (
+                "a path below a file",
+                IOError,
+                "IO error: While mkdir: /s/file/state: Not a directory",
+                Some("a part of its path is no folder"),
             ),
             ("no files left", IOError, "IO error: While open: /s/1.sst: Too many open files", Some("ulimit")),
             ("what has no cure", InvalidArgument, "Invalid argument: column family not found", None),

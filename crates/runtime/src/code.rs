@@ -22,6 +22,7 @@ impl JobError {
             Self::Superseded { .. } => "JOB0005",
             Self::Options { .. } => "JOB0006",
             Self::Driver { .. } => "JOB0007",
+            Self::Backend { .. } => "JOB0009",
         }
     }
 }

@@ -12,7 +12,8 @@ use cutwater_dataflow::exec::OperatorSnapshot;
 use cutwater_dataflow::{Finish, JobGraph};
 use cutwater_driver::{Action, Driver, DriverSettings, End, plan_of};
 use cutwater_restart::{FailureClass, Strategy};
-use cutwater_storage::{ProbeError, Store};
+use cutwater_state::StateBackend;
+use cutwater_storage::Store;
 use cutwater_task::{Cause, TaskError};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
@@ -74,7 +75,8 @@ impl Answer {
 
 /// What the shell hears.
 pub(crate) enum Event {
-    Probed(Result<(), ProbeError>),
+    /// Whether store and backend can be used.
+    Probed(Result<(), JobError>),
     Created(Token, CreateOutcome),
     Read(Token, Result<Option<Vec<u8>>, String>),
     Deleted(Token, Result<(), String>),
@@ -92,6 +94,15 @@ pub(crate) enum Event {
     StatisticsWritten(Result<(), String>),
     Tidied,
     Cancel,
+}
+
+/// Tries what each attempt needs, so that no attempt begins where all of them would fail.
+fn probe(job: String, store: &dyn Store, backend: &dyn StateBackend) -> Result<(), JobError> {
+    if let Err(error) = store.probe() {
+        return Err(JobError::Store { job, source: Arc::new(error) });
+    }
+    let name = backend.name();
+    backend.prepare().map_err(|error| JobError::Backend { job, backend: name, source: Arc::new(error) })
 }
 
 /// The attempt that runs.
@@ -187,8 +198,8 @@ impl Shell {
         mut inbox: UnboundedReceiver<Event>,
     ) -> Result<JobOutcome, JobError> {
         let (reports, mut reported) = unbounded_channel();
-        let store = Arc::clone(&self.store);
-        self.block(move || Event::Probed(store.probe()));
+        let (job, store, backend) = (self.job(), Arc::clone(&self.store), Arc::clone(&self.options.backend));
+        self.block(move || Event::Probed(probe(job, store.as_ref(), backend.as_ref())));
         self.from = Some(from);
         loop {
             while let Some(action) = self.driver.poll_action() {
@@ -232,9 +243,7 @@ impl Shell {
                     self.driver.handle_open(now, from);
                 }
             }
-            Event::Probed(Err(error)) => {
-                self.done = Some(Err(JobError::Store { job: self.job(), source: Arc::new(error) }));
-            }
+            Event::Probed(Err(error)) => self.done = Some(Err(error)),
             Event::Created(token, outcome) => {
                 self.heard(&outcome);
                 self.driver.handle_created(now, token, outcome);

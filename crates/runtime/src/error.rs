@@ -5,7 +5,7 @@ use cutwater_coordinator::{CheckpointError, OpenError};
 use cutwater_core::{CheckpointId, Epoch, MaxParallelism, OperatorUid};
 use cutwater_dataflow::exec::OperatorStateError;
 use cutwater_restart::{FailureSite, GiveUp, SourceRange};
-use cutwater_state::StateError;
+use cutwater_state::{ColdError, StateError};
 use cutwater_storage::{InvalidName, ProbeError, StoreError};
 use cutwater_task::{Cause, TaskError};
 
@@ -247,6 +247,16 @@ pub enum JobError {
         job: String,
         /// Why.
         source: Arc<ProbeError>,
+    },
+    /// The state backend can't be used.
+    #[error("job {job} has not started: the state backend {backend} can't be used")]
+    Backend {
+        /// The job.
+        job: String,
+        /// Its name in the configuration.
+        backend: &'static str,
+        /// Why.
+        source: Arc<ColdError>,
     },
     /// There is no checkpoint where the job should start.
     #[error("job {job} has not started")]

@@ -52,6 +52,16 @@ pub trait StateBackend: Send + Sync + fmt::Debug {
     /// What this backend can do beyond the contract.
     fn capabilities(&self) -> Capabilities;
 
+    /// Makes what all its tiers need, a folder say. It is called before a job starts: what fails here would fail each attempt,
+    /// and no restart would mend it. By default there is nothing to make.
+    ///
+    /// # Errors
+    ///
+    /// [`ColdError`] if there can be no tiers.
+    fn prepare(&self) -> Result<(), ColdError> {
+        Ok(())
+    }
+
     /// A tier for a subtask that starts, with nothing in it; what it leaves on disks goes with its last clone. `None` if the
     /// backend has none, which is the default.
     ///

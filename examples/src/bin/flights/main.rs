@@ -387,6 +387,7 @@ fn ended(error: JobError, resumable: bool) -> Ended {
         JobError::Options { .. } => (Exit::Usage, None),
         JobError::Open { source, .. } => (not_opened(source), None),
         JobError::Store { .. } => (Exit::CouldNotStart, Some("choose another folder with --checkpoints")),
+        JobError::Backend { .. } => (Exit::CouldNotStart, None),
         JobError::Log { source: OpenError::BelowPublished { .. }, .. } => {
             (Exit::Usage, Some("leave --from away to resume; or add --allow-rewind; or use new folders"))
         }
