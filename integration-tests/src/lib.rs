@@ -5,6 +5,7 @@
 //! - [`Flights`] is a folder of its own with output, checkpoints and, if wanted, small data for the `flights` program.
 //! - [`Log`] reads the commit log from outside, to tell in which moment a process died.
 //! - [`Mounts`] is a mount namespace of its own: folders there can be read-only or full, even for root.
+//! - [`database_files`] are what RocksDB has on a disk, [`damage`] is what a bad disk does to them.
 //! - [`Server`] is a real object store, MinIO or SeaweedFS, that `./test.sh` installed; [`Azurite`] an emulator of Azure's.
 //! - [`Proxy`] stands before such a store and makes the faults of networks and stores, from a seed.
 //! - [`Rng`] draws from a seed, which every failure prints.
@@ -14,6 +15,7 @@
 //! must do, are of this crate and built with the tests.
 
 mod csv;
+mod databases;
 mod flights;
 mod log;
 mod mounts;
@@ -24,6 +26,7 @@ mod servers;
 mod tell;
 
 pub use csv::small_csv;
+pub use databases::{damage, database_files, database_homes};
 pub use flights::{Flights, assert_same_output, cutwater};
 pub use log::Log;
 pub use mounts::Mounts;

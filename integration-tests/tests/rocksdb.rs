@@ -2,6 +2,7 @@
 
 #![expect(clippy::disallowed_methods, reason = "what other threads do takes real time")]
 
+use std::collections::BTreeSet;
 use std::num::NonZeroU32;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
@@ -11,10 +12,11 @@ use std::time::{Duration, Instant};
 use cutwater::rocksdb::{RocksBudget, RocksDbBackend};
 use cutwater::state::StateBackend;
 use cutwater::{
-    Collect, DeltaLimits, Job, JobGraph, JobHandle, JobOutcome, KeyedProcess, Options, ProcessContext, StartFrom,
-    StopMode, Strategy, Timestamp, UserError, generator, spawn, store_at,
+    Collect, DeltaLimits, Job, JobGraph, JobHandle, JobOutcome, JobState, KeyedProcess, Options, ProcessContext,
+    StartFrom, StopMode, Strategy, Timestamp, UserError, generator, spawn, store_at,
 };
 use cutwater_coordinator::Settings;
+use cutwater_integration_tests::{damage, database_files};
 
 const KEYS: u64 = 30_000;
 const RECORDS: u64 = 400_000;
@@ -143,6 +145,34 @@ fn state_that_is_mostly_on_the_disk_survives_failures() {
         drop(handle);
         wait_for_folders(disk.path(), &[]);
     }
+}
+
+/// A disk that damages what it holds, under a job whose records need what is there.
+#[test]
+fn a_damaged_file_fails_the_attempt_that_reads_it_and_the_output_is_right() {
+    const MANY: u64 = 2 * RECORDS;
+    let (chk, disk) = (tempfile::tempdir().expect("temporary"), tempfile::tempdir().expect("temporary"));
+    let out = Collect::default();
+    let handle = spawn(counts(MANY, &[], &out), options(chk.path(), 2, rocksdb(disk.path()))).expect("sound options");
+    let mut damaged = BTreeSet::new();
+    while handle.status().restarts == 0 {
+        assert!(handle.status().state != JobState::Finished, "{} damaged files were never read", damaged.len());
+        for file in database_files(disk.path(), 1) {
+            if !damaged.contains(&file) && damage(&file) {
+                damaged.insert(file);
+            }
+        }
+        std::thread::yield_now();
+    }
+    assert_eq!(handle.wait().expect("it finishes"), JobOutcome::Finished);
+    let status = handle.status();
+    let [failure] = &status.failures[..] else { panic!("one failure, and new databases: {:?}", status.failures) };
+    for text in ["block checksum mismatch", "the local state is damaged, checkpoints are not: check the disk"] {
+        assert!(failure.error.contains(text), "{text}: {failure:?}");
+    }
+    let named = damaged.iter().filter(|file| failure.error.contains(&file.display().to_string())).count();
+    assert!(named > 0, "none of {damaged:?} is named: {failure:?}");
+    assert_counts(&out, MANY, "with new databases");
 }
 
 #[test]
