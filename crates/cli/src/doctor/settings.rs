@@ -283,6 +283,7 @@ mod tests {
             ("checkpoints below", "chk/interval=1 s;chk/dir=/c/d", "chk/savepoint-dir=/c", Some("holds that of")),
             ("another kind of store", SOUND, "chk/savepoint-dir=s3://c", None),
             ("the same in a bucket", IN_STORE, "chk/savepoint-dir=s3://b/c/s", Some("lies in that of checkpoints")),
+            ("a bucket of that name elsewhere", IN_STORE, "chk/savepoint-dir=gs://b/c/s", None),
             ("another bucket", IN_STORE, "chk/savepoint-dir=s3://other/c", None),
             ("the usual deadline", IN_STORE, "", None),
             ("a short timeout", IN_STORE, "chk/timeout=30 s", Some("may take 30.0 s")),
