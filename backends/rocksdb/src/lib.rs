@@ -56,6 +56,7 @@
 //! - The contract of a cold tier; each of its sentences is a test.
 //! - Blocks have checksums, and a damaged one is an error that names the file. A full disk, a folder in use and missing
 //!   rights are errors that say what to do. None of them is a panic.
+//! - An image is the tier as it was, in files that RocksDB does not change: one that is in two images is stored once.
 //! - A view is made in microseconds: a snapshot of RocksDB, without flush or copy.
 //! - Memory for blocks, indexes, filters and writes stays near the budget, however large the state.
 //!
@@ -69,7 +70,7 @@
 //!
 //! # What is not here
 //!
-//! A log: what a tier holds does not survive the process, checkpoints do. Checkpoints that share RocksDB's own files.
+//! A log: what a tier holds does not survive the process, checkpoints do.
 //! Compression other than lz4.
 //!
 //! # Building it

@@ -221,9 +221,6 @@ fn what_contradicts_itself_is_a_warning_and_the_job_can_start() {
     for text in ["lies in that of checkpoints", "`cutwater.rocksdb.overlay` has no effect", "is shorter than"] {
         assert!(said(&found, "warning", "settings").contains(text), "{text}: {found:#}");
     }
-    let incremental = ["-D", "execution.checkpointing.incremental=true", "-D", "state.backend.type=rocksdb"];
-    let (code, found) = report(folder.path(), &incremental);
-    assert!(code == 1 && wrong(&found).contains(&"error settings JOB0006".to_owned()), "{found:#}");
     let secret = with_settings(&format!("{SOUND}s3.access-key: a\ns3.secret-key: hunter2\n"));
     let file = secret.path().join("cutwater.yaml");
     fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();

@@ -5,7 +5,6 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Component, Path, PathBuf};
 
 use cutwater_config::{BackendKind, Level, Origin, Resolved};
-use cutwater_runtime::incremental_refused;
 
 use super::check::{Check, Trouble};
 use crate::failure::Failure;
@@ -41,7 +40,6 @@ pub(super) fn check(settings: &Resolved) -> Vec<Check> {
         savepoints_among_checkpoints,
         deadline_above_timeout,
         request_above_deadline,
-        incremental_with_rocksdb,
         secret_for_all,
     ];
     checks.extend(rules.iter().filter_map(|rule| rule(settings)));
@@ -181,12 +179,6 @@ fn request_above_deadline(settings: &Resolved) -> Option<Check> {
     warning(found, "raise the deadline, or lower the timeout of a request")
 }
 
-/// What the job itself says when it is started.
-fn incremental_with_rocksdb(settings: &Resolved) -> Option<Check> {
-    let refused = settings.checkpointing.incremental && settings.backend == BackendKind::RocksDb;
-    refused.then(|| Check::of_job(NAME, "JOB0006", incremental_refused("rocksdb")))
-}
-
 /// A secret in a file that others may read.
 fn secret_for_all(settings: &Resolved) -> Option<Check> {
     let file = file_of(&settings.setting("s3.secret-key")?.origin)?;
@@ -315,13 +307,10 @@ mod tests {
 
     #[test]
     fn what_the_job_refuses_is_an_error_in_its_words() {
-        let checks = check(&resolved(&format!("{ROCKSDB};chk/incremental=true")));
-        let [error] = &checks.iter().filter(|check| check.verdict == Verdict::Error).collect::<Vec<_>>()[..] else {
-            panic!("{checks:?}")
-        };
-        assert_eq!((error.code, error.found.as_str()), (Some("JOB0006"), incremental_refused("rocksdb").as_str()));
-        let alone = check(&resolved(&format!("{SOUND};chk/incremental=true")));
-        assert!(alone.iter().all(|check| check.verdict == Verdict::Ok), "{alone:?}");
+        for settings in [ROCKSDB, SOUND] {
+            let checks = check(&resolved(&format!("{settings};chk/incremental=true")));
+            assert!(checks.iter().all(|check| check.verdict == Verdict::Ok), "{settings}: {checks:?}");
+        }
         let failure = Config::new().flag("parallelism.default", "0").resolve().map_err(Failure::from).unwrap_err();
         let refused = refused(&failure);
         assert_eq!((refused[0].verdict, refused[0].code), (Verdict::Error, Some("CFG0006")));
