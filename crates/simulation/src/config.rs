@@ -35,6 +35,10 @@ pub struct WorldConfig {
     pub object_store: bool,
     /// Whether snapshots hold only what has changed since the checkpoint that the barrier names.
     pub deltas: bool,
+    /// Of each start of a process, over and over: whether there is a tier below the tables of its subtasks, and how many bytes
+    /// then stay in memory of each table. Without any all state is in memory, as in worlds of before.
+    #[serde(default)]
+    pub tiers: Vec<Option<u64>>,
     /// Up to how many bytes the files of a subtask are held in the record instead of the store.
     #[serde(default)]
     pub held_bytes: usize,
@@ -202,7 +206,7 @@ pub enum Search {
 
 macro_rules! rates {
     ($($(#[$doc:meta])* $name:ident: $typical:literal;)*) => {
-        /// How often each fault strikes: of 10,000 chances that it has. 0 is never.
+        /// How often each fault strikes: of 10,000 chances that it has. 0 is never, or drawn elsewhere.
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
         #[serde(default)] // a tape does not know what came after it
         pub struct Rates {
@@ -214,7 +218,7 @@ macro_rules! rates {
             /// typical.
             fn draw(random: &mut Random) -> Self {
                 Self {
-                    $($name: if random.percent(40) { 0 } else { scale($typical, random) },)*
+                    $($name: if $typical == 0 || random.percent(40) { 0 } else { scale($typical, random) },)*
                 }
             }
         }
@@ -275,6 +279,14 @@ rates! {
     from_savepoint: 3000;
     /// A file of the newest checkpoint is lost for good: only where the job may go back to one that is whole.
     file_lost: 20;
+    /// A tier below the tables can't be read.
+    tier_read: 0;
+    /// It can't be written.
+    tier_write: 0;
+    /// Snapshots don't come into it for a while.
+    tier_stall: 0;
+    /// The store does not answer whoever restores a snapshot, in worlds with tiers.
+    restore_fails: 0;
 }
 
 impl WorldConfig {
@@ -296,7 +308,7 @@ impl WorldConfig {
         let mut pipelines: Vec<_> = (0..pipelines).map(|_| Pipeline::draw(random, records, most_stages)).collect();
         let (retention, fall_back) = draw_ending(&mut Random::new(seed ^ 0x656e_6469_6e67_0000));
         let joined = draw_edges(&mut Random::new(seed ^ 0x6564_6765_7300_0000), &mut pipelines, records);
-        Self {
+        let drawn = Self {
             pipelines,
             joined,
             parallelism: (0..4).map(|_| parallelism(random)).collect(),
@@ -305,6 +317,7 @@ impl WorldConfig {
             exactly_once,
             object_store: random.percent(60),
             deltas,
+            tiers: Vec::new(),
             // By dice of its own too.
             held_bytes: Random::new(seed ^ 0x6865_6c64_0000_0000).one_of(&[0, 0, 0, 0, 400, 1_000, 20_000]),
             window_bytes: random.one_of(&[1, 120, 240, 480]),
@@ -331,7 +344,14 @@ impl WorldConfig {
             rates: Rates::draw(random),
             fault_steps: random.one_of(&[150, 400, 800]),
             healed_steps: 20_000,
-        }
+        };
+        draw_tiers(&mut Random::new(seed ^ 0x7469_6572_7300_0000), drawn)
+    }
+
+    /// How much of each table stays in memory, in the process of this number, if there is a tier below.
+    pub(crate) fn overlay_of(&self, process: u32) -> Option<u64> {
+        let tiers = if self.deltas { &[][..] } else { &self.tiers[..] };
+        tiers.get(process as usize % tiers.len().max(1)).copied().flatten()
     }
 
     /// The world of this seed for a job that is given.
@@ -410,6 +430,41 @@ fn draw_ending(random: &mut Random) -> (Retention, bool) {
         _ => Retention::Never,
     };
     (retention, random.percent(30))
+}
+
+/// Puts tiers below the tables of some worlds, by dice of its own too. So little stays in memory that most entries go to the
+/// tier and come back with each batch, there may be more keys, snapshots are taken more often and given up sooner, and come in many
+/// small parts, each of which may have to be in the tier before the next one comes. More restores fail or go back further, so that
+/// tiers are filled anew more often.
+fn draw_tiers(random: &mut Random, drawn: WorldConfig) -> WorldConfig {
+    if drawn.deltas || !random.percent(40) {
+        return drawn;
+    }
+    let overlay = random.one_of(&[1, 1, 60, 200]);
+    // In half of the worlds all processes have them, in the others some.
+    let share = random.one_of(&[100, 60]);
+    let tiers = (0..4).map(|_| random.percent(share).then_some(overlay)).collect();
+    let more_keys = random.percent(50);
+    let keys = |pipeline: Pipeline| match more_keys {
+        true => Pipeline { keys: random.between(10, 30), ..pipeline },
+        false => pipeline,
+    };
+    let pipelines = drawn.pipelines.into_iter().map(keys).collect();
+    let mut rate = |typical| if random.percent(40) { 0 } else { scale(typical, random) };
+    let (tier_read, tier_write, tier_stall, restore_fails) = (rate(15), rate(15), rate(1_500), rate(2_000));
+    let rates = Rates { tier_read, tier_write, tier_stall, restore_fails, ..drawn.rates };
+    WorldConfig {
+        tiers,
+        pipelines,
+        rates,
+        sweep_step_bytes: random.one_of(&[1, 24, drawn.sweep_step_bytes]),
+        unwritten_limit_bytes: random.one_of(&[1, 48, drawn.unwritten_limit_bytes]),
+        interval_us: random.between(500, 3_000),
+        timeout_us: random.one_of(&[3_000, 3_000, drawn.timeout_us]),
+        retained: random.one_of(&[2, 3, drawn.retained]),
+        fall_back: drawn.fall_back || random.percent(40),
+        ..drawn
+    }
 }
 
 /// Joins and splits streams of a world, by dice of its own, so that all else is as it was before there were such.

@@ -51,7 +51,7 @@
 //! - [`Tape`]: a run as its decisions. [`Simulation::shrink`] makes a failing one small; those of errors that were found
 //!   stay in `testdata/`. [`Trace`]: the run for people.
 //! - [`Mark`] and [`Marks`]: interesting states, so that "no failure" does not mean "nothing happened".
-//! - [`Mutant`]: 36 errors planted at the seam between cores and world, to see that the oracle finds them.
+//! - [`Mutant`]: 56 errors planted at the seam between cores and world, to see that the oracle finds them.
 //! - [`exhaustive`]: every run of the commit log in small worlds, breadth first.
 //!
 //! # What is modelled, and what is not
@@ -61,6 +61,8 @@
 //! messages between driver and subtasks come in any order, twice, or not at all. What must arrive there (the end of data,
 //! a failure) does arrive, in any order. Channels keep their order. What a snapshot
 //! holds together with those that it builds on is read by the format's description, and compared with what must be there.
+//! Below the tables of some worlds lie tiers, models that fail: a snapshot goes there block by block, and from there into its
+//! file.
 //!
 //! Not modelled: threads (a core runs whole quanta), the time that user code takes, several processes for one attempt.
 
@@ -82,6 +84,7 @@ mod run;
 mod shared;
 mod shrink;
 mod store;
+mod tier;
 mod trace;
 mod world;
 

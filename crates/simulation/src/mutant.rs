@@ -116,4 +116,30 @@ mutants! {
     RemovedLast = "removed-last",
     /// A subtask builds on what another of the same number had stored for other key groups.
     BaseOfAnotherShare = "base-of-another-share",
+    /// The second block of a snapshot does not come into the tier.
+    TierBlockSkipped = "tier-block-skipped",
+    /// What was removed is not removed from the tier.
+    TierRemovedKept = "tier-removed-kept",
+    /// The blocks of a snapshot come into the tier in another order than that in which they were emitted.
+    TierBlocksReversed = "tier-blocks-reversed",
+    /// A subtask is told that the tier has its snapshot before the last block is there.
+    TierToldEarly = "tier-told-early",
+    /// The view from which a snapshot is read is taken before the last block is in the tier.
+    TierViewEarly = "tier-view-early",
+    /// It is taken after the subtask was told that it may write to the tier again.
+    TierViewLate = "tier-view-late",
+    /// A subtask is never told that its snapshot will not come into the tier.
+    TierFailureUntold = "tier-failure-untold",
+    /// It is told that the snapshot is there.
+    TierFailureToldDone = "tier-failure-told-done",
+    /// It is told so while blocks that are left are still put there.
+    TierGivenUpEarly = "tier-given-up-early",
+    /// A write to the tier that has failed is taken for one that has not.
+    TierFailedWriteTaken = "tier-failed-write-taken",
+    /// The last part of the tier is not read into the snapshot.
+    TierScanShort = "tier-scan-short",
+    /// An attempt goes on with the tier of the one before.
+    TierReused = "tier-reused",
+    /// An entry that has changed is not written to the tier when it goes from memory.
+    TierWriteBackLost = "tier-write-back-lost",
 }

@@ -11,12 +11,13 @@ use cutwater_dataflow::exec::{Element, OperatorSnapshot};
 use cutwater_dataflow::{Committer, Finish, JobGraph, OperatorKind};
 use cutwater_driver::{Driver, End};
 use cutwater_restart::FailureClass;
-use cutwater_state::{Block, StateHeader};
+use cutwater_state::{Block, ColdState, ColdView, StateHeader};
 use cutwater_storage::LocalFolder;
 use cutwater_task::{Base, TaskCore, TaskSnapshot};
 
 use crate::contents::Entries;
 use crate::shared::ProcessId;
+use crate::tier::Tier;
 
 /// See the module.
 pub(crate) struct Process {
@@ -48,6 +49,12 @@ pub(crate) struct Process {
     /// Bytes that were written, to be told to their subtasks.
     pub(crate) written: VecDeque<(Attempt, SubtaskId, CheckpointId, u64)>,
     pub(crate) uploads: Vec<Upload>,
+    /// What lies below the tables of each subtask, of the newest attempt that has such.
+    pub(crate) tiers: BTreeMap<SubtaskId, Arc<Tier>>,
+    /// Snapshots on their way into tiers.
+    pub(crate) applying: Vec<Applying>,
+    /// Until then they don't get on.
+    pub(crate) stalled_until: Moment,
     /// What snapshots may build on: those that each subtask has taken or was restored from, with the files that hold them.
     pub(crate) chains: BTreeMap<(Attempt, SubtaskId), BTreeMap<CheckpointId, Vec<FileRef>>>,
     /// What they hold, for the oracle.
@@ -108,6 +115,7 @@ pub(crate) enum Message {
     Abort { to: SubtaskId, attempt: Attempt, checkpoint: CheckpointId },
     Published { to: SubtaskId, attempt: Attempt, checkpoint: CheckpointId },
     LastCut { to: SubtaskId, attempt: Attempt },
+    Applied { to: SubtaskId, attempt: Attempt, checkpoint: CheckpointId, applied: bool },
     Acked { attempt: Attempt, checkpoint: CheckpointId, snapshot: Box<SubtaskSnapshot> },
     Swept { attempt: Attempt, checkpoint: CheckpointId, subtask: SubtaskId },
     Declined { attempt: Attempt, checkpoint: CheckpointId, subtask: SubtaskId, reason: String, counted: bool },
@@ -145,7 +153,7 @@ impl Message {
             }
             Self::EndOfData { attempt, subtask } => Self::EndOfData { attempt: *attempt, subtask: *subtask },
             Self::Failed { attempt, class } => Self::Failed { attempt: *attempt, class: *class },
-            Self::LastCut { .. } | Self::HandedOver { .. } => return None,
+            Self::LastCut { .. } | Self::Applied { .. } | Self::HandedOver { .. } => return None,
         })
     }
 
@@ -162,6 +170,7 @@ impl Message {
             | Self::EndOfData { .. }
             | Self::Failed { .. }
             | Self::LastCut { .. }
+            | Self::Applied { .. }
             | Self::HandedOver { .. } => false,
         }
     }
@@ -188,8 +197,20 @@ pub(crate) struct Snapshot {
     pub(crate) barrier: Barrier,
     pub(crate) base: Option<Base>,
     pub(crate) states: Vec<StateHeader>,
+    /// Of each of them its state in the tier, if it has one.
+    pub(crate) cold: Vec<Option<ColdState>>,
     pub(crate) blocks: Vec<Block>,
 }
+
+impl Snapshot {
+    /// Whether the state of this number lies in a tier.
+    pub(crate) fn is_cold(&self, state: u16) -> bool {
+        self.cold.get(usize::from(state)).is_some_and(Option::is_some)
+    }
+}
+
+/// Whose snapshot for which checkpoint.
+pub(crate) type SnapshotId = (Attempt, CheckpointId, SubtaskId);
 
 /// A channel from one subtask to another.
 #[derive(Default)]
@@ -371,6 +392,8 @@ pub(crate) struct Upload {
     /// The files that it builds on.
     pub(crate) chain: Vec<FileRef>,
     pub(crate) states: Vec<StateHeader>,
+    /// Whether some of them lie in a tier. Then there is a file even if nothing is in it.
+    pub(crate) tiered: bool,
     pub(crate) blocks: Vec<Block>,
     pub(crate) inline: TaskSnapshot,
     pub(crate) finish: Vec<Finish>,
@@ -384,6 +407,34 @@ pub(crate) enum UploadStep {
     Write,
     /// Tell the driver.
     Tell(Vec<FileRef>),
+}
+
+/// A snapshot on its way into the tier below its tables, from which it is then read.
+pub(crate) struct Applying {
+    pub(crate) snapshot: SnapshotId,
+    pub(crate) tier: Arc<Tier>,
+    pub(crate) states: Vec<StateHeader>,
+    pub(crate) cold: Vec<Option<ColdState>>,
+    /// What is still to be put there, and how much has been.
+    pub(crate) blocks: VecDeque<Block>,
+    pub(crate) applied: u32,
+    /// What is written besides, once all blocks are out.
+    pub(crate) upload: Option<Upload>,
+    /// It was given up: there are no more blocks.
+    pub(crate) dropped: bool,
+    /// Whether the subtask was told what has become of it.
+    pub(crate) told: bool,
+    /// What it is read from, how many parts have been, and how often the subtask had written to the tier before.
+    pub(crate) view: Option<Box<dyn ColdView>>,
+    pub(crate) scanned: usize,
+    pub(crate) written: u64,
+}
+
+impl Applying {
+    /// Whether there is a next step.
+    pub(crate) fn is_ready(&self) -> bool {
+        !self.blocks.is_empty() || self.dropped || self.upload.is_some()
+    }
 }
 
 /// All subtasks of the graph at this parallelism, in order.

@@ -168,6 +168,7 @@ impl Simulation {
             parallelism: vec![2],
             exactly_once: true,
             object_store: true,
+            tiers: Vec::new(),
             window_bytes: 100_000,
             read_records: 100,
             timeout_us: 1_000_000,

@@ -63,7 +63,8 @@ impl Trace {
                 | Entity::Driver(_)
                 | Entity::Channel(..)
                 | Entity::Net(_)
-                | Entity::Io(_) => line.text.clone(),
+                | Entity::Io(_)
+                | Entity::Tier(_) => line.text.clone(),
             };
             let what: String = what.chars().take(width).collect();
             let _ = write!(text, "{:>10.3}  ", millis(line.now));

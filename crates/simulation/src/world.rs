@@ -11,9 +11,10 @@ mod publish;
 mod restore;
 mod savepoint;
 mod start;
+mod tier;
 mod upload;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use cutwater_coordinator::CompletedCheckpoint;
@@ -97,6 +98,8 @@ pub(crate) struct World<'a> {
     healed_at: Option<u32>,
     /// The newest epoch that was opened.
     epoch: Epoch,
+    /// Epochs of processes with tiers below their tables.
+    tiered: BTreeSet<Epoch>,
     over: bool,
     events: Vec<Event>,
     /// For the search by priorities: who goes first, and how often that has changed.
@@ -138,6 +141,7 @@ impl<'a> World<'a> {
             steps: 0,
             healed_at: None,
             epoch: Epoch(0),
+            tiered: BTreeSet::new(),
             over: false,
             events: Vec::new(),
             demoted: BTreeMap::new(),
@@ -207,6 +211,7 @@ impl<'a> World<'a> {
         self.outage_until = now;
         for process in self.processes.values_mut() {
             process.paused_until = process.paused_until.map(|until| until.min(now));
+            process.stalled_until = now;
         }
         self.tell(Entity::World, || "no more faults".to_owned());
     }

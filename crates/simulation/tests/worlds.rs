@@ -19,7 +19,7 @@ const MUTANT_SEEDS: u64 = 20_000;
 const CHILD: &str = "SIMULATED_IN_ANOTHER_PROCESS";
 
 /// Each name under which somebody changes disk or store: a world may die right before it.
-const STEPS: [&str; 23] = [
+const STEPS: [&str; 24] = [
     "file.create",
     "file.create-folder",
     "file.link",
@@ -43,9 +43,10 @@ const STEPS: [&str; 23] = [
     "object.put-snapshot",
     "savepoint.copy-file",
     "savepoint.create",
+    "tier.apply",
 ];
 
-const FAULTS: [&str; 24] = [
+const FAULTS: [&str; 28] = [
     "cancel",
     "corrupt_read",
     "disk_error",
@@ -60,6 +61,7 @@ const FAULTS: [&str; 24] = [
     "power_loss",
     "power_loss_at_step",
     "request",
+    "restore_fails",
     "savepoint",
     "second_process",
     "stale_list",
@@ -69,6 +71,9 @@ const FAULTS: [&str; 24] = [
     "store_late",
     "store_outage",
     "task_panic",
+    "tier_read",
+    "tier_stall",
+    "tier_write",
     "user_error",
 ];
 

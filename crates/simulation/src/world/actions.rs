@@ -206,6 +206,8 @@ impl World<'_> {
         let Some(process) = self.processes.get_mut(&id) else { return };
         let Some(attempt) = process.stopping.take() else { return };
         process.running = None;
+        // What was not cut to its end is of no use to anybody any more.
+        process.applying.retain(|applying| applying.snapshot.0 != attempt || applying.upload.is_some());
         process.chains.retain(|(of, _), _| *of != attempt);
         process.contents.retain(|(of, _), _| *of != attempt);
         self.tell(Entity::Driver(id), || format!("attempt {attempt} has stopped"));

@@ -7,6 +7,7 @@ use cutwater_core::Moment;
 use super::World;
 use crate::config::Search;
 use crate::marks::Mark;
+use crate::process::Applying;
 use crate::random::Random;
 use crate::shared::{ProcessId, Rule};
 
@@ -19,6 +20,7 @@ pub(crate) enum Event {
     Net(ProcessId),
     Written(ProcessId),
     Upload(ProcessId),
+    Apply(ProcessId),
     Op(ProcessId),
     Start(ProcessId),
     Stop(ProcessId),
@@ -39,13 +41,19 @@ pub(crate) enum Entity {
     Channel(ProcessId, u32),
     Net(ProcessId),
     Io(ProcessId),
+    Tier(ProcessId),
 }
 
 impl Entity {
     pub(crate) fn process(self) -> Option<ProcessId> {
         match self {
             Self::World | Self::Store => None,
-            Self::Driver(id) | Self::Node(id, _) | Self::Channel(id, _) | Self::Net(id) | Self::Io(id) => Some(id),
+            Self::Driver(id)
+            | Self::Node(id, _)
+            | Self::Channel(id, _)
+            | Self::Net(id)
+            | Self::Io(id)
+            | Self::Tier(id) => Some(id),
         }
     }
 
@@ -58,6 +66,7 @@ impl Entity {
             Self::Channel(id, at) => format!("p{id} channel {at}"),
             Self::Net(id) => format!("p{id} net"),
             Self::Io(id) => format!("p{id} io"),
+            Self::Tier(id) => format!("p{id} tier"),
         }
     }
 }
@@ -70,6 +79,7 @@ impl Event {
             Self::Credit(process, channel) => Entity::Channel(process, 1 << 16 | channel as u32),
             Self::Net(process) => Entity::Net(process),
             Self::Written(process) | Self::Upload(process) | Self::Copy(process) => Entity::Io(process),
+            Self::Apply(process) => Entity::Tier(process),
             Self::Op(_) | Self::Late => Entity::Store,
             Self::Start(process)
             | Self::Stop(process)
@@ -160,6 +170,7 @@ impl World<'_> {
                 (!process.net.is_empty(), Event::Net(id)),
                 (!process.written.is_empty(), Event::Written(id)),
                 (!process.uploads.is_empty(), Event::Upload(id)),
+                (process.stalled_until <= now && process.applying.iter().any(Applying::is_ready), Event::Apply(id)),
                 (!process.ops.is_empty(), Event::Op(id)),
                 (process.starting.is_some(), Event::Start(id)),
                 (process.stopping.is_some(), Event::Stop(id)),
@@ -200,7 +211,8 @@ impl World<'_> {
             None => {
                 let nodes = process.running.iter().flat_map(|running| &running.nodes);
                 let nodes = nodes.filter(|node| !node.failed).filter_map(|node| node.deadline);
-                nodes.chain(process.deadline).collect()
+                let stalled = process.applying.iter().any(Applying::is_ready).then_some(process.stalled_until);
+                nodes.chain(process.deadline).chain(stalled).collect()
             }
         });
         match deadlines.min() {
@@ -220,6 +232,7 @@ impl World<'_> {
             Event::Net(process) => self.deliver_message(process),
             Event::Written(process) => self.tell_written(process),
             Event::Upload(process) => self.upload(process),
+            Event::Apply(process) => self.apply_step(process),
             Event::Op(process) => self.answer(process),
             Event::Start(process) => self.start_step(process),
             Event::Stop(process) => self.stop_attempt(process),
@@ -239,11 +252,12 @@ impl World<'_> {
         let mut text = String::new();
         for process in self.processes.values() {
             text += &format!(
-                "process {}: {} ops, {} messages, {} uploads, {} copies, starting {}, stopping {}, committing {}, deadline {:?}; ",
+                "process {}: {} ops, {} messages, {} uploads, {} for tiers, {} copies, starting {}, stopping {}, committing {}, deadline {:?}; ",
                 process.id,
                 process.ops.len(),
                 process.net.len(),
                 process.uploads.len(),
+                process.applying.len(),
                 process.copies.len(),
                 process.starting.is_some(),
                 process.stopping.is_some(),
@@ -294,6 +308,7 @@ fn event_number(event: Event) -> u64 {
         Event::Wake(process) => (11, process, 0),
         Event::Late => (12, 0, 0),
         Event::Copy(process) => (13, process, 0),
+        Event::Apply(process) => (14, process, 0),
     };
     kind << 56 | u64::from(process) << 32 | at as u64
 }
@@ -307,6 +322,7 @@ fn entity_number(entity: Entity) -> u64 {
         Entity::Channel(process, at) => (4, process, at),
         Entity::Net(process) => (5, process, 0),
         Entity::Io(process) => (6, process, 0),
+        Entity::Tier(process) => (7, process, 0),
     };
     kind << 56 | u64::from(process) << 24 | u64::from(at)
 }

@@ -172,50 +172,68 @@ impl World<'_> {
         let who = Entity::Node(id, at as u32);
         match action {
             Action::Send { .. } | Action::Credit { .. } => {}
-            Action::SnapshotBegun { barrier, base, states, .. } => {
-                let before = node.snapshot.replace(Snapshot { barrier, base, states, blocks: Vec::new() });
+            Action::SnapshotBegun { barrier, base, states, cold, .. } => {
+                let tiered = cold.iter().any(Option::is_some).then(|| (states.clone(), cold.clone()));
+                let before = node.snapshot.replace(Snapshot { barrier, base, states, cold, blocks: Vec::new() });
                 node.newest = node.newest.max(barrier.checkpoint);
+                if let Some((states, cold)) = tiered {
+                    self.begin_applying(id, (attempt, barrier.checkpoint, subtask), states, cold);
+                }
                 if before.is_some() {
                     self.violated(Rule::Contract, || format!("{subtask} begins a snapshot within another"));
                 }
                 self.tell(who, || format!("cuts for checkpoint {}", barrier.checkpoint));
             }
             Action::Block { checkpoint, block } => {
-                process.written.push_back((attempt, subtask, checkpoint, block.payload.len() as u64));
+                let bytes = block.payload.len() as u64;
                 match node.snapshot.as_mut().filter(|snapshot| snapshot.barrier.checkpoint == checkpoint) {
-                    Some(snapshot) => snapshot.blocks.push(block),
+                    Some(snapshot) if snapshot.is_cold(block.state) => {
+                        self.block_for_tier(id, (attempt, checkpoint, subtask), block);
+                    }
+                    Some(snapshot) => {
+                        snapshot.blocks.push(block);
+                        process.written.push_back((attempt, subtask, checkpoint, bytes));
+                    }
                     None => self.violated(Rule::Contract, || format!("{subtask} emits a block of no snapshot")),
                 }
             }
             Action::SnapshotComplete { checkpoint, inline, finish } => {
                 let taken = node.snapshot.take().filter(|snapshot| snapshot.barrier.checkpoint == checkpoint);
-                let Some(Snapshot { barrier, base, states, blocks }) = taken else {
+                let Some(Snapshot { barrier, base, states, cold, blocks }) = taken else {
                     return self.violated(Rule::Contract, || format!("{subtask} completes no snapshot"));
                 };
+                let tiered = cold.iter().any(Option::is_some);
                 self.check_channels(id, subtask, checkpoint, inline.records);
                 let mut inline = inline;
                 if self.is(Mutant::PositionAhead) {
                     move_positions(&mut inline);
                 }
                 let step = UploadStep::Finish;
-                if self.config.max_concurrent > 1 {
+                // With a tier only once that has the snapshot: until then there can't be another.
+                if self.config.max_concurrent > 1 && !tiered {
                     self.post(id, Message::Swept { attempt, checkpoint, subtask });
                 }
                 let chain = self.chain_of(id, attempt, subtask, base);
-                let upload = Upload { attempt, subtask, barrier, base, chain, states, blocks, inline, finish, step };
+                let upload =
+                    Upload { attempt, subtask, barrier, base, chain, states, tiered, blocks, inline, finish, step };
+                if tiered {
+                    return self.complete_for_tier(id, (attempt, checkpoint, subtask), upload);
+                }
                 self.note_taken(id, &upload);
                 if let Some(process) = self.processes.get_mut(&id) {
                     process.uploads.push(upload);
                 }
             }
-            Action::SnapshotDropped { .. } => {
+            Action::SnapshotDropped { checkpoint } => {
                 node.snapshot = None;
+                self.drop_for_tier(id, (attempt, checkpoint, subtask));
                 self.hit(Mark::SnapshotDropped);
             }
             Action::Decline { checkpoint, reason, counted } => {
                 let mark = match (counted, reason.contains("old values")) {
                     (true, true) => Mark::UndoLimit,
                     (true, false) => Mark::DeclinedCounted,
+                    (false, _) if reason.contains("to the tier below") => Mark::TierPending,
                     (false, _) => Mark::DeclinedOvertaken,
                 };
                 self.tell(who, || format!("declines checkpoint {checkpoint}: {reason}"));
@@ -256,7 +274,7 @@ impl World<'_> {
         }
     }
 
-    fn post(&mut self, id: ProcessId, message: Message) {
+    pub(super) fn post(&mut self, id: ProcessId, message: Message) {
         if let Some(process) = self.processes.get_mut(&id) {
             process.net.push(message);
         }
@@ -424,6 +442,9 @@ impl World<'_> {
                 node.core.handle_last_cut();
                 None
             }),
+            Message::Applied { to, attempt, checkpoint, applied } => {
+                self.applied(id, (attempt, checkpoint, to), applied)
+            }
             Message::Acked { attempt, checkpoint, snapshot } => self.acknowledge(id, attempt, checkpoint, *snapshot),
             Message::Swept { attempt, checkpoint, subtask } => {
                 self.with_driver(id, |driver| driver.handle_swept(now, attempt, checkpoint, subtask));
@@ -444,7 +465,7 @@ impl World<'_> {
     }
 
     /// Tells a subtask something, if its attempt still runs.
-    fn command(
+    pub(super) fn command(
         &mut self,
         id: ProcessId,
         attempt: cutwater_core::Attempt,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cutwater_coordinator::{Job, OpenError, RestoreFrom};
-use cutwater_core::{Attempt, Epoch, MaxParallelism};
+use cutwater_core::{Attempt, Epoch, MaxParallelism, Moment};
 use cutwater_driver::{Driver, DriverSettings, End, NO_PROGRESS_ATTEMPTS, OnNoProgress, plan_of};
 use cutwater_restart::FailureClass;
 use cutwater_storage::{Files, ObjectName, Store};
@@ -185,6 +185,9 @@ impl World<'_> {
             net: Vec::new(),
             written: VecDeque::new(),
             uploads: Vec::new(),
+            tiers: BTreeMap::new(),
+            applying: Vec::new(),
+            stalled_until: Moment::ZERO,
             from_savepoint: from != RestoreFrom::Latest,
             damaged: BTreeSet::new(),
             fell_from: BTreeSet::new(),

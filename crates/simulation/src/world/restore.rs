@@ -69,7 +69,13 @@ impl World<'_> {
         let fault = {
             let mut shared = self.shared.lock();
             let r = shared.rates;
-            shared.choices.fault(&[if self.config.object_store { r.store_fails } else { 0 }, r.corrupt_read])
+            let fault =
+                shared.choices.fault(&[if self.config.object_store { r.store_fails } else { 0 }, r.corrupt_read]);
+            if fault == 0 && shared.choices.strikes(r.restore_fails) {
+                shared.marks.fault("restore_fails");
+                return Err(StartFailure::unreachable("the store does not answer".to_owned()));
+            }
+            fault
         };
         if fault == 1 || self.is_out_of_reach() {
             self.shared.lock().marks.fault("store_fails");

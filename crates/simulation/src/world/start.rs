@@ -183,14 +183,16 @@ impl World<'_> {
             from_nothing: starting.restore.is_none(),
             restored: Vec::new(),
             base: None,
-            tier: None,
+            tier: self.tier_for(id, subtask),
         };
         let mut files = Vec::new();
         let mut own = None;
+        let mut rescaled = false;
         if let Some(checkpoint) = &starting.restore {
             let mine = checkpoint.tasks.iter().filter(|task| task.task == subtask.task).flat_map(|task| &task.subtasks);
             let task = checkpoint.tasks.iter().find(|task| task.task == subtask.task);
             let anyhow = self.is(Mutant::BaseOfAnotherShare);
+            rescaled = task.is_some_and(|task| task.parallelism != spec.parallelism(parallelism));
             let same = task.is_some_and(|task| task.parallelism == spec.parallelism(parallelism) || anyhow);
             for part in mine {
                 if same && part.subtask == subtask {
@@ -228,6 +230,7 @@ impl World<'_> {
         if self.is(Mutant::GroupLost) && parallelism > 1 && range.last > range.first {
             range.last.0 -= 1;
         }
+        let restored = files.len();
         for chain in files {
             let contents = self.restore_chain(id, &mut core, &chain, range)?;
             let Some((process, base)) = self.processes.get_mut(&id).zip(start.base.as_ref()) else { continue };
@@ -237,6 +240,7 @@ impl World<'_> {
                 process.contents.entry(key).or_default().insert(base.checkpoint, contents);
             }
         }
+        self.mark_tier(id, &core, starting.restore.as_deref().filter(|_| restored > 0), rescaled);
         Ok(core)
     }
 }

@@ -12,7 +12,7 @@ use super::events::Entity;
 use crate::marks::Mark;
 use crate::mutant::Mutant;
 use crate::oracle::Part;
-use crate::process::{LateOp, Message, Upload, UploadStep};
+use crate::process::{LateOp, Message, SnapshotId, Upload, UploadStep};
 use crate::shared::{ProcessId, Rule};
 
 impl World<'_> {
@@ -47,7 +47,7 @@ impl World<'_> {
                     process.uploads.push(upload);
                 }
             }
-            Err(reason) => self.decline(id, &upload, reason),
+            Err(reason) => self.decline(id, (upload.attempt, upload.barrier.checkpoint, upload.subtask), reason),
         }
     }
 
@@ -63,13 +63,12 @@ impl World<'_> {
         }
     }
 
-    fn decline(&mut self, id: ProcessId, upload: &Upload, reason: String) {
+    pub(super) fn decline(&mut self, id: ProcessId, (attempt, checkpoint, subtask): SnapshotId, reason: String) {
         if self.shared.is_dead(id) {
             return;
         }
         self.hit(Mark::DeclinedCounted);
-        self.tell(Entity::Io(id), || format!("{} can't be stored: {reason}", upload.subtask));
-        let (attempt, checkpoint, subtask) = (upload.attempt, upload.barrier.checkpoint, upload.subtask);
+        self.tell(Entity::Io(id), || format!("{subtask} can't be stored: {reason}"));
         if let Some(process) = self.processes.get_mut(&id) {
             process.net.push(Message::Declined { attempt, checkpoint, subtask, reason, counted: true });
         }
@@ -118,7 +117,7 @@ impl World<'_> {
     /// Writes what has to be written and returns the files that hold the snapshot.
     fn write(&mut self, id: ProcessId, upload: &Upload) -> Result<Vec<FileRef>, String> {
         let mut chain = upload.chain.clone();
-        if !upload.blocks.is_empty() {
+        if !upload.blocks.is_empty() || upload.tiered {
             let (name, bytes) = file_of(upload)?;
             let before = chain.iter().filter_map(|file| file.content.as_ref()).map(|content| content.len());
             let file = if bytes.len() + before.sum::<usize>() <= self.config.held_bytes {

@@ -1,0 +1,337 @@
+//! Snapshots on their way into the tiers below the tables, and out of them into files: a step for each block.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cutwater_coordinator::CompletedCheckpoint;
+use cutwater_core::{KeyGroup, KeyGroupRange, SubtaskId};
+use cutwater_state::{AttachedTier, Block, BlockKind, ColdState, StateHeader};
+use cutwater_task::TaskCore;
+
+use super::World;
+use super::events::Entity;
+use crate::marks::Mark;
+use crate::mutant::Mutant;
+use crate::process::{Applying, Message, SnapshotId, Upload};
+use crate::shared::ProcessId;
+use crate::tier::{Tier, blocks_of};
+
+/// In so many parts the key groups of a state are read out of a view.
+const PARTS: u32 = 3;
+
+/// How long nothing comes into tiers, in microseconds: up to the longest that a checkpoint may take, about.
+const STALLS: [u64; 3] = [500, 5_000, 100_000];
+
+impl World<'_> {
+    /// What lies below the tables of a subtask that starts: a tier of its own, if its process has such.
+    pub(super) fn tier_for(&mut self, id: ProcessId, subtask: SubtaskId) -> Option<AttachedTier> {
+        let process = self.processes.get_mut(&id)?;
+        let overlay_bytes = self.config.overlay_of(id)?;
+        let before = process.tiers.remove(&subtask);
+        let tier = match before {
+            Some(before) if self.mutant == Some(Mutant::TierReused) => before,
+            before => Arc::new(Tier::new(&self.shared, self.mutant, before.as_deref())),
+        };
+        process.tiers.insert(subtask, Arc::clone(&tier));
+        Some(AttachedTier { tier, overlay_bytes })
+    }
+
+    /// A subtask has been built, from the files of a checkpoint if it had any.
+    pub(super) fn mark_tier(
+        &mut self,
+        id: ProcessId,
+        core: &TaskCore,
+        restored: Option<&CompletedCheckpoint>,
+        rescaled: bool,
+    ) {
+        let Some(process) = self.processes.get(&id) else { return };
+        let tier = core.tier().and_then(|_| process.tiers.get(&core.subtask()));
+        let (filled, epoch) = (tier.is_some_and(|tier| tier.begin()), process.epoch);
+        if self.config.overlay_of(id).is_some() {
+            self.tiered.insert(epoch);
+        }
+        let Some(restored) = restored else { return };
+        match (tier.is_some(), self.tiered.contains(&restored.epoch)) {
+            (true, false) if filled => self.hit(Mark::MemoryToTier),
+            (false, true) => self.hit(Mark::TierToMemory),
+            _ => {}
+        }
+        if filled && rescaled {
+            self.hit(Mark::TierRescaled);
+        }
+    }
+
+    /// A snapshot has been cut, of which some states lie in a tier.
+    pub(super) fn begin_applying(
+        &mut self,
+        id: ProcessId,
+        snapshot: SnapshotId,
+        states: Vec<StateHeader>,
+        cold: Vec<Option<ColdState>>,
+    ) {
+        let Some(process) = self.processes.get_mut(&id) else { return };
+        let Some(tier) = process.tiers.get(&snapshot.2).cloned() else { return };
+        process.applying.push(Applying {
+            snapshot,
+            tier,
+            states,
+            cold,
+            blocks: VecDeque::new(),
+            applied: 0,
+            upload: None,
+            dropped: false,
+            told: false,
+            view: None,
+            scanned: 0,
+            written: 0,
+        });
+    }
+
+    /// A block of such a state: it goes into the tier, unless the snapshot was given up.
+    pub(super) fn block_for_tier(&mut self, id: ProcessId, snapshot: SnapshotId, block: Block) {
+        if let Some(applying) = self.applying_mut(id, snapshot) {
+            applying.blocks.push_back(block);
+        }
+    }
+
+    fn applying_mut(&mut self, id: ProcessId, snapshot: SnapshotId) -> Option<&mut Applying> {
+        self.processes.get_mut(&id)?.applying.iter_mut().find(|applying| applying.snapshot == snapshot)
+    }
+
+    /// All blocks are out: what is written of the snapshot besides follows those that the tier then has. Without anybody who
+    /// still puts them there it is written by nobody.
+    pub(super) fn complete_for_tier(&mut self, id: ProcessId, snapshot: SnapshotId, upload: Upload) {
+        let early = self.is(Mutant::TierToldEarly);
+        let Some(applying) = self.applying_mut(id, snapshot) else { return };
+        applying.upload = Some(upload);
+        if early && !applying.blocks.is_empty() {
+            self.tell_applied(id, snapshot, true);
+        }
+    }
+
+    /// No more blocks come: those that are there still go into the tier.
+    pub(super) fn drop_for_tier(&mut self, id: ProcessId, snapshot: SnapshotId) {
+        let early = self.is(Mutant::TierGivenUpEarly);
+        let Some(applying) = self.applying_mut(id, snapshot) else { return };
+        applying.dropped = true;
+        if early {
+            self.tell_applied(id, snapshot, false);
+        }
+    }
+
+    /// Tells the subtask, once, that the tier has its snapshot, or that it will not.
+    fn tell_applied(&mut self, id: ProcessId, snapshot: SnapshotId, applied: bool) {
+        let (untold, mistaken) = (self.is(Mutant::TierFailureUntold), self.is(Mutant::TierFailureToldDone));
+        let Some(process) = self.processes.get_mut(&id) else { return };
+        let here = process.applying.iter_mut().find(|applying| applying.snapshot == snapshot);
+        if here.is_some_and(|here| std::mem::replace(&mut here.told, true)) || (untold && !applied) {
+            return;
+        }
+        let (attempt, checkpoint, to) = snapshot;
+        process.net.push(Message::Applied { to, attempt, checkpoint, applied: applied || mistaken });
+    }
+
+    /// A subtask hears what has become of its snapshot in the tier.
+    pub(super) fn applied(&mut self, id: ProcessId, (attempt, checkpoint, to): SnapshotId, applied: bool) {
+        let Some(process) = self.processes.get(&id) else { return };
+        let over = process.driver.coordinator().in_flight().all(|pending| pending.checkpoint != checkpoint);
+        let mut heard = false;
+        self.tell(Entity::Tier(id), || format!("tells {to} of checkpoint {checkpoint}: {applied}"));
+        self.command(id, attempt, to, |node| {
+            heard = true;
+            node.core.handle_applied(checkpoint, applied);
+            (applied && over).then_some(Mark::TierToldLate)
+        });
+        if heard && applied && self.config.max_concurrent > 1 {
+            self.post(id, Message::Swept { attempt, checkpoint, subtask: to });
+        }
+    }
+
+    /// The next step of one of the snapshots.
+    pub(super) fn apply_step(&mut self, id: ProcessId) {
+        let Some(process) = self.processes.get(&id) else { return };
+        let ready: Vec<SnapshotId> =
+            process.applying.iter().filter(|applying| applying.is_ready()).map(|applying| applying.snapshot).collect();
+        if ready.is_empty() {
+            return;
+        }
+        if self.stalls(id) {
+            return;
+        }
+        let snapshot = ready[self.shared.lock().choices.below(ready.len())];
+        let done = self.apply_next(id, snapshot);
+        if self.shared.is_dead(id) {
+            return;
+        }
+        match done {
+            Ok(false) => {}
+            Ok(true) => {
+                let Some(Applying { upload: Some(upload), .. }) = self.end_applying(id, snapshot) else { return };
+                self.note_taken(id, &upload);
+                if let Some(process) = self.processes.get_mut(&id) {
+                    process.uploads.push(upload);
+                }
+            }
+            Err(reason) => {
+                self.tell_applied(id, snapshot, false);
+                self.decline(id, snapshot, reason);
+                drop(self.end_applying(id, snapshot));
+            }
+        }
+    }
+
+    /// Whether nothing comes into the tiers of this process for a while.
+    fn stalls(&mut self, id: ProcessId) -> bool {
+        let stall = {
+            let mut shared = self.shared.lock();
+            let rate = shared.rates.tier_stall;
+            if !shared.choices.strikes(rate) {
+                return false;
+            }
+            shared.marks.fault("tier_stall");
+            STALLS[shared.choices.below(STALLS.len())]
+        };
+        let until = self.now + Duration::from_micros(stall);
+        if let Some(process) = self.processes.get_mut(&id) {
+            process.stalled_until = until;
+        }
+        self.tell(Entity::Tier(id), || format!("does not get on for {stall} us"));
+        true
+    }
+
+    fn end_applying(&mut self, id: ProcessId, snapshot: SnapshotId) -> Option<Applying> {
+        let process = self.processes.get_mut(&id)?;
+        let at = process.applying.iter().position(|applying| applying.snapshot == snapshot)?;
+        Some(process.applying.swap_remove(at))
+    }
+
+    /// True if the snapshot has been read out of the tier, or was given up.
+    fn apply_next(&mut self, id: ProcessId, snapshot: SnapshotId) -> Result<bool, String> {
+        let view_early = self.is(Mutant::TierViewEarly);
+        let reversed = self.is(Mutant::TierBlocksReversed);
+        let Some(applying) = self.applying_mut(id, snapshot) else { return Ok(false) };
+        if view_early && applying.upload.is_some() && applying.view.is_none() {
+            return self.take_view(id, snapshot);
+        }
+        let next = if reversed && applying.upload.is_some() {
+            applying.blocks.pop_back()
+        } else {
+            applying.blocks.pop_front()
+        };
+        if let Some(block) = next {
+            return self.apply_block(id, snapshot, &block).map(|()| false);
+        }
+        if applying.dropped {
+            if applying.applied > 0 {
+                self.hit(Mark::TierGivenUp);
+            }
+            self.tell_applied(id, snapshot, false);
+            drop(self.end_applying(id, snapshot));
+            return Ok(false);
+        }
+        if applying.view.is_none() {
+            return self.take_view(id, snapshot);
+        }
+        self.scan(id, snapshot)
+    }
+
+    fn apply_block(&mut self, id: ProcessId, snapshot: SnapshotId, block: &Block) -> Result<(), String> {
+        let step = self.shared.step(id, "tier.apply");
+        if self.shared.is_dead(id) {
+            return Ok(());
+        }
+        let taken = self.is(Mutant::TierFailedWriteTaken);
+        let (skips, keeps) = (self.is(Mutant::TierBlockSkipped), self.is(Mutant::TierRemovedKept));
+        let Some(applying) = self.applying_mut(id, snapshot) else { return Ok(()) };
+        let fails = step.is_err() || applying.tier.apply_fails();
+        let place = usize::from(block.state);
+        let (Some(header), Some(&Some(state))) = (applying.states.get(place), applying.cold.get(place)) else {
+            return Err(format!("a block of the state {place}, which the tier does not have"));
+        };
+        let skipped = skips && applying.applied == 1 || keeps && block.kind == BlockKind::Removed;
+        let applied = match skipped {
+            true => Ok(()),
+            false => applying.tier.apply(state, header, block, fails),
+        };
+        applying.applied += 1;
+        let (attempt, checkpoint, subtask) = snapshot;
+        if let Err(error) = applied {
+            self.hit(Mark::TierApplyFailed);
+            if !taken {
+                return Err(error.to_string());
+            }
+        }
+        self.hit(Mark::TierBlockApplied);
+        let (entries, kind) = (block.entries, block.kind);
+        self.tell(Entity::Tier(id), || {
+            format!("takes {entries} entries ({kind:?}) of checkpoint {checkpoint} of {subtask}")
+        });
+        if let Some(process) = self.processes.get_mut(&id) {
+            process.written.push_back((attempt, subtask, checkpoint, block.payload.len() as u64));
+        }
+        Ok(())
+    }
+
+    /// What the tier has is the snapshot: from now on its subtask may write there again.
+    fn take_view(&mut self, id: ProcessId, snapshot: SnapshotId) -> Result<bool, String> {
+        if self.is(Mutant::TierViewLate) && self.applying_mut(id, snapshot).is_some_and(|applying| !applying.told) {
+            self.tell_applied(id, snapshot, true);
+            return Ok(false);
+        }
+        let Some(applying) = self.applying_mut(id, snapshot) else { return Ok(false) };
+        if applying.tier.read_fails() {
+            self.hit(Mark::TierScanFailed);
+            return Err("there can be no view of the tier, as the seed wants it".to_owned());
+        }
+        applying.written = applying.tier.written();
+        applying.view = Some(applying.tier.view_now().map_err(|error| error.to_string())?);
+        let whole = applying.blocks.is_empty();
+        self.tell(Entity::Tier(id), || format!("has checkpoint {} of {}", snapshot.1, snapshot.2));
+        if whole {
+            self.tell_applied(id, snapshot, true);
+        }
+        Ok(false)
+    }
+
+    /// Reads the next part of the view; true if there is none.
+    fn scan(&mut self, id: ProcessId, snapshot: SnapshotId) -> Result<bool, String> {
+        let short = self.is(Mutant::TierScanShort);
+        self.tell_applied(id, snapshot, true);
+        let Some(applying) = self.applying_mut(id, snapshot) else { return Ok(false) };
+        let Some(view) = &applying.view else { return Ok(false) };
+        let (states, cold) = (&applying.states, &applying.cold);
+        let all = (0_u16..)
+            .zip(states.iter().zip(cold))
+            .filter_map(|(index, (header, cold))| Some((index, header, (*cold)?)));
+        let mut parts = all.flat_map(|(index, header, cold)| {
+            let groups = header.max_parallelism.count();
+            (0..PARTS).filter_map(move |part| Some((index, header, cold, part_of(groups, part)?)))
+        });
+        let Some((index, header, cold, groups)) = parts.nth(applying.scanned) else { return Ok(true) };
+        let last = parts.next().is_none();
+        let fails = applying.tier.read_fails();
+        let blocks = blocks_of(&**view, cold, index, header, groups).map_err(|error| error.to_string())?;
+        applying.scanned += 1;
+        let goes_on = applying.tier.written() > applying.written;
+        if let (Some(upload), false) = (&mut applying.upload, short && last) {
+            upload.blocks.extend(blocks);
+        }
+        if fails {
+            self.hit(Mark::TierScanFailed);
+            return Err("the tier can't be read, as the seed wants it".to_owned());
+        }
+        if goes_on {
+            self.hit(Mark::TierGoesOnBelowView);
+        }
+        Ok(false)
+    }
+}
+
+/// One of the parts of all key groups, if there are any in it.
+fn part_of(groups: u32, part: u32) -> Option<KeyGroupRange> {
+    let (first, end) = (groups * part / PARTS, groups * (part + 1) / PARTS);
+    let group = |number| u16::try_from(number).ok().map(KeyGroup);
+    (first < end).then_some(())?;
+    Some(KeyGroupRange { first: group(first)?, last: group(end - 1)? })
+}
