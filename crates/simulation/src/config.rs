@@ -463,6 +463,8 @@ fn draw_tiers(random: &mut Random, drawn: WorldConfig) -> WorldConfig {
         timeout_us: random.one_of(&[3_000, 3_000, drawn.timeout_us]),
         retained: random.one_of(&[2, 3, drawn.retained]),
         fall_back: drawn.fall_back || random.percent(40),
+        // There are more checkpoints on the way to the end, and each takes more steps.
+        healed_steps: 2 * drawn.healed_steps,
         ..drawn
     }
 }

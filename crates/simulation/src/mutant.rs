@@ -132,7 +132,7 @@ mutants! {
     TierFailureUntold = "tier-failure-untold",
     /// It is told that the snapshot is there.
     TierFailureToldDone = "tier-failure-told-done",
-    /// It is told so while blocks that are left are still put there.
+    /// It is told that the snapshot will not be there while blocks that are left still come.
     TierGivenUpEarly = "tier-given-up-early",
     /// A write to the tier that has failed is taken for one that has not.
     TierFailedWriteTaken = "tier-failed-write-taken",
