@@ -199,6 +199,10 @@ impl ColdTier for Tier {
     fn view(&self) -> Result<Box<dyn ColdView>, ColdError> {
         self.model.view()
     }
+
+    fn about(&self, state: ColdState) -> Result<u64, ColdError> {
+        self.model.about(state)
+    }
 }
 
 /// The tier as whoever puts a snapshot into it writes to it.
@@ -223,6 +227,10 @@ impl ColdTier for OfSnapshot<'_> {
 
     fn view(&self) -> Result<Box<dyn ColdView>, ColdError> {
         self.tier.view()
+    }
+
+    fn about(&self, state: ColdState) -> Result<u64, ColdError> {
+        self.tier.about(state)
     }
 }
 
