@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use cutwater_core::KeyGroupRange;
 use cutwater_state::{
-    AttachedTier, Capabilities, ColdBatch, ColdError, ColdImage, ColdState, ColdTier, ColdView, ImageSource,
+    AttachedTier, Capabilities, ColdBatch, ColdError, ColdFound, ColdImage, ColdState, ColdTier, ColdView, ImageSource,
     StateBackend, StateHeader, TierOwner,
 };
 
@@ -182,6 +182,10 @@ impl ColdTier for OwnTier {
 
     fn get(&self, state: ColdState, names: &[&[u8]], found: &mut dyn FnMut(usize, &[u8])) -> Result<(), ColdError> {
         self.made()?.get(state, names, found)
+    }
+
+    fn get_all(&self, state: ColdState, prefixes: &[&[u8]], found: &mut ColdFound<'_>) -> Result<(), ColdError> {
+        self.made()?.get_all(state, prefixes, found)
     }
 
     fn write(&self, state: ColdState, batch: &ColdBatch) -> Result<(), ColdError> {

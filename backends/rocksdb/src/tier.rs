@@ -5,8 +5,10 @@ use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 
 use cutwater_core::KeyGroupRange;
-use cutwater_state::{ColdBatch, ColdError, ColdImage, ColdState, ColdTier, ColdView, ImageSource, StateHeader};
-use rocksdb::WriteBatch;
+use cutwater_state::{
+    ColdBatch, ColdError, ColdFound, ColdImage, ColdState, ColdTier, ColdView, ImageSource, StateHeader,
+};
+use rocksdb::{ReadOptions, WriteBatch};
 
 use crate::database::Database;
 use crate::error::failed;
@@ -141,6 +143,30 @@ impl ColdTier for RocksTier {
         Ok(())
     }
 
+    fn get_all(&self, state: ColdState, prefixes: &[&[u8]], found: &mut ColdFound<'_>) -> Result<(), ColdError> {
+        let Database { db, .. } = &*self.database;
+        let family = self.database.family(state)?;
+        let mut order: Vec<usize> = (0..prefixes.len()).collect();
+        order.sort_unstable_by_key(|at| prefixes[*at]);
+        for at in order {
+            let prefix = prefixes[at];
+            let mut options = ReadOptions::default();
+            // So that what was deleted behind the last one need not be passed to see that it is the last.
+            if let Some(end) = behind(prefix) {
+                options.set_iterate_upper_bound(end);
+            }
+            let mut entries = db.raw_iterator_cf_opt(&family, options);
+            entries.seek(prefix);
+            while let Some((name, value)) = entries.item() {
+                found(at, name, value);
+                entries.next();
+            }
+            // It also ends where it can't go on.
+            entries.status().map_err(|error| failed(format!("read the entries of {} keys", prefixes.len()), &error))?;
+        }
+        Ok(())
+    }
+
     fn write(&self, state: ColdState, batch: &ColdBatch) -> Result<(), ColdError> {
         let family = self.database.family(state)?;
         let write = |writes: &WriteBatch| {
@@ -196,6 +222,14 @@ impl Drop for RocksTier {
             drop(cleaning.join());
         }
     }
+}
+
+/// The least name behind all those that begin with the prefix; `None` if there is none.
+fn behind(prefix: &[u8]) -> Option<Vec<u8>> {
+    let last = prefix.iter().rposition(|byte| *byte < u8::MAX)?;
+    let mut end = prefix[..=last].to_vec();
+    end[last] += 1;
+    Some(end)
 }
 
 impl fmt::Debug for RocksTier {

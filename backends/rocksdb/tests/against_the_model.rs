@@ -18,6 +18,7 @@ const STATES: u32 = 3;
 enum Step {
     Write(u32, Vec<(Vec<u8>, Option<Vec<u8>>)>),
     Get(u32, Vec<Vec<u8>>),
+    GetAll(u32, Vec<Vec<u8>>),
     View,
     DropView(usize),
     Scan { view: usize, state: u32, first: u16, more: u16, limit: usize },
@@ -43,6 +44,9 @@ fn any_step() -> impl Strategy<Value = Step> {
     prop_oneof![
         6 => (0..STATES, vec((any_name(), any_value()), 0..40)).prop_map(|(state, writes)| Step::Write(state, writes)),
         4 => (0..STATES, vec(any_name(), 0..300)).prop_map(|(state, names)| Step::Get(state, names)),
+        4 => (0..STATES, vec((any_name(), 0..4_usize), 0..20)).prop_map(|(state, names)| {
+            Step::GetAll(state, names.into_iter().map(|(name, less)| name[..name.len().saturating_sub(less)].to_vec()).collect())
+        }),
         2 => Just(Step::View),
         1 => any::<usize>().prop_map(Step::DropView),
         4 => (any::<usize>(), 0..STATES, prop::sample::select(vec![0_u16, 1, 200, 32_767]), 0..300_u16, 1..200_usize)
@@ -65,6 +69,12 @@ fn scan(view: &dyn ColdView, state: ColdState, groups: KeyGroupRange, limit: usi
         if entries.len() < limit { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     };
     view.scan(state, groups, &mut visit).unwrap();
+    entries
+}
+
+fn get_all<T: ColdTier>(tier: &T, state: ColdState, prefixes: &[&[u8]]) -> Vec<Vec<(Vec<u8>, Vec<u8>)>> {
+    let mut entries = vec![Vec::new(); prefixes.len()];
+    tier.get_all(state, prefixes, &mut |at, name, value| entries[at].push((name.to_vec(), value.to_vec()))).unwrap();
     entries
 }
 
@@ -93,6 +103,12 @@ fn run(rocks: &TempTier, steps: Vec<Step>) -> usize {
                 let names: Vec<&[u8]> = names.iter().map(Vec::as_slice).collect();
                 let found = get(rocks, states[state as usize].0, &names);
                 assert_eq!(found, get(&model, states[state as usize].1, &names));
+                compared += found.iter().flatten().count();
+            }
+            Step::GetAll(state, prefixes) => {
+                let prefixes: Vec<&[u8]> = prefixes.iter().map(Vec::as_slice).collect();
+                let found = get_all(rocks, states[state as usize].0, &prefixes);
+                assert_eq!(found, get_all(&model, states[state as usize].1, &prefixes));
                 compared += found.iter().flatten().count();
             }
             Step::View => views.push((rocks.view().unwrap(), model.view().unwrap())),

@@ -22,8 +22,8 @@ use cutwater_runtime::{
     JobError, JobHandle, JobOutcome, Options, StartFrom, StopMode, open_checkpoint, run, spawn, store_at,
 };
 use cutwater_state::{
-    AttachedTier, Capabilities, ColdBatch, ColdError, ColdImage, ColdState, ColdTier, ColdView, ImageSource, ModelTier,
-    StateBackend, StateHeader, TierOwner,
+    AttachedTier, Capabilities, ColdBatch, ColdError, ColdFound, ColdImage, ColdState, ColdTier, ColdView, ImageSource,
+    ModelTier, StateBackend, StateHeader, TierOwner,
 };
 use cutwater_task::DeltaLimits;
 
@@ -119,6 +119,11 @@ impl ColdTier for FailingTier {
     fn get(&self, state: ColdState, names: &[&[u8]], found: &mut dyn FnMut(usize, &[u8])) -> Result<(), ColdError> {
         self.act("read")?;
         self.model.get(state, names, found)
+    }
+
+    fn get_all(&self, state: ColdState, prefixes: &[&[u8]], found: &mut ColdFound<'_>) -> Result<(), ColdError> {
+        self.act("read")?;
+        self.model.get_all(state, prefixes, found)
     }
 
     fn write(&self, state: ColdState, batch: &ColdBatch) -> Result<(), ColdError> {

@@ -6,8 +6,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use cutwater_core::KeyGroupRange;
 use cutwater_state::{
-    Block, ColdBatch, ColdError, ColdState, ColdTier, ColdView, ModelTier, StateError, StateHeader, apply_block,
-    blocks_of_view,
+    Block, ColdBatch, ColdError, ColdFound, ColdState, ColdTier, ColdView, ModelTier, StateError, StateHeader,
+    apply_block, blocks_of_view,
 };
 
 use crate::config::Rates;
@@ -174,6 +174,23 @@ impl ColdTier for Tier {
         Ok(())
     }
 
+    fn get_all(&self, state: ColdState, prefixes: &[&[u8]], found: &mut ColdFound<'_>) -> Result<(), ColdError> {
+        if self.read_fails() {
+            self.shared.hit(Mark::TierReadFailed);
+            return Err(refused("read all entries of", prefixes.len()));
+        }
+        let mut count = 0;
+        self.model.get_all(state, prefixes, &mut |at, name, value| {
+            count += 1;
+            found(at, name, value);
+        })?;
+        if count > 0 {
+            self.shared.hit(Mark::TierFetched);
+        }
+        self.shared.lock().choices.note(count);
+        Ok(())
+    }
+
     fn write(&self, state: ColdState, batch: &ColdBatch) -> Result<(), ColdError> {
         let running = {
             let mut seen = self.seen();
@@ -219,6 +236,10 @@ impl ColdTier for OfSnapshot<'_> {
 
     fn get(&self, state: ColdState, names: &[&[u8]], found: &mut dyn FnMut(usize, &[u8])) -> Result<(), ColdError> {
         self.tier.get(state, names, found)
+    }
+
+    fn get_all(&self, state: ColdState, prefixes: &[&[u8]], found: &mut ColdFound<'_>) -> Result<(), ColdError> {
+        self.tier.get_all(state, prefixes, found)
     }
 
     fn write(&self, state: ColdState, batch: &ColdBatch) -> Result<(), ColdError> {

@@ -140,6 +140,45 @@ pub fn a_lookup_finds_each_of_many_names<T: ColdTier>(make: impl Fn() -> T) {
     assert_eq!(get_all(&tier, state, &[]), []);
 }
 
+/// A lookup by prefixes finds all entries whose names begin with them, and no others: those of each prefix in the order of their
+/// names, whatever bytes it has and in whatever order the prefixes stand, also where one begins with another.
+pub fn a_lookup_by_prefixes_finds_all_that_begin_with_them<T: ColdTier>(make: impl Fn() -> T) {
+    let tier = make();
+    let (state, other) = (open(&tier, "state"), open(&tier, "another state"));
+    let mut expected: BTreeMap<_, _> = many(&tier, state).into_iter().collect();
+    many(&tier, other);
+    let edges =
+        [&b"\xff"[..], b"\xff\xff", b"\xff\xff\xff", b"\xff\xfe\xff", b"", b"\0", b"\0\0", b"\0\0\x01\xff", b"\x01"];
+    for (edge, group) in edges.iter().flat_map(|edge| [(edge, 3), (edge, 0x00ff), (edge, u16::MAX)]) {
+        let name = name_of(group, edge);
+        put(&tier, state, &name, edge);
+        put(&tier, other, &name, b"of another state");
+        expected.insert(name, edge.to_vec());
+    }
+    let deleted: Vec<_> = expected.keys().step_by(3).cloned().collect();
+    for name in &deleted {
+        write(&tier, state, &[(name, None)]);
+        expected.remove(name);
+    }
+    let mut prefixes: Vec<Vec<u8>> = (0..12_u16).rev().map(|group| name_of(group, b"")).collect();
+    prefixes.extend(expected.keys().step_by(17).cloned());
+    prefixes.extend(deleted.iter().step_by(29).cloned());
+    prefixes.extend(expected.keys().step_by(5).map(|name| name[..name.len() - 1].to_vec()));
+    prefixes.extend(edges.iter().flat_map(|edge| [name_of(3, edge), name_of(0x00ff, edge), name_of(u16::MAX, edge)]));
+    prefixes.extend([vec![], vec![0], vec![255], name_of(3, b""), name_of(500, b"absent")]);
+    let asked: Vec<&[u8]> = prefixes.iter().map(Vec::as_slice).collect();
+    let mut found = vec![Entries::new(); asked.len()];
+    tier.get_all(state, &asked, &mut |at, name, value| found[at].push((name.to_vec(), value.to_vec())))
+        .expect("it can be read");
+    assert!(found.iter().filter(|found| !found.is_empty()).count() > 100, "there is something to find");
+    for (prefix, found) in prefixes.iter().zip(found) {
+        let all = expected.iter().filter(|(name, _)| name.starts_with(prefix));
+        let all: Entries = all.map(|(name, value)| (name.clone(), value.clone())).collect();
+        assert_eq!(found, all, "{prefix:?}");
+    }
+    tier.get_all(state, &[], &mut |_, _, _| panic!("nothing was asked for")).expect("it can be read");
+}
+
 /// Of the writes of one batch the last one of a name counts.
 pub fn of_one_batch_the_last_write_of_a_name_counts<T: ColdTier>(make: impl Fn() -> T) {
     let tier = make();

@@ -27,6 +27,7 @@ pub use self::model::ModelTier;
 /// `cutwater-state-conformance` has a test for each sentence:
 ///
 /// - A read sees every earlier write of any thread. Of the writes of one batch the last one of a name counts.
+/// - A lookup by prefixes finds all entries whose names begin with them, and no others.
 /// - A deleted name is gone, and names and states do not disturb each other.
 /// - A scan visits the entries of the groups asked for in the order of their names, each once, until it is told to stop.
 /// - A [view](ColdTier::view) is the tier as it was at the call, whatever is written later, also after later views.
@@ -51,6 +52,15 @@ pub trait ColdTier: Send + Sync + fmt::Debug {
     ///
     /// [`ColdError`] if any of them can't be read. Some may have been found.
     fn get(&self, state: ColdState, names: &[&[u8]], found: &mut dyn FnMut(usize, &[u8])) -> Result<(), ColdError>;
+
+    /// Looks up all entries whose names begin with one of the prefixes, those of all prefixes at once. `found` gets the index of
+    /// the prefix, the name and the value of each; those of one prefix come in the order of their names. Where a name begins with
+    /// several of the prefixes it is found for each of them.
+    ///
+    /// # Errors
+    ///
+    /// [`ColdError`] if any of them can't be read. Some may have been found.
+    fn get_all(&self, state: ColdState, prefixes: &[&[u8]], found: &mut ColdFound<'_>) -> Result<(), ColdError>;
 
     /// Puts and deletes what the batch says, in its order. Cheapest if its names rise.
     ///
@@ -181,6 +191,9 @@ pub type MakeFile<'a> = dyn FnMut() -> io::Result<Box<dyn io::Write>> + 'a;
 
 /// What a scan calls with each name and its value; it says whether to go on.
 pub type ColdVisitor<'a> = dyn FnMut(&[u8], &[u8]) -> ControlFlow<()> + 'a;
+
+/// What [`ColdTier::get_all`] calls with the index of the prefix, and the name and the value of each entry.
+pub type ColdFound<'a> = dyn FnMut(usize, &[u8], &[u8]) + 'a;
 
 /// A state of a [`ColdTier`]: its number there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use cutwater_core::{Attempt, Epoch, KeyGroupRange, MaxParallelism, OperatorUid, SubtaskId, TaskId};
 use cutwater_rocksdb::{RocksBudget, RocksDbBackend, RocksTier};
 use cutwater_state::{
-    CodecId, ColdBatch, ColdError, ColdImage, ColdState, ColdTier, ColdView, ImageSource, Schema, StateBackend as _,
-    StateHeader, StateKind, TierOwner,
+    CodecId, ColdBatch, ColdError, ColdFound, ColdImage, ColdState, ColdTier, ColdView, ImageSource, Schema,
+    StateBackend as _, StateHeader, StateKind, TierOwner,
 };
 use tempfile::TempDir;
 
@@ -52,6 +52,10 @@ impl ColdTier for TempTier {
 
     fn get(&self, state: ColdState, names: &[&[u8]], found: &mut dyn FnMut(usize, &[u8])) -> Result<(), ColdError> {
         self.tier.get(state, names, found)
+    }
+
+    fn get_all(&self, state: ColdState, prefixes: &[&[u8]], found: &mut ColdFound<'_>) -> Result<(), ColdError> {
+        self.tier.get_all(state, prefixes, found)
     }
 
     fn write(&self, state: ColdState, batch: &ColdBatch) -> Result<(), ColdError> {
@@ -100,6 +104,10 @@ impl ColdTier for JobTier {
 
     fn get(&self, state: ColdState, names: &[&[u8]], found: &mut dyn FnMut(usize, &[u8])) -> Result<(), ColdError> {
         self.tier.get(state, names, found)
+    }
+
+    fn get_all(&self, state: ColdState, prefixes: &[&[u8]], found: &mut ColdFound<'_>) -> Result<(), ColdError> {
+        self.tier.get_all(state, prefixes, found)
     }
 
     fn write(&self, state: ColdState, batch: &ColdBatch) -> Result<(), ColdError> {

@@ -6,8 +6,8 @@ use cutwater_core::KeyGroupRange;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    ColdBatch, ColdError, ColdImage, ColdState, ColdTier, ColdView, ColdVisitor, ImageFile, ImageSource, group_of_name,
-    group_prefix,
+    ColdBatch, ColdError, ColdFound, ColdImage, ColdState, ColdTier, ColdView, ColdVisitor, ImageFile, ImageSource,
+    group_of_name, group_prefix,
 };
 use crate::{StateHeader, StateKind};
 
@@ -72,6 +72,17 @@ impl ColdTier for ModelTier {
         for (at, name) in names.iter().enumerate() {
             if let Some(value) = inner.entries.get(&(state, name.to_vec())) {
                 found(at, value);
+            }
+        }
+        Ok(())
+    }
+
+    fn get_all(&self, state: ColdState, prefixes: &[&[u8]], found: &mut ColdFound<'_>) -> Result<(), ColdError> {
+        let inner = self.inner();
+        for (at, prefix) in prefixes.iter().enumerate() {
+            let from = inner.entries.range((state, prefix.to_vec())..);
+            for ((_, name), value) in from.take_while(|((of, name), _)| *of == state && name.starts_with(prefix)) {
+                found(at, name, value);
             }
         }
         Ok(())
