@@ -104,9 +104,9 @@ pub enum StateError {
 }
 
 impl StateError {
-    /// Whether the same call may succeed when made again: only a failed read may.
+    /// Whether the same may succeed at another time: a read that failed, and what a tier did, which has a disk.
     #[must_use]
     pub fn is_retryable(&self) -> bool {
-        matches!(self, Self::Read { .. })
+        matches!(self, Self::Read { .. } | Self::Cold { .. })
     }
 }
