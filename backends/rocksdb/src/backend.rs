@@ -12,11 +12,11 @@ use cutwater_state::{
 use crate::error::folder_failed;
 use crate::{RocksBudget, RocksTier};
 
-/// Keeps the values by key that were used last in memory, and the others in RocksDB on a local disk: state may be larger than
+/// Keeps the state of the keys that were used last in memory, and that of the others in RocksDB on a local disk: state may be larger than
 /// memory. The configuration calls it `rocksdb`.
 ///
-/// Maps, lists, what has a time-to-live, timers, windows and operator states stay in memory whole. The databases live as long as the attempts of the job
-/// that they belong to; what outlives the process are checkpoints, which are the same as those of state in memory: a job can
+/// A key comes and goes with all entries of its map or list. What has a time-to-live, timers and operator states stay in memory
+/// whole. The databases live as long as the attempts of the job that they belong to; what outlives the process are checkpoints, which are the same as those of state in memory: a job can
 /// change its backend from one start to the next.
 ///
 /// ```no_run

@@ -63,7 +63,8 @@
 //! # What it costs
 //!
 //! A key that has to be read from files takes 2 to 5 microseconds if its block is in the cache, less if it is not there at all,
-//! and a read of the disk otherwise. Writes come to half a million entries a second if a batch is spread over the whole state,
+//! and a read of the disk otherwise. The entries of a map or list are found by one search of each file that may have some, whether
+//! there are any or not: filters tell of whole names only. Writes come to half a million entries a second if a batch is spread over the whole state,
 //! and to some millions if it lies close together (measured with a million small entries, on one of two busy cores). Each
 //! state that has been written takes about 2.5 MB of memory at the least, and an open file for each 64 MB. While a view exists,
 //! entries that were replaced since stay on the disk.

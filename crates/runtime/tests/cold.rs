@@ -14,7 +14,8 @@ use cutwater_coordinator::inspect::epoch_of_snapshot;
 use cutwater_coordinator::{CompletedCheckpoint, FileRef, Settings, checkpoint_of_snapshot, native_number};
 use cutwater_core::{KeyGroupRange, Timestamp};
 use cutwater_dataflow::{
-    Collect, Job, JobGraph, KeyedProcess, ProcessContext, ReducingState, States, Ttl, UserError, ValueState, generator,
+    Collect, Job, JobGraph, KeyedProcess, ListState, MapState, ProcessContext, ReducingState, States, Ttl, UserError,
+    ValueState, Window, Windows, folding, generator,
 };
 use cutwater_memory::MemoryBackend;
 use cutwater_restart::Strategy;
@@ -175,6 +176,9 @@ struct Count {
     /// As the count, by other kinds of state.
     named: ValueState<u64>,
     reduced: ReducingState<u64>,
+    /// How many there were in each third of the rounds over all keys.
+    thirds: MapState<u64, u64>,
+    records: ListState<u64>,
     /// With a time-to-live, which stays in memory.
     short: ValueState<u64>,
 }
@@ -190,6 +194,8 @@ impl KeyedProcess<u64, u64> for Count {
     fn open(&mut self, states: &mut States<'_, u64>) -> Result<(), UserError> {
         self.named = states.value("named")?;
         self.reduced = states.reducing("reduced", |sum: &mut u64, other| *sum += other)?;
+        self.thirds = states.map("thirds")?;
+        self.records = states.list("records")?;
         self.short = states.ttl(Ttl::new(Duration::from_secs(3_600))).value("short")?;
         Ok(())
     }
@@ -205,11 +211,17 @@ impl KeyedProcess<u64, u64> for Count {
             cx.value(self.named)?.clear()?;
             cx.reducing(self.reduced)?.clear()?;
             cx.value(self.short)?.clear()?;
+            cx.list(self.records)?.clear()?;
+            for third in 0..3 {
+                cx.map(self.thirds)?.remove(&third)?;
+            }
             return Ok(cx.clear()?);
         }
         cx.state()?.0 += 1;
         *cx.value(self.named)?.get_or_insert_with(|| 0)? += 1;
         cx.reducing(self.reduced)?.add(1)?;
+        *cx.map(self.thirds)?.get_or_insert_with(&(record / KEYS % 3), || 0)? += 1;
+        cx.list(self.records)?.push(record)?;
         *cx.value(self.short)?.get_or_insert_with(|| 0)? += 1;
         let last = Timestamp(1 << 40); // fires when all input has ended
         cx.register_timer(last)?;
@@ -227,6 +239,12 @@ impl KeyedProcess<u64, u64> for Count {
             let short = cx.value(self.short)?.get()?.copied();
             assert_eq!((named, reduced, short), (Some(count), Some(count), Some(count)), "all states agree");
             let key = *cx.key();
+            let thirds: Vec<(u64, u64)> = cx.map(self.thirds)?.iter()?.map(|(third, count)| (*third, *count)).collect();
+            let records: Vec<u64> = cx.list(self.records)?.iter()?.copied().collect();
+            assert!(records.is_sorted() && records.len() as u64 == count, "the list has all records: {records:?}");
+            let of = |third| records.iter().filter(|record| **record / KEYS % 3 == third).count() as u64;
+            let expected: Vec<_> = (0..3).map(|third| (third, of(third))).filter(|(_, count)| *count > 0).collect();
+            assert_eq!(thirds, expected, "the map has them by thirds");
             cx.emit((key, count));
         }
         Ok(())
@@ -244,6 +262,8 @@ fn counts(records: u64, fail_at: &[u64], out: &Collect<(u64, u64)>) -> JobGraph 
                 fail_at,
                 named: ValueState::default(),
                 reduced: ReducingState::default(),
+                thirds: MapState::default(),
+                records: ListState::default(),
                 short: ValueState::default(),
             },
         )
@@ -302,16 +322,16 @@ fn a_job_that_fails_goes_on_from_what_its_tier_held() {
     }
 }
 
-/// In the second case all is in memory, and only snapshots come into the tier.
+/// In the second case all is in memory, only snapshots come into the tier, and nothing is restored.
 #[test]
 fn a_tier_that_fails_costs_time_and_nothing_else() {
     let cases = [
-        (32 << 10, 151, None, false),
-        (1 << 30, 11, Some(2), false),
-        (32 << 10, 197, None, true),
-        (1 << 30, 11, Some(2), true),
+        (32 << 10, 250, &[30_000, 59_000][..], None, false),
+        (1 << 30, 23, &[], Some(0), false),
+        (32 << 10, 250, &[30_000, 59_000], None, true),
+        (1 << 30, 23, &[], Some(0), true),
     ];
-    for (overlay_bytes, fail_each, restarts, native) in cases {
+    for (overlay_bytes, fail_each, fail_at, restarts, native) in cases {
         let folder = tempfile::tempdir().unwrap();
         let backend = ModelBackend::failing(overlay_bytes, fail_each);
         let out = Collect::default();
@@ -319,7 +339,7 @@ fn a_tier_that_fails_costs_time_and_nothing_else() {
         options.checkpointing.tolerable_failures = u32::MAX;
         options.checkpointing.interval = Some(Duration::from_millis(5));
         options.task.deltas = native.then(DeltaLimits::default);
-        let handle = spawn(counts(RECORDS, &[30_000, 59_000], &out), options).unwrap();
+        let handle = spawn(counts(RECORDS, fail_at, &out), options).unwrap();
         assert_eq!(handle.wait().unwrap(), JobOutcome::Finished);
         assert_eq!(sorted(&out), expected(RECORDS));
         let failed = backend.failed.load(Ordering::SeqCst);
@@ -476,6 +496,44 @@ fn files_of_one_backend_are_refused_by_another() {
     assert_eq!(error.code(), "RST0011", "{error:?}");
     let text = format!("{error:?}");
     assert!(text.contains("backend model") && text.contains("hashmap") && text.contains("savepoint"), "{text}");
+}
+
+/// Windows are maps of their keys.
+#[test]
+fn windows_lie_in_a_tier_too() {
+    for (parallelism, whole) in [(1, false), (2, true)] {
+        let (folder, backend, out) = (tempfile::tempdir().unwrap(), ModelBackend::sound(), Collect::default());
+        let fail_at = Arc::new(Mutex::new(vec![50_000, 30_000, 10_000]));
+        let job = Job::new("windows");
+        let windows = job
+            .source("numbers", generator(RECORDS, |n| n).event_time(|n| Timestamp(n as i64)))
+            .key_by(move |n| {
+                let fails = fail_at.lock().unwrap().pop_if(|at| *n >= *at).is_some();
+                assert!(!fails, "planned");
+                n * 7919 % KEYS
+            })
+            .window(Windows::tumbling(Duration::from_secs(10)));
+        if whole {
+            let process = |key: &u64, window: Window, numbers: &[&u64]| vec![(*key, window, numbers.len() as u64)];
+            windows.process("count", process).sink("out", out.clone());
+        } else {
+            let count = folding(|| 0, |count: &mut u64, _: u64| *count += 1, |count, other| *count += other);
+            windows.aggregate("count", count).sink("out", out.clone());
+        }
+        let options = options(folder.path(), parallelism, backend.clone());
+        assert_eq!(run(job.build().unwrap(), options).unwrap(), JobOutcome::Finished);
+        let mut found: Vec<(u64, u64, u64)> =
+            out.take().into_iter().map(|(key, window, count)| (window.start as u64 / 10_000, key, count)).collect();
+        found.sort_unstable();
+        let mut expected = BTreeMap::new();
+        for record in 0..RECORDS {
+            *expected.entry((record / 10_000, record * 7919 % KEYS)).or_insert(0) += 1;
+        }
+        let expected: Vec<_> = expected.into_iter().map(|((window, key), count)| (window, key, count)).collect();
+        assert_eq!(found, expected, "parallelism {parallelism}");
+        let opened = backend.opened.lock().unwrap();
+        assert!(opened.iter().any(|(_, tier)| tier.len() > 1_000), "windows were in the tier");
+    }
 }
 
 #[test]

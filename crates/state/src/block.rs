@@ -11,6 +11,9 @@ pub enum BlockKind {
     All,
     /// Entries of a snapshot since another: they replace what that one has of them.
     Changed,
+    /// As [`BlockKind::Changed`], of a state with several entries of a key, for the tier below it. In each value stands first, as
+    /// u32 and little-endian, how many of the bytes behind that belong to the name which the entry has there. Is in no file.
+    ForTier,
     /// Names of entries that another snapshot has and that are gone. What is both removed and changed is there: it came back.
     Removed,
 }

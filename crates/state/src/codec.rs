@@ -326,9 +326,15 @@ impl Flavor for Append<'_> {
     }
 }
 
-fn encode_with_postcard<T: Serialize>(value: &T, out: &mut Vec<u8>) -> Result<(), StateError> {
+/// Appends the value in the format of postcard, whatever codec its type has.
+pub(crate) fn encode_with_postcard<T: Serialize>(value: &T, out: &mut Vec<u8>) -> Result<(), StateError> {
     postcard::serialize_with_flavor(value, Append(out))
         .map_err(|error| StateError::Encode { type_name: type_name::<T>(), reason: error.to_string().into() })
+}
+
+/// Decodes a value from the front of these bytes in the format of postcard, and returns the rest.
+pub(crate) fn decode_front<T: Data>(bytes: &[u8]) -> Result<(T, &[u8]), StateError> {
+    postcard::take_from_bytes(bytes).map_err(|error| not_a::<T>(&error.to_string()))
 }
 
 fn decode_with_postcard<T: Data>(bytes: &[u8]) -> Result<T, StateError> {

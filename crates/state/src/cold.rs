@@ -12,14 +12,14 @@ mod blocks;
 mod model;
 
 pub use self::batch::ColdBatch;
-pub(crate) use self::blocks::batch_of;
 pub use self::blocks::{apply_block, blocks_of_view};
+pub(crate) use self::blocks::{batch_of, split_for_tier};
 pub use self::model::ModelTier;
 
 /// What lies below the tables of one subtask: a store of bytes on a local disk, say, for what memory does not hold.
 ///
 /// A tier keeps *cold entries*, each under a *name*: the number of its key group, two bytes with the higher one first, then
-/// the encoded key, then what tells the entries of one key apart. So the entries of a key group stand together, and those of a
+/// the encoded key, then what tells the entries of one key apart, such as the key in a map. So the entries of a key group stand together, and those of a
 /// key within it. What a name stands for is the business of the table: a tier compares and keeps bytes.
 ///
 /// The worker of the subtask reads and writes, and another thread may read and write at the same time, but never the same

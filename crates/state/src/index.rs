@@ -3,13 +3,15 @@ use std::collections::BTreeMap;
 use cutwater_core::KeyHash;
 
 use crate::key_bytes::KeyBytes;
-use crate::store::{Entry, Store};
+use crate::store::{Entry, Hand, Place, Store};
 use crate::{Key, StateError, StateKind, TableSpec, hash_key};
 
 /// Which user keys each key of a map has, in the order of their encodings. It follows from the entries of the map, so
 /// it is in no snapshot.
 pub(crate) struct Index<K: Key, U: Key> {
     store: Store<Users<K, U>>,
+    /// Where the search for keys that were not used goes on.
+    hand: Hand,
 }
 
 /// A key has most often few user keys: those need no tree.
@@ -24,7 +26,7 @@ struct Users<K, U> {
 
 impl<K: Key, U: Key> Index<K, U> {
     pub(crate) fn new(spec: TableSpec) -> Self {
-        Self { store: Store::new(spec, StateKind::Map) }
+        Self { store: Store::new(spec, StateKind::Map), hand: (0, 0) }
     }
 
     /// Notes a user key that the key has not.
@@ -83,6 +85,37 @@ impl<K: Key, U: Key> Index<K, U> {
     pub(crate) fn len(&self, hash: KeyHash, key: &K) -> usize {
         let place = self.store.find(hash, hash.0, |users| users.key == *key);
         place.map_or(0, |place| self.store.at(place).few.len() + self.store.at(place).many.len())
+    }
+
+    /// Whether the key has any user key here; if so, and `note` says it, that it is used.
+    pub(crate) fn is_used(&mut self, hash: KeyHash, key: &K, note: bool) -> bool {
+        let Some(place) = self.store.find(hash, hash.0, |users| users.key == *key) else { return false };
+        if note {
+            self.store.mark_used(place);
+        }
+        true
+    }
+
+    /// Some keys that were not used for a while, at most so many; takes off `slots` how much was searched.
+    pub(crate) fn unused(&mut self, slots: &mut usize, most: usize) -> Vec<Place> {
+        self.store.turn(&mut self.hand, slots, most)
+    }
+
+    /// The key at this place, and its user keys.
+    pub(crate) fn at(&self, place: Place) -> (&K, impl Iterator<Item = (&KeyBytes, &U)>) {
+        let users = self.store.at(place);
+        (&users.key, users.few.iter().map(|(bytes, user)| (bytes, user)).chain(&users.many))
+    }
+
+    /// Forgets the key at this place. No other one moves.
+    pub(crate) fn forget(&mut self, place: Place) {
+        self.store.drop_at(place);
+    }
+
+    /// About how much memory it takes, if there are so many user keys all in all.
+    pub(crate) fn about_bytes(&self, users: u64) -> u64 {
+        let (key, user) = (size_of::<Users<K, U>>() as u64, size_of::<(KeyBytes, U)>() as u64);
+        (self.store.in_memory() * key + users * user) * 3 / 2
     }
 
     pub(crate) fn memory_bytes(&self) -> u64 {

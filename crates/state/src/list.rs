@@ -1,8 +1,11 @@
+use std::sync::Arc;
+
 use cutwater_core::{KeyGroupRange, KeyHash};
 
 use crate::map::Last;
 use crate::{
-    Block, Cut, Data, Key, MapTable, Snapshotable, StateError, StateHeader, StateKind, SweepProgress, TableSpec,
+    Block, ColdState, ColdTier, Cut, Data, Key, MapTable, Snapshotable, StateError, StateHeader, StateKind,
+    SweepProgress, TableSpec,
 };
 
 /// A list for each key, in chunks of at most [`ListTable::CHUNK`] elements: an append touches the last chunk only, and
@@ -42,6 +45,46 @@ impl<K: Key, T: Data> ListTable<K, T> {
         };
         self.chunks.insert(hash, key, next, written, vec![element])?;
         Ok(())
+    }
+
+    /// As [`MapTable::attach`]: a list comes into memory and goes as a whole.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    ///
+    /// # Panics
+    ///
+    /// As there.
+    pub fn attach(&mut self, tier: Arc<dyn ColdTier>, limit: u64) -> Result<(), StateError> {
+        self.chunks.attach(tier, limit)
+    }
+
+    /// As [`MapTable::fetch`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn fetch<'k>(&mut self, keys: impl IntoIterator<Item = (KeyHash, &'k K)>) -> Result<(), StateError>
+    where
+        K: 'k,
+    {
+        self.chunks.fetch(keys)
+    }
+
+    /// As [`MapTable::relieve`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn relieve(&mut self) -> Result<(), StateError> {
+        self.chunks.relieve()
+    }
+
+    /// How many chunks are in the tier and not in memory.
+    #[must_use]
+    pub fn cold_entries(&self) -> u64 {
+        self.chunks.cold_entries()
     }
 
     /// The elements of the key with their stamps, in the order in which they were appended.
@@ -130,6 +173,18 @@ impl<K: Key, T: Data> Snapshotable for ListTable<K, T> {
 
     fn restore(&mut self, block: &Block, groups: KeyGroupRange) -> Result<u64, StateError> {
         self.chunks.restore(block, groups)
+    }
+
+    fn cold(&self) -> Option<ColdState> {
+        self.chunks.cold()
+    }
+
+    fn applied(&mut self, cut: Cut) {
+        self.chunks.applied(cut);
+    }
+
+    fn not_applied(&mut self) {
+        self.chunks.not_applied();
     }
 
     fn len(&self) -> u64 {

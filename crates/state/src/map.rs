@@ -1,16 +1,15 @@
 use std::any::TypeId;
 use std::cell::{Cell, RefCell};
-use std::sync::Arc;
 
 use cutwater_core::{KeyGroupRange, KeyHash};
 
-use crate::codec::{checked_length, encode_framed, encode_framed_parts};
+use crate::codec::{checked_length, decode_front, encode_framed, encode_framed_parts};
 use crate::index::Index;
 use crate::key_bytes::KeyBytes;
 use crate::store::{Entry, Place, Store};
 use crate::{
-    Block, ColdState, ColdTier, Cut, Data, Key, Snapshotable, StateError, StateHeader, StateKind, SweepProgress,
-    TableSpec, decode, encode, hash_key,
+    Block, ColdState, Cut, Data, Key, Snapshotable, StateError, StateHeader, StateKind, SweepProgress, TableSpec,
+    decode, encode, hash_key,
 };
 
 /// A map for each key: its entries stand one by one in a table, by key and user key, so that a change during a sweep
@@ -66,51 +65,6 @@ impl<K: Key, U: Key, V: Data> MapTable<K, U, V> {
 
     pub(crate) fn of_kind(spec: TableSpec, kind: StateKind) -> Self {
         Self { store: Store::new(spec.clone(), kind), index: Some(Index::new(spec)), scratch: Vec::new() }
-    }
-
-    /// [`Table::attach`](crate::Table::attach), for one value of each key; of maps nothing is put into the tier, and the result is
-    /// `false`. Nor may anything be stamped: nobody looks in the tier for what has expired.
-    ///
-    /// # Errors
-    ///
-    /// [`StateError::Cold`] if the tier refuses.
-    ///
-    /// # Panics
-    ///
-    /// If there was a value already.
-    pub fn attach(&mut self, tier: Arc<dyn ColdTier>, limit: u64) -> Result<bool, StateError> {
-        if self.index.is_some() {
-            return Ok(false);
-        }
-        self.store.attach(tier, limit)?;
-        Ok(true)
-    }
-
-    /// [`Table::fetch`](crate::Table::fetch); without effect on maps.
-    ///
-    /// # Errors
-    ///
-    /// As there.
-    pub fn fetch<'k>(&mut self, keys: impl IntoIterator<Item = (KeyHash, &'k K)>) -> Result<(), StateError>
-    where
-        K: 'k,
-    {
-        self.store.fetch(keys, |part, key| part.key == *key, |hash, _| single(hash), encode_framed)
-    }
-
-    /// [`Table::relieve`](crate::Table::relieve); without effect on maps.
-    ///
-    /// # Errors
-    ///
-    /// As there.
-    pub fn relieve(&mut self) -> Result<(), StateError> {
-        self.store.relieve()
-    }
-
-    /// How many values are in the tier and not in memory.
-    #[must_use]
-    pub fn cold_entries(&self) -> u64 {
-        self.store.cold_entries()
     }
 
     /// The value under the user key, with its stamp.
@@ -459,6 +413,8 @@ impl<K: Key, U: Key, V: Data> Entry for Part<K, U, V> {
     type Key = K;
     type Value = (U, Option<i64>, V);
 
+    const MANY: bool = true;
+
     fn hash(&self, scratch: &mut Vec<u8>) -> KeyHash {
         hash_key(&self.key, scratch)
     }
@@ -494,6 +450,25 @@ impl<K: Key, U: Key, V: Data> Entry for Part<K, U, V> {
         Ok(Self { key: decode(key)?, user, stamp: written.unwrap_or(UNSTAMPED), value })
     }
 
+    fn encode_for_tier(&self, out: &mut Vec<u8>) -> Result<(), StateError> {
+        let start = out.len();
+        let result = self.encode_split(out);
+        if result.is_err() {
+            out.truncate(start);
+        }
+        result
+    }
+
+    fn name_bytes(value: &[u8]) -> Result<usize, StateError> {
+        Ok(value.len() - decode_front::<(U,)>(value)?.1.len())
+    }
+
+    fn decode_cold(key: &[u8], rest: &[u8], value: &[u8]) -> Result<Self, StateError> {
+        let (user,) = decode::<(U,)>(rest)?;
+        let (written, value) = decode::<(Option<i64>, V)>(value)?;
+        Ok(Self { key: decode(key)?, user, stamp: written.unwrap_or(UNSTAMPED), value })
+    }
+
     type Name = (K, U);
 
     fn encode_name(&self, out: &mut Vec<u8>) -> Result<(), StateError> {
@@ -516,6 +491,8 @@ impl<K: Key, U: Key, V: Data> Entry for Part<K, U, V> {
         self.key == *key && self.user == *user
     }
 }
+
+mod tier;
 
 #[cfg(test)]
 mod tests;

@@ -19,6 +19,7 @@ use cutwater_core::{KeyGroup, KeyHash};
 
 use self::bits::Bits;
 use self::cold::Cold;
+pub(crate) use self::cold::Hand;
 use self::pending::{Parts, Pending};
 pub(crate) use self::shard::Entry;
 use self::shard::{FULL_SLOTS, MAX_ENTRIES, Shard, has_expired};
@@ -413,7 +414,7 @@ impl<E: Entry> Store<E> {
 
     /// What the shard keeps for the running cut; at the first call after the cut that is all its entries.
     fn pending(&mut self, shard: usize) -> &mut Pending {
-        let (since, active) = (self.since, self.active);
+        let (since, active, for_tier) = (self.since, self.active, self.many_cold());
         let shard = &mut self.shards[shard];
         let slots = shard.slots();
         let Shard { pending, changes, .. } = shard;
@@ -422,7 +423,7 @@ impl<E: Entry> Store<E> {
             Some(since) => {
                 let (changed, removed) = changes.as_ref().map(|it| it.union(since.cut, active)).unwrap_or_default();
                 let changed = if since.whole { Bits::all(slots) } else { changed };
-                Box::new(Pending::changed(changed, removed))
+                Box::new(Pending::changed(changed, removed, for_tier))
             }
         })
     }

@@ -6,10 +6,15 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use cutwater_core::{Attempt, Barrier, ChannelId, CheckpointId, Epoch, MaxParallelism, Moment, SnapshotForm, TaskId};
+use cutwater_core::{
+    Attempt, Barrier, ChannelId, CheckpointId, Epoch, MaxParallelism, Moment, OperatorUid, SnapshotForm, TaskId,
+};
 use cutwater_dataflow::exec::Element;
-use cutwater_dataflow::{Job, JobGraph, discard, generator};
-use cutwater_state::{AttachedTier, ColdBatch, ColdState, ColdTier, ModelTier, StateHeader, apply_block};
+use cutwater_dataflow::{Job, JobGraph, ProcessContext, States, discard, generator};
+use cutwater_state::{
+    AttachedTier, ColdBatch, ColdState, ColdTier, ListTable, MapTable, ModelTier, Snapshotable, StateHeader, TableSpec,
+    apply_block, blocks_of_view, hash_key,
+};
 use cutwater_task::{Action, Progress, TaskCore, TaskSettings, TaskStart};
 
 const KEYS: u64 = 500;
@@ -19,6 +24,26 @@ fn counts() -> JobGraph {
     job.source("numbers", generator(100 * KEYS, |n| n % KEYS))
         .key_by(|n| *n)
         .fold("counts", 0u64, |count, _| *count += 1)
+        .sink("out", discard());
+    job.build().unwrap()
+}
+
+/// The same counts, as entries of maps and as lengths of lists.
+fn by_entries() -> JobGraph {
+    let job = Job::new("by-entries");
+    job.source("numbers", generator(100 * KEYS, |n| n))
+        .key_by(|n| n % KEYS)
+        .process_with_states(
+            "counts",
+            |states: &mut States<'_, u64>| Ok((states.map::<String, u64>("map")?, states.list::<u64>("list")?)),
+            |cx: &mut ProcessContext<'_, u64, (), u64>, (map, list), n| {
+                let part = if n % 3 == 0 { "a" } else { "" };
+                *cx.map(*map)?.get_or_insert_with(&part.to_owned(), || 0)? += 1;
+                cx.list(*list)?.push(n)?;
+                cx.emit(n);
+                Ok(())
+            },
+        )
         .sink("out", discard());
     job.build().unwrap()
 }
@@ -45,13 +70,16 @@ struct World {
 
 impl World {
     fn new() -> Self {
-        let graph = counts();
+        Self::of(&counts())
+    }
+
+    fn of(graph: &JobGraph) -> Self {
         let tier = Arc::new(ModelTier::default());
         let settings = TaskSettings { window_bytes: u64::MAX / 4, ..TaskSettings::default() };
-        let source = TaskCore::new(&graph, &TaskStart::fresh(TaskId(0), 0, 1), settings.clone()).unwrap();
+        let source = TaskCore::new(graph, &TaskStart::fresh(TaskId(0), 0, 1), settings.clone()).unwrap();
         let attached = AttachedTier { tier: tier.clone(), overlay_bytes: 4 << 10 };
         let start = TaskStart { tier: Some(attached), ..TaskStart::fresh(TaskId(1), 0, 1) };
-        let counts = TaskCore::new(&graph, &start, TaskSettings { sweep_step_bytes: 500, ..settings }).unwrap();
+        let counts = TaskCore::new(graph, &start, TaskSettings { sweep_step_bytes: 500, ..settings }).unwrap();
         Self { tier, source, counts, now: Moment::ZERO, states: Vec::new() }
     }
 
@@ -121,6 +149,29 @@ impl World {
         found
     }
 
+    /// The counts of [`by_entries`] in the tier: of the map and of the list.
+    fn contents_by_entries(&self) -> [BTreeMap<u64, u64>; 2] {
+        let all = MaxParallelism::default().all();
+        let spec = |name: &str| {
+            let operator = OperatorUid::new("counts").unwrap();
+            TableSpec { operator, name: name.to_owned(), max_parallelism: MaxParallelism::default(), key_groups: all }
+        };
+        let mut map: MapTable<u64, String, u64> = MapTable::new(spec("map"));
+        let mut list: ListTable<u64, u64> = ListTable::new(spec("list"));
+        let view = self.tier.view().unwrap();
+        for state in [&mut map as &mut dyn Snapshotable, &mut list] {
+            let header = state.header();
+            let (_, cold) = self.states.iter().find(|(known, _)| *known == header).unwrap();
+            let restore = |block| state.restore(&block, all).map(drop::<u64>);
+            blocks_of_view(&*view, cold.unwrap(), &header, all, restore).unwrap();
+        }
+        let hash = |key: &u64| hash_key(key, &mut Vec::new());
+        let of_map = |key| map.iter(hash(&key), &key).map(|(_, _, count)| *count).sum();
+        let of_list = |key| list.iter(hash(&key), &key).count() as u64;
+        let counts = |of: &dyn Fn(u64) -> u64| (0..KEYS).map(|key| (key, of(key))).collect();
+        [counts(&of_map), counts(&of_list)]
+    }
+
     /// What the counts are after so many records.
     fn expected(records: u64) -> BTreeMap<u64, u64> {
         (0..KEYS.min(records)).map(|key| (key, (records - key).div_ceil(KEYS))).collect()
@@ -146,6 +197,23 @@ fn a_snapshot_waits_until_the_tier_has_the_one_before() {
     let records = world.counts.records();
     assert_eq!(world.barrier(4, QUANTA), ["begun 4", "complete 4"]);
     assert_eq!(world.contents(), World::expected(records));
+}
+
+#[test]
+fn maps_and_lists_are_in_the_tier_as_they_were_at_the_cut() {
+    let mut world = World::of(&by_entries());
+    for checkpoint in [1, 2, 3] {
+        world.feed();
+        let records = world.counts.records();
+        world.counts.handle_element(world.now, ChannelId(0), Element::Barrier(barrier(checkpoint)));
+        world.run(2, usize::MAX);
+        world.feed(); // while it is swept
+        world.run(QUANTA, usize::MAX);
+        let expected = World::expected(records);
+        assert_eq!(world.contents_by_entries(), [expected.clone(), expected], "checkpoint {checkpoint}");
+        world.counts.handle_applied(CheckpointId(checkpoint), true);
+    }
+    assert!(world.counts.records() > 3 * KEYS);
 }
 
 #[test]

@@ -12,8 +12,8 @@ const CLEAN_SLOTS: usize = 256;
 
 /// A table with what the chain does to each of them, whatever its types.
 pub(crate) trait Kept<K: Key>: Snapshotable {
-    /// What is not in memory may be in the tier from now on; `false` if all of it stays in memory.
-    fn attach(&mut self, tier: &AttachedTier) -> Result<bool, StateError>;
+    /// What is not in memory may be in the tier from now on.
+    fn attach(&mut self, tier: &AttachedTier) -> Result<(), StateError>;
     fn fetch(&mut self, keys: &mut dyn Iterator<Item = (KeyHash, &K)>) -> Result<(), StateError>;
     fn relieve(&mut self) -> Result<(), StateError>;
     fn any(&mut self) -> &mut dyn Any;
@@ -22,7 +22,7 @@ pub(crate) trait Kept<K: Key>: Snapshotable {
 }
 
 impl<K: Key, U: Key, V: Data> Kept<K> for MapTable<K, U, V> {
-    fn attach(&mut self, tier: &AttachedTier) -> Result<bool, StateError> {
+    fn attach(&mut self, tier: &AttachedTier) -> Result<(), StateError> {
         self.attach(Arc::clone(&tier.tier), tier.overlay_bytes)
     }
 
@@ -48,16 +48,16 @@ impl<K: Key, U: Key, V: Data> Kept<K> for MapTable<K, U, V> {
 }
 
 impl<K: Key, T: Data> Kept<K> for ListTable<K, T> {
-    fn attach(&mut self, _: &AttachedTier) -> Result<bool, StateError> {
-        Ok(false)
+    fn attach(&mut self, tier: &AttachedTier) -> Result<(), StateError> {
+        self.attach(Arc::clone(&tier.tier), tier.overlay_bytes)
     }
 
-    fn fetch(&mut self, _: &mut dyn Iterator<Item = (KeyHash, &K)>) -> Result<(), StateError> {
-        Ok(())
+    fn fetch(&mut self, keys: &mut dyn Iterator<Item = (KeyHash, &K)>) -> Result<(), StateError> {
+        self.fetch(keys)
     }
 
     fn relieve(&mut self) -> Result<(), StateError> {
-        Ok(())
+        self.relieve()
     }
 
     fn any(&mut self) -> &mut dyn Any {
@@ -148,7 +148,8 @@ impl<K: Key> Named<K> {
     /// What can lie in the tier may from now on. What has a time-to-live stays in memory, where it is looked for.
     pub(crate) fn attach(&mut self, tier: &AttachedTier) -> Result<(), StateError> {
         for slot in self.slots.iter_mut().filter(|slot| slot.ttl.is_none()) {
-            slot.tiered = slot.table.attach(tier)?;
+            slot.table.attach(tier)?;
+            slot.tiered = true;
         }
         Ok(())
     }

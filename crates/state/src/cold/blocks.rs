@@ -4,9 +4,9 @@ use cutwater_core::KeyGroupRange;
 
 use super::{ColdBatch, ColdError, ColdState, ColdTier, ColdView, group_of_name, group_prefix};
 use crate::block::{BLOCK_BYTES, BlockBuilder, read_entries};
-use crate::codec::checked_length;
+use crate::codec::{checked_length, split_framed};
 use crate::store::NAME_REST;
-use crate::{Block, BlockKind, StateError, StateHeader};
+use crate::{Block, BlockKind, StateError, StateHeader, StateKind};
 
 /// Puts what a block holds into the tier: entries, or names of which it deletes the entries. The blocks of a sweep are to be
 /// put there in the order in which they were emitted.
@@ -21,16 +21,25 @@ pub fn apply_block(
     block: &Block,
     batch: &mut ColdBatch,
 ) -> Result<(), StateError> {
-    batch_of(header, block, block.groups, batch)?;
+    batch_of(header, block, block.groups, batch, |value| match (block.kind, header.kind) {
+        (BlockKind::ForTier, _) => split_for_tier(value),
+        (BlockKind::All | BlockKind::Changed, StateKind::Map | StateKind::List) => {
+            let reason = format!("no table with a tier has written this {}", header.kind.name()).into();
+            Err(StateError::Damaged { part: "block for a tier", offset: 0, reason })
+        }
+        _ => Ok((&[], value)),
+    })?;
     tier.write(state, batch).map_err(|error| cold_error(header, error))
 }
 
-/// What a block says of these key groups, as writes to a tier, in place of what the batch had. Returns how many.
+/// What a block says of these key groups, as writes to a tier, in place of what the batch had; `split` parts what belongs to the
+/// name of an entry from its value. Returns how many there are.
 pub(crate) fn batch_of(
     header: &StateHeader,
     block: &Block,
     groups: KeyGroupRange,
     batch: &mut ColdBatch,
+    split: impl Fn(&[u8]) -> Result<(&[u8], &[u8]), StateError>,
 ) -> Result<u64, StateError> {
     batch.clear();
     let removed = block.kind == BlockKind::Removed;
@@ -44,14 +53,26 @@ pub(crate) fn batch_of(
         }
         name.extend_from_slice(key);
         if removed {
+            name.extend_from_slice(value);
             batch.delete(&name);
         } else {
+            let (rest, value) = split(value)?;
+            name.extend_from_slice(rest);
             batch.put(&name, value);
         }
         Ok(())
     })?;
     batch.sort();
     Ok(entries)
+}
+
+/// What belongs to the name and what does not, of a value as it stands in a block for a tier.
+pub(crate) fn split_for_tier(value: &[u8]) -> Result<(&[u8], &[u8]), StateError> {
+    let split = value
+        .split_first_chunk()
+        .and_then(|(length, rest)| rest.split_at_checked(usize::try_from(u32::from_le_bytes(*length)).ok()?));
+    let reason = || format!("a value of {} bytes has no name in it", value.len()).into();
+    split.ok_or_else(|| StateError::Damaged { part: "block for a tier", offset: 0, reason: reason() })
 }
 
 /// Calls `emit` with all that a view has of a state in these key groups, as blocks of a full snapshot, in order. Each is for the
@@ -72,15 +93,17 @@ pub fn blocks_of_view<E: From<StateError>>(
     block.begin(BlockKind::All, u64::MAX);
     let (mut entries, mut failed) = (0, None::<E>);
     let scanned = view.scan(state, groups, &mut |name, value| {
-        let Some(group) = group_of_name(name) else {
+        let mut rest = name.get(2..).unwrap_or_default();
+        let group = group_of_name(name).filter(|_| split_framed(header.key_codec, &mut rest).is_some());
+        let Some(group) = group else {
             let reason = format!("a name of {} bytes", name.len()).into();
             failed = Some(StateError::Damaged { part: "cold entry", offset: 0, reason }.into());
             return ControlFlow::Break(());
         };
         block.open(group);
-        block.payload().extend_from_slice(&name[2..]);
+        block.payload().extend_from_slice(&name[2..name.len() - rest.len()]);
         if header.value_codec.fixed_width().is_none() {
-            match checked_length(value.len()) {
+            match checked_length(rest.len() + value.len()) {
                 Ok(length) => block.payload().extend_from_slice(&length.to_le_bytes()),
                 Err(error) => {
                     failed = Some(error.into());
@@ -88,6 +111,7 @@ pub fn blocks_of_view<E: From<StateError>>(
                 }
             }
         }
+        block.payload().extend_from_slice(rest); // what tells the entries of a key apart is the front of their values
         block.payload().extend_from_slice(value);
         block.added(1);
         entries += 1;

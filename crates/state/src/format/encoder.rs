@@ -195,6 +195,9 @@ impl SnapshotEncoder {
         if self.delta == (block.kind == BlockKind::All) {
             return Err(wrong("a snapshot of everything has no changes, one that builds on another has nothing else"));
         }
+        if block.kind == BlockKind::ForTier {
+            return Err(wrong("it is for a tier, and not for a file"));
+        }
         let kind = usize::from(block.kind == BlockKind::Removed);
         match self.last.get(usize::from(block.state)).map(|last| last[kind]) {
             None => Err(wrong("its state is not in the header")),

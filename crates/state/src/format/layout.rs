@@ -75,6 +75,7 @@ fn code_of(kind: BlockKind) -> u16 {
         BlockKind::All => 0,
         BlockKind::Changed => 1,
         BlockKind::Removed => 2,
+        BlockKind::ForTier => u16::MAX, // no file has one: it is not written, and not known
     }
 }
 

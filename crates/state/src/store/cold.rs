@@ -5,6 +5,9 @@
 //! changed since then is dirty. Between a cut and the word that all of it was applied nobody else writes to the tier, so that
 //! it then is as the state was at the cut.
 
+mod keys;
+
+pub(crate) use self::keys::Hand;
 use std::collections::BTreeSet;
 use std::ops::{Bound, Range};
 use std::sync::Arc;
@@ -14,7 +17,7 @@ use cutwater_core::{KeyGroupRange, KeyHash};
 use super::shard::Entry;
 use super::{Place, Store, Tracked};
 use crate::codec::split_framed;
-use crate::cold::batch_of;
+use crate::cold::{batch_of, split_for_tier};
 use crate::{
     Block, BlockKind, ColdBatch, ColdError, ColdState, ColdTier, Cut, StateError, codec_of, group_of_name, group_prefix,
 };
@@ -198,7 +201,7 @@ impl<E: Entry> Store<E> {
     }
 
     /// Adds an entry as the tier has it.
-    fn push_clean(&mut self, hash: KeyHash, entry: E) -> Result<(), StateError> {
+    pub(crate) fn push_clean(&mut self, hash: KeyHash, entry: E) -> Result<(), StateError> {
         let spread = entry.spread(hash);
         let mut shard = self.shard_of(hash);
         if self.shards[shard].is_tight() {
@@ -309,21 +312,34 @@ impl<E: Entry> Store<E> {
     }
 
     /// Writes dirty entries to the tier; after that they are clean.
-    fn write_back(&mut self, dirty: &[Place]) -> Result<(), StateError> {
+    pub(crate) fn write_back(&mut self, dirty: &[Place]) -> Result<(), StateError> {
+        let many = self.many_cold();
         let (Some(cold), false) = (&mut self.cold, dirty.is_empty()) else { return Ok(()) };
         cold.batch.clear();
+        let mut whole = Vec::new();
         for place in dirty {
             let Some(entry) = self.shards[place.shard].get(place.entry) else { continue };
             self.scratch.clear();
             self.scratch.extend_from_slice(&[0; 2]); // for the group
-            entry.encode(&mut self.scratch)?;
+            match many {
+                true => entry.encode_for_tier(&mut self.scratch)?,
+                false => entry.encode(&mut self.scratch)?,
+            }
             let mut rest = &self.scratch[2..];
             let key = split_framed(codec_of::<E::Key>(), &mut rest).expect("written by `encode`");
             let group = group_prefix(KeyHash::of(key).group(self.spec.max_parallelism));
             let end = self.scratch.len() - rest.len();
             self.scratch[..2].copy_from_slice(&group);
             let (name, mut rest) = self.scratch.split_at(end);
-            let value = split_framed(codec_of::<E::Value>(), &mut rest).expect("written by `encode`");
+            let mut value = split_framed(codec_of::<E::Value>(), &mut rest).expect("written by `encode`");
+            let mut name = name;
+            if many {
+                let (rest, remains) = split_for_tier(value)?;
+                whole.clear();
+                whole.extend_from_slice(name);
+                whole.extend_from_slice(rest);
+                (name, value) = (&whole, remains);
+            }
             cold.batch.put(name, value);
             cold.gone.remove(name); // it came back, and from now on the tier has it
             cold.encoded.add(name.len() + value.len());
@@ -340,7 +356,7 @@ impl<E: Entry> Store<E> {
     }
 
     /// Takes a clean entry out of memory.
-    fn put_out(&mut self, place: Place) {
+    pub(crate) fn put_out(&mut self, place: Place) {
         let Some(cold) = &mut self.cold else { return };
         if self.shards[place.shard].remove(place.entry).is_some() {
             self.entries -= 1;
@@ -357,9 +373,11 @@ impl<E: Entry> Store<E> {
         let until = self.cuts + 1;
         let fresh = shard.changes.as_mut().is_some_and(|changes| changes.gone_unnamed(until, place.entry));
         if let (Some(cold), false) = (&mut self.cold, fresh) {
+            let mut rest = self.scratch.as_slice();
+            split_framed(codec_of::<E::Key>(), &mut rest).expect("written by `encode_name`");
             let mut name = group_prefix(hash.group(self.spec.max_parallelism)).to_vec();
-            // Behind the key stands the length of what is empty where a key has one entry.
-            name.extend_from_slice(&self.scratch[..self.scratch.len() - 4]);
+            name.extend_from_slice(&self.scratch[..self.scratch.len() - rest.len()]);
+            name.extend_from_slice(&rest[4..]); // behind its length
             cold.gone.insert(name);
         }
         Ok(())
@@ -402,8 +420,12 @@ impl<E: Entry> Store<E> {
         let block = &mut self.sweep.removed;
         for name in cold.frozen_gone.range((after, Bound::Unbounded)) {
             block.open(group_of_name(name).expect("a name begins with its group"));
-            block.payload().extend_from_slice(&name[2..]);
-            block.payload().extend_from_slice(&0_u32.to_le_bytes());
+            let mut rest = &name[2..];
+            split_framed(codec_of::<E::Key>(), &mut rest).expect("a name has a whole key");
+            block.payload().extend_from_slice(&name[2..name.len() - rest.len()]);
+            let length = u32::try_from(rest.len()).expect("it was checked when the name was made");
+            block.payload().extend_from_slice(&length.to_le_bytes());
+            block.payload().extend_from_slice(rest);
             block.added(1);
             if block.bytes() >= stop {
                 cold.emitted = Emitted::UpTo(Bound::Excluded(name.clone()));
@@ -418,7 +440,11 @@ impl<E: Entry> Store<E> {
         let header = self.header();
         let Some(cold) = &mut self.cold else { return Ok(0) };
         assert!(self.entries == 0, "a state is restored before anything else happens to it");
-        let restored = batch_of(&header, block, range, &mut cold.batch)?;
+        if block.kind == BlockKind::ForTier {
+            let reason = "it is for a tier, and not for a table".into();
+            return Err(StateError::Damaged { part: "block to restore", offset: 0, reason });
+        }
+        let restored = batch_of(&header, block, range, &mut cold.batch, split::<E>)?;
         let names: BTreeSet<&[u8]> = cold.batch.iter().map(|(name, _)| name).collect();
         let repeated =
             || StateError::Damaged { part: "entry of a block", offset: 0, reason: "the key is there already".into() };
@@ -434,7 +460,7 @@ impl<E: Entry> Store<E> {
         let all = names.len() as u64;
         let written = read.and_then(|()| cold.tier.write(cold.state, &cold.batch));
         match block.kind {
-            BlockKind::All | BlockKind::Changed => cold.below += all - there,
+            BlockKind::All | BlockKind::Changed | BlockKind::ForTier => cold.below += all - there,
             BlockKind::Removed => cold.below = cold.below.saturating_sub(there),
         }
         cold.any_below |= all > 0;
@@ -452,10 +478,16 @@ impl<E: Entry> Store<E> {
     }
 }
 
-/// The entry of a name without its group, and a value.
+/// What belongs to the name in the tier, and what does not, of an encoded value.
+fn split<E: Entry>(value: &[u8]) -> Result<(&[u8], &[u8]), StateError> {
+    let at = E::name_bytes(value)?;
+    Ok(value.split_at(at.min(value.len())))
+}
+
+/// The entry of a name and a value of the tier.
 fn decode<E: Entry>(name: &[u8], value: &[u8]) -> Result<E, StateError> {
     let damaged = || StateError::Damaged { part: "name of a cold entry", offset: 0, reason: "it is too short".into() };
     let mut rest = name.get(2..).ok_or_else(damaged)?;
     let key = split_framed(codec_of::<E::Key>(), &mut rest).ok_or_else(damaged)?;
-    E::decode(key, value)
+    E::decode_cold(key, rest, value)
 }

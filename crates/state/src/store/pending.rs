@@ -16,6 +16,8 @@ pub(crate) struct Pending {
     removed: Parts,
     /// Whether the snapshot holds only what has changed since a base.
     delta: bool,
+    /// Its entries go to a tier, by names of their own.
+    for_tier: bool,
     /// The sweep is within this shard and holds on to places: when they change it needs a new plan.
     pub(crate) pinned: bool,
 }
@@ -97,17 +99,24 @@ impl Pending {
 
     /// No entry is frozen.
     pub(crate) fn none() -> Self {
-        Self { frozen: Bits::default(), undo: Parts::default(), removed: Parts::default(), delta: false, pinned: false }
+        Self {
+            frozen: Bits::default(),
+            undo: Parts::default(),
+            removed: Parts::default(),
+            delta: false,
+            for_tier: false,
+            pinned: false,
+        }
     }
 
     /// Only these entries are frozen, and those of these names were removed.
-    pub(crate) fn changed(frozen: Bits, removed: Parts) -> Self {
-        Self { frozen, removed, delta: true, ..Self::none() }
+    pub(crate) fn changed(frozen: Bits, removed: Parts, for_tier: bool) -> Self {
+        Self { frozen, removed, delta: true, for_tier, ..Self::none() }
     }
 
     /// For one half of the shard when it splits: as this one, with nothing in it yet.
     pub(crate) fn half(&self) -> Self {
-        Self { delta: self.delta, ..Self::none() }
+        Self { delta: self.delta, for_tier: self.for_tier, ..Self::none() }
     }
 
     /// Takes over which places are frozen, after the entries have moved.
@@ -144,9 +153,15 @@ impl Pending {
     pub(crate) fn keep<E: Entry>(&mut self, group: KeyGroup, entry: &E) -> Result<usize, StateError> {
         let undo = self.undo.open(group);
         let before = undo.bytes.len();
-        entry.encode(&mut undo.bytes)?;
+        encode(entry, self.for_tier, &mut undo.bytes)?;
         undo.entries += 1;
         Ok(undo.bytes.len() - before)
+    }
+
+    /// Appends the entry as the blocks of the running snapshot have it.
+    #[inline]
+    pub(crate) fn encode<E: Entry>(&self, entry: &E, out: &mut Vec<u8>) -> Result<(), StateError> {
+        encode(entry, self.for_tier, out)
     }
 
     /// The entry has expired: the snapshot leaves it out. What it builds on may hold it as it was before it got its stamp, so
@@ -193,4 +208,9 @@ impl Pending {
     pub(crate) fn memory_bytes(&self) -> u64 {
         (self.frozen.memory_bytes() + self.undo.memory_bytes() + self.removed.memory_bytes()) as u64
     }
+}
+
+#[inline]
+fn encode<E: Entry>(entry: &E, for_tier: bool, out: &mut Vec<u8>) -> Result<(), StateError> {
+    if E::MANY && for_tier { entry.encode_for_tier(out) } else { entry.encode(out) }
 }

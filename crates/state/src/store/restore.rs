@@ -77,6 +77,7 @@ impl<E: Entry> Store<E> {
                         self.change(&mut changed, &mut added)?;
                     }
                 }
+                BlockKind::ForTier => return Err(damaged(group, "it is for a tier, and not for a table")),
                 BlockKind::Removed => {
                     let (name, spread) = E::decode_name(hash, key, value)?;
                     // It may have come and gone since what this builds on.

@@ -30,6 +30,24 @@ pub(crate) trait Entry: Send + Sized {
     /// The entry with this encoded key and value.
     fn decode(key: &[u8], value: &[u8]) -> Result<Self, StateError>;
 
+    /// Whether a key may have several entries that can be put on a tier. What tells them apart is then at the front of their
+    /// values, and at the end of the names that they have there.
+    const MANY: bool = false;
+    /// As [`Self::encode`], as it stands in a block [for a tier](crate::BlockKind::ForTier). Only where there may be many.
+    fn encode_for_tier(&self, out: &mut Vec<u8>) -> Result<(), StateError> {
+        self.encode(out)
+    }
+    /// How many bytes at the front of the encoded value belong to the name in a tier.
+    fn name_bytes(value: &[u8]) -> Result<usize, StateError> {
+        let _ = value;
+        Ok(0)
+    }
+    /// The entry of a tier: of this encoded key, the rest of the name, and what remains of the value.
+    fn decode_cold(key: &[u8], rest: &[u8], value: &[u8]) -> Result<Self, StateError> {
+        let _ = rest;
+        Self::decode(key, value)
+    }
+
     /// What tells an entry from all others.
     type Name;
     /// Appends the name as it stands in a block of removed entries: the key as [`Self::encode`] has it, and what else it takes,

@@ -54,7 +54,11 @@ impl<E: Entry> Store<E> {
         self.sweep.cursor = Some(0);
         // The encoding of an entry is about as large as the entry, with some for what it owns.
         let each = size_of::<E>() as u64 + 64;
-        let kind = if base.is_some() { BlockKind::Changed } else { BlockKind::All };
+        let kind = match base {
+            Some(_) if self.many_cold() => BlockKind::ForTier,
+            Some(_) => BlockKind::Changed,
+            None => BlockKind::All,
+        };
         self.sweep.block.begin(kind, changed.unwrap_or(self.entries).saturating_mul(each));
         self.sweep.removed.begin(BlockKind::Removed, 0);
         Cut(self.cuts)
@@ -292,7 +296,7 @@ impl<E: Entry> Store<E> {
                 pending.leave_out(plan.current, entry)?;
             } else {
                 block.open(plan.current);
-                entry.encode(block.payload())?;
+                pending.encode(entry, block.payload())?;
                 block.added(1);
             }
             pending.thaw(place);
