@@ -10,8 +10,11 @@ use crate::key_bytes::KeyBytes;
 use crate::store::Place;
 use crate::{ColdTier, Data, Key, StateError, encode, hash_key};
 
-/// So many keys more than have to go are looked at, in a call of [`MapTable::relieve`], although they have to stay.
+/// So many keys are looked at, in a call of [`MapTable::relieve`], that have to stay since a cut waits to be applied. More would
+/// be in vain with each batch anew: by then nearly all that is used has changed.
 const IN_VAIN: usize = 256;
+/// So many keys are put out together.
+const TOGETHER: usize = 1024;
 
 impl<K: Key, U: Key, V: Data> MapTable<K, U, V> {
     /// [`Table::attach`](crate::Table::attach). A key comes into memory and goes with all its entries, so that there has to be
@@ -69,10 +72,10 @@ impl<K: Key, U: Key, V: Data> MapTable<K, U, V> {
     pub fn relieve(&mut self) -> Result<(), StateError> {
         let Self { store, index: Some(index), scratch } = self else { return self.store.relieve() };
         let Some(mut pressure) = store.pressure(index.about_bytes(store.in_memory()))? else { return Ok(()) };
-        let mut in_vain = IN_VAIN.saturating_add(pressure.entries);
+        let mut in_vain = IN_VAIN;
         while pressure.entries > 0 && pressure.slots > 0 && in_vain > 0 {
             let (mut keys, mut out, mut dirty) = (Vec::new(), Vec::<Place>::new(), Vec::new());
-            for place in index.unused(&mut pressure.slots, pressure.entries) {
+            for place in index.unused(&mut pressure.slots, pressure.entries.min(TOGETHER)) {
                 if out.len() >= pressure.entries || in_vain == 0 {
                     break;
                 }
