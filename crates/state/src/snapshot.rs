@@ -202,7 +202,8 @@ pub trait Snapshotable: Send {
     fn restore(&mut self, block: &Block, groups: KeyGroupRange) -> Result<u64, StateError>;
     /// The state in the tier below, if this one has a tier. Then each cut is since what the tier has, whatever the base: the
     /// blocks of its sweep are to be put there in order, by [`apply_block`](crate::apply_block), and nobody else writes
-    /// there until [`Self::applied`] or [`Self::not_applied`] was called.
+    /// there until [`Self::applied`] or [`Self::not_applied`] was called. Where a key has several entries, those that have changed
+    /// come in blocks of the kind [`BlockKind::ForTier`].
     fn cold(&self) -> Option<ColdState> {
         None
     }

@@ -13,7 +13,8 @@ use crate::{Block, BlockKind, StateError, StateHeader, StateKind};
 ///
 /// # Errors
 ///
-/// [`StateError::Damaged`] if the block is not one of such a state, [`StateError::Cold`] if the tier can't be written.
+/// [`StateError::Damaged`] if the block is not one that such a state with a tier emits, [`StateError::Cold`] if the tier can't
+/// be written.
 pub fn apply_block(
     tier: &dyn ColdTier,
     state: ColdState,
