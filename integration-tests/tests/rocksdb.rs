@@ -12,18 +12,24 @@ use std::time::{Duration, Instant};
 use cutwater::rocksdb::{RocksBudget, RocksDbBackend};
 use cutwater::state::StateBackend;
 use cutwater::{
-    Collect, DeltaLimits, Job, JobGraph, JobHandle, JobOutcome, JobState, KeyedProcess, Options, ProcessContext,
-    StartFrom, StopMode, Strategy, Timestamp, UserError, generator, spawn, store_at,
+    Collect, DeltaLimits, Job, JobGraph, JobHandle, JobOutcome, JobState, KeyedProcess, ListState, MapState, Options,
+    ProcessContext, StartFrom, States, StopMode, Strategy, Timestamp, UserError, generator, spawn, store_at,
 };
 use cutwater_coordinator::Settings;
 use cutwater_integration_tests::{damage, database_files};
 
 const KEYS: u64 = 30_000;
 const RECORDS: u64 = 400_000;
+/// Of so many records of a key the list has those since the last whole page.
+const PAGE: u64 = 8;
 
-/// Counts the records of each key, forgets some keys now and then, and tells the counts at the end.
+/// Counts the records of each key, also in a map, keeps the last ones in a list, forgets some keys now and then, and tells the
+/// counts at the end.
 #[derive(Clone)]
 struct Count {
+    /// How many there were in the even and in the odd rounds over all keys.
+    halves: MapState<String, u64>,
+    records: ListState<u64>,
     /// Fails at these records, once each.
     fail_at: Arc<Mutex<Vec<u64>>>,
 }
@@ -32,12 +38,22 @@ fn forgets(key: u64, record: u64) -> bool {
     key.is_multiple_of(5) && (record / KEYS).is_multiple_of(4)
 }
 
+fn half(record: u64) -> String {
+    if (record / KEYS).is_multiple_of(2) { String::new() } else { "odd".to_owned() }
+}
+
 impl KeyedProcess<u64, u64> for Count {
     type State = (u64, String);
     type Out = (u64, u64);
 
     fn initial(&self) -> Self::State {
         (0, "x".repeat(50))
+    }
+
+    fn open(&mut self, states: &mut States<'_, u64>) -> Result<(), UserError> {
+        self.halves = states.map("halves")?;
+        self.records = states.list("records")?;
+        Ok(())
     }
 
     fn process(
@@ -50,9 +66,17 @@ impl KeyedProcess<u64, u64> for Count {
             return Err("planned".into());
         }
         if forgets(*cx.key(), record) {
+            cx.map(self.halves)?.clear()?;
+            cx.list(self.records)?.clear()?;
             return Ok(cx.clear()?);
         }
         cx.state()?.0 += 1;
+        let count = cx.state()?.0;
+        *cx.map(self.halves)?.get_or_insert_with(&half(record), || 0)? += 1;
+        match count.is_multiple_of(PAGE) {
+            true => cx.list(self.records)?.clear()?,
+            false => cx.list(self.records)?.push(record)?,
+        }
         cx.register_timer(Timestamp(1 << 40))?; // fires when all input has ended
         Ok(())
     }
@@ -64,6 +88,13 @@ impl KeyedProcess<u64, u64> for Count {
     ) -> Result<(), UserError> {
         if let Some((count, _)) = cx.peek()?.cloned() {
             let key = *cx.key();
+            let records: Vec<u64> = cx.list(self.records)?.iter()?.copied().collect();
+            assert!(
+                records.is_sorted() && records.len() as u64 == count % PAGE,
+                "the last ones: {records:?} of {count}"
+            );
+            let halves = cx.map(self.halves)?.iter()?.fold(0, |sum, (_, count)| sum + count);
+            assert_eq!(halves, count, "the map has all");
             cx.emit((key, count));
         }
         Ok(())
@@ -75,7 +106,7 @@ fn counts(records: u64, fail_at: &[u64], out: &Collect<(u64, u64)>) -> JobGraph 
     let fail_at = Arc::new(Mutex::new(fail_at.iter().rev().copied().collect()));
     job.source("numbers", generator(records, |n| n))
         .key_by(|n| n * 7919 % KEYS)
-        .process_with("count", Count { fail_at })
+        .process_with("count", Count { halves: MapState::default(), records: ListState::default(), fail_at })
         .sink("out", out.clone());
     job.build().expect("a sound graph")
 }
