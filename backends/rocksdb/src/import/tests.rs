@@ -187,3 +187,21 @@ fn an_image_takes_no_room_and_goes_when_it_is_dropped() {
     drop((first, second));
     assert!(!folder.exists());
 }
+
+/// What says which files there are grows with each file that comes or goes, and every image has it.
+#[test]
+fn what_an_image_has_besides_entries_stays_small() {
+    let mut rig = Rig::new();
+    let tier = RocksTier::create(&rig.folder(), &rig.budget).unwrap();
+    let state = tier.open(&header()).unwrap();
+    let mut batch = ColdBatch::default();
+    for round in 0..600_u32 {
+        batch.clear();
+        batch.put(&[&[0, 0][..], &(round % 10).to_be_bytes(), &[b'k'; 200]].concat(), b"value");
+        tier.write(state, &batch).unwrap();
+        tier.flush().unwrap();
+    }
+    let image = image(&tier, groups(0, 9));
+    let beside: u64 = image.files().iter().filter(|file| !file.lasting).map(|file| file.bytes).sum();
+    assert!(beside < 160 << 10, "{beside} bytes");
+}
