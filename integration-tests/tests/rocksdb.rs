@@ -257,7 +257,7 @@ fn files_of_rocksdb_are_restored_at_any_parallelism() {
             let handle = spawn(counts(records, &[], &out), options).expect("sound options");
             if last {
                 assert_eq!(handle.wait().expect("it finishes"), JobOutcome::Finished);
-                assert!(found(&out) == expected(records), "local copies: {local}");
+                assert_counts(&out, records, &format!("local copies: {local}"));
             } else {
                 let enough = |handle: &JobHandle| {
                     handle.status().completed_checkpoints >= 3 && handle.status().records_in >= 50_000
