@@ -227,7 +227,7 @@ fn a_newer_format_is_told_from_damage() {
     let newest = newest(&path);
     let record = path.join(coordinator::inspect::slot_name(newest.slot));
     let mut bytes = fs::read(&record).unwrap();
-    bytes[8] = 3; // the version; then the sum over header and body, as docs of the record say
+    bytes[8] = 99; // the version; then the sum over header and body, as docs of the record say
     let sum = crc32c(&[&bytes[..19], &bytes[23..]].concat());
     bytes[19..23].copy_from_slice(&sum.to_le_bytes());
     fs::write(&record, bytes).unwrap();

@@ -147,6 +147,7 @@ impl Values {
             compression: self.boolean("execution.checkpointing.snapshot-compression")?,
             inline_threshold: self.inline_threshold()?,
             incremental: self.boolean("execution.checkpointing.incremental")?,
+            native_savepoints: self.choice("cutwater.savepoint.format")? == Some("NATIVE"),
             storage: self.storage()?,
             local_backup: self.local_backup()?,
             local_backup_dirs: self.local_backup_dirs()?,

@@ -205,6 +205,8 @@ pub struct Checkpointing {
     pub inline_threshold: u32,
     /// Whether they hold only what has changed since the one before, when that pays; false by default.
     pub incremental: bool,
+    /// Whether savepoints are in the backend's own form; false by default.
+    pub native_savepoints: bool,
     /// Where they are written; memory by default.
     pub storage: CheckpointStorage,
     /// Whether state files are copied to disks of this machine too; false by default.
@@ -228,6 +230,7 @@ impl Default for Checkpointing {
             compression: false,
             inline_threshold: 20 << 10,
             incremental: false,
+            native_savepoints: false,
             storage: CheckpointStorage::Memory,
             local_backup: false,
             local_backup_dirs: Vec::new(),

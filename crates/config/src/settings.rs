@@ -115,6 +115,13 @@ impl Settings {
         self.set("execution.checkpointing.externalized-checkpoint-retention", name)
     }
 
+    /// Whether savepoints are in the own form of the backend, where it has one: quick to make and to start from, by that backend
+    /// alone. Sets `cutwater.savepoint.format`.
+    #[must_use]
+    pub fn native_savepoints(self, native: bool) -> Self {
+        self.set("cutwater.savepoint.format", if native { "NATIVE" } else { "CANONICAL" })
+    }
+
     /// Whether the retained checkpoint before it takes the place of one that is damaged; output of what came between is
     /// then published once more. Needs at least 2 of [`Self::num_retained_checkpoints`]. Sets
     /// `cutwater.state-recovery.fall-back`.

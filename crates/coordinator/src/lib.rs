@@ -109,4 +109,4 @@ pub use error::{AbortReason, CheckpointError, OpenError};
 pub use log::names::{checkpoint_of_snapshot, native_name, native_number, snapshot_name};
 pub use plan::{Plan, PlanInput, TaskPlan};
 pub use savepoint::{MAX_SAVEPOINT_BYTES, SAVEPOINT_NAME, Savepoint};
-pub use settings::{ExternalizedCheckpointRetention, Job, Outcome, RestoreFrom, Settings};
+pub use settings::{ExternalizedCheckpointRetention, Job, Outcome, RestoreFrom, SavepointFormat, Settings};

@@ -44,6 +44,19 @@ pub struct Settings {
     /// checkpoint before: see [`crate::Coordinator::handle_damaged`]. Default `false`. Does something only with
     /// `num_retained` of 2 or more; output of what is replayed appears twice.
     pub fall_back: bool,
+    /// In which form the state of savepoints is stored. Default: the canonical one, which every backend reads.
+    pub savepoints: SavepointFormat,
+}
+
+/// In which form the state of savepoints is stored. Source: Flink's `SavepointFormatType`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum SavepointFormat {
+    /// In the one that every backend reads.
+    #[default]
+    Canonical,
+    /// In the own one of the backend, where it has one, which that backend alone reads: quick to make and to start from, of
+    /// large state. It is whole, as any savepoint is.
+    Native,
 }
 
 /// What becomes of the checkpoints of a job when it ends. Names and rules are Flink's, but for the first. Savepoints are
@@ -96,6 +109,7 @@ impl Default for Settings {
             allow_rewind: false,
             externalized_checkpoint_retention: ExternalizedCheckpointRetention::default(),
             fall_back: false,
+            savepoints: SavepointFormat::Canonical,
         }
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use cutwater_config::{BackendKind, CheckpointingMode, HistorySizes, Resolved, RestartSettings};
 use cutwater_coordinator::{
-    AbortReason, CompletedCheckpoint, ExternalizedCheckpointRetention, Outcome, RestoreFrom, Settings,
+    AbortReason, CompletedCheckpoint, ExternalizedCheckpointRetention, Outcome, RestoreFrom, SavepointFormat, Settings,
 };
 use cutwater_core::{MaxParallelism, OperatorUid};
 use cutwater_dataflow::JobGraph;
@@ -216,6 +216,10 @@ impl Options {
             allow_rewind: false,
             externalized_checkpoint_retention: retention(checkpointing.retention),
             fall_back: config.recovery.fall_back,
+            savepoints: match checkpointing.native_savepoints {
+                true => SavepointFormat::Native,
+                false => SavepointFormat::Canonical,
+            },
         };
         options.task.mode = match checkpointing.mode {
             CheckpointingMode::ExactlyOnce => cutwater_barrier::Mode::ExactlyOnce,

@@ -179,6 +179,10 @@ impl<K: Key, T: Data> Snapshotable for ListTable<K, T> {
         self.chunks.cold()
     }
 
+    fn imported(&mut self, entries: u64) {
+        self.chunks.imported(entries);
+    }
+
     fn applied(&mut self, cut: Cut) {
         self.chunks.applied(cut);
     }

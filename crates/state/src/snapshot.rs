@@ -208,10 +208,8 @@ pub trait Snapshotable: Send {
         None
     }
     /// The tier below had about so many entries of the state when that was attached. To be called before anything is restored
-    /// or changed.
-    fn imported(&mut self, entries: u64) {
-        let _ = entries;
-    }
+    /// or changed. Does nothing if there is no tier.
+    fn imported(&mut self, entries: u64);
     /// The tier has everything that the sweep of this cut, the last one, has emitted.
     ///
     /// # Panics

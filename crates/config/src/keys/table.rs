@@ -88,6 +88,15 @@ pub(crate) static KEYS: &[Key] = &[
             at least 1 mb. More: fewer and larger files, less compaction.",
     },
     Key {
+        name: "cutwater.savepoint.format",
+        kind: Kind::Choice(&["CANONICAL", "NATIVE"]),
+        default: Some("CANONICAL"),
+        old: &[],
+        support: Support::Built,
+        description: "In which form savepoints store state by key: the one that every backend reads (`CANONICAL`), or the backend's \
+            own files, where it has such (`NATIVE`), which are quick to make and to start from, by that backend alone.",
+    },
+    Key {
         name: "cutwater.state-recovery.fall-back",
         kind: Kind::Boolean,
         default: Some("false"),

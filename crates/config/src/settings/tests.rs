@@ -11,7 +11,7 @@ fn every_method_sets_its_keys_and_they_take_effect() {
     type Keys = &'static [(&'static str, &'static str)];
     type Effect = fn(&Resolved) -> bool;
     let new = Settings::new;
-    let cases: [(&str, Settings, Keys, Effect); 28] = [
+    let cases: [(&str, Settings, Keys, Effect); 29] = [
         ("new", new(), &[], |resolved| *resolved == Config::new().resolve().unwrap()),
         (
             "enable_checkpointing(1000 ms)",
@@ -73,6 +73,9 @@ fn every_method_sets_its_keys_and_they_take_effect() {
             &[("execution.checkpointing.externalized-checkpoint-retention", "NO_EXTERNALIZED_CHECKPOINTS")],
             |resolved| resolved.checkpointing.retention == ExternalizedCheckpointRetention::NoExternalizedCheckpoints,
         ),
+        ("native_savepoints", new().native_savepoints(true), &[("cutwater.savepoint.format", "NATIVE")], |resolved| {
+            resolved.checkpointing.native_savepoints
+        }),
         (
             "fall_back_past_damaged_checkpoints",
             new().num_retained_checkpoints(2).fall_back_past_damaged_checkpoints(true),

@@ -6,7 +6,7 @@ use cutwater_core::{Barrier, Moment, SnapshotForm};
 
 use super::{Coordinator, MAX_REQUESTS, MIN_INTERVAL, Pending, Phase, Run};
 use crate::log::Pin;
-use crate::{AbortReason, Action, CompletedCheckpoint, Last, Purpose};
+use crate::{AbortReason, Action, CompletedCheckpoint, Last, Purpose, SavepointFormat};
 
 impl Coordinator {
     /// Begins a checkpoint if one is wanted and may begin.
@@ -55,7 +55,11 @@ impl Coordinator {
         // A savepoint stands alone: what it is made of holds everything.
         let whole = requests.iter().any(|(_, purpose)| *purpose != Purpose::Checkpoint);
         let base = self.base.filter(|_| !whole);
-        let form = if whole { SnapshotForm::Canonical } else { SnapshotForm::Configured };
+        let form = match (whole, self.settings.savepoints) {
+            (false, _) => SnapshotForm::Configured,
+            (true, SavepointFormat::Canonical) => SnapshotForm::Canonical,
+            (true, SavepointFormat::Native) => SnapshotForm::Native,
+        };
         let barrier = Barrier { epoch, attempt: run.attempt, checkpoint: self.next_id, base, form };
         self.next_id = self.next_id.next();
         let pending = Pending::new(barrier, run, now, now + self.settings.timeout, requests);

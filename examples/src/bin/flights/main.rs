@@ -67,6 +67,10 @@ struct Args {
     #[arg(long, value_name = "URL")]
     savepoints: Option<String>,
 
+    /// Makes savepoints of the backend's own files, which that alone reads
+    #[arg(long)]
+    native: bool,
+
     /// From one checkpoint to the next, such as "1 s"; 0 for none, then the first failure ends the job [default: 200 ms]
     #[arg(long, value_name = "DURATION")]
     interval: Option<String>,
@@ -246,6 +250,9 @@ fn configuration(args: &Args) -> anyhow::Result<Resolved> {
     }
     if let Some(backend) = &args.backend {
         config = config.flag("state.backend.type", backend.as_str());
+    }
+    if args.native {
+        config = config.flag("cutwater.savepoint.format", "NATIVE");
     }
     if let Some(parallelism) = args.parallelism {
         config = config.flag("parallelism.default", parallelism.to_string());
