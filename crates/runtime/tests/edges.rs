@@ -163,8 +163,8 @@ fn a_job_that_panics_now_and_then_writes_the_same() {
         let seen = Arc::clone(&panics);
         let graph = job(&outs, move |n| {
             let wanted = seen.load(Ordering::SeqCst);
-            if wanted < 5 && n == u64::from(wanted + 1) * 7_000 {
-                seen.fetch_add(1, Ordering::SeqCst);
+            let is_due = wanted < 5 && n >= u64::from(wanted + 1) * 7_000;
+            if is_due && seen.compare_exchange(wanted, wanted + 1, Ordering::SeqCst, Ordering::SeqCst).is_ok() {
                 panic!("planned");
             }
             Ok(())
@@ -172,7 +172,9 @@ fn a_job_that_panics_now_and_then_writes_the_same() {
         let handle = spawn(graph, checkpointed(folder.path(), parallelism)).unwrap();
         assert_eq!(handle.wait().unwrap(), JobOutcome::Finished);
         let status = handle.status();
-        assert_eq!((status.state, status.restarts), (JobState::Finished, 5), "{:?}", status.last_failure);
+        assert_eq!((status.state, panics.load(Ordering::SeqCst)), (JobState::Finished, 5), "{:?}", status.last_failure);
+        // A subtask that is ahead may panic in the attempt that another has ended.
+        assert!((1..=5).contains(&status.restarts), "{} restarts", status.restarts);
         assert_eq!(outs.take(), undisturbed(), "parallelism {parallelism}");
     }
 }
