@@ -137,7 +137,7 @@ impl Place {
         match self {
             Self::Disk(folder) => {
                 let below = folder.path().join(&checkpoint.job);
-                let files: Vec<PathBuf> = checkpoint.files().map(|file| below.join(&file.name)).collect();
+                let files: Vec<PathBuf> = checkpoint.stored_files().map(|file| below.join(&file.name)).collect();
                 read(&files)
             }
             #[cfg(feature = "s3")]

@@ -28,6 +28,8 @@ const PIECE: usize = 1 << 20;
 
 /// The files of one subtask that are of the backend's own form, in their store.
 pub(super) struct StoredImage<'a> {
+    /// Of the file with the index.
+    name: String,
     index: NativeIndex,
     files: Vec<ImageFile>,
     /// Where each of them is; `None` if the index has it.
@@ -85,7 +87,7 @@ impl<'a> StoredImage<'a> {
         let (number, parallelism) = (part.subtask.index, task.parallelism);
         let makes_sense = number < parallelism && parallelism <= max.count();
         let groups = if makes_sense { max.range_of(number, parallelism) } else { max.all() };
-        Ok(Some(Self { index, files, stored, groups, point, local, progress, failed: Mutex::default() }))
+        Ok(Some(Self { name, index, files, stored, groups, point, local, progress, failed: Mutex::default() }))
     }
 
     /// The backend that can read it.
@@ -210,8 +212,8 @@ pub(super) fn claim(
     mine: impl Fn(&OperatorUid) -> bool,
 ) -> Result<(), RestoreError> {
     let tier = &*attached.tier;
-    let url = || point.store.url();
-    let damaged = |source| RestoreError::File { url: url(), name: "an image".to_owned(), source };
+    let name = || images.iter().map(|image| image.name.as_str()).collect::<Vec<_>>().join(", ");
+    let damaged = |source| RestoreError::File { url: point.store.url(), name: name(), source };
     let cold = |header: &StateHeader, error: ColdError| {
         damaged(StateError::Cold {
             operator: header.operator.as_str().into(),
