@@ -115,7 +115,7 @@ fn windows_survive_failures_and_other_parallelisms() {
                         panics.fetch_add(1, Ordering::SeqCst);
                         panic!("planned");
                     }
-                    if n >= 15_000 && n.is_multiple_of(4) && !open.load(Ordering::SeqCst) {
+                    if n >= 15_000 && !open.load(Ordering::SeqCst) {
                         pause(); // so that it is stopped before its end
                     }
                 })
@@ -132,6 +132,7 @@ fn windows_survive_failures_and_other_parallelisms() {
             let handle = spawn(graph(), options(2)).unwrap();
             let has_state = || handle.status().last_checkpoint.is_some_and(|checkpoint| checkpoint.bytes > 1_000);
             while handle.status().restarts < 1 || !has_state() {
+                assert!(!handle.is_done(), "it ended before it could be stopped: {:?}", handle.status());
                 std::thread::yield_now();
             }
             handle.cancel();
