@@ -131,7 +131,7 @@ fn kills_of_a_job_whose_checkpoints_share_files_of_rocksdb_leave_no_trace_in_the
     spread_kills(SEED + 2, KILLS / 2, &["rocksdb"], "execution.checkpointing.incremental: true\n");
 }
 
-/// Kills so many runs, of which at least so many go on from a checkpoint; the backends take turns, from one start to the next.
+/// Kills so many runs, which have these settings besides; the backends take turns, from one start to the next.
 fn spread_kills(seed: u64, kills: usize, backends: &[&str], settings: &str) {
     let _alone = alone();
     let mut rng = Rng::new(seed);

@@ -18,7 +18,7 @@
 //! A new sentence enters the suite first, and then holds for all backends.
 //!
 //! The contract of what lies below the tables, on [`ColdTier`](cutwater_state::ColdTier), is in [`cold`] in the same way, with
-//! [`cold_tier_suite!`].
+//! [`cold_tier_suite!`]; what it says of images is in [`images`], with [`cold_images_suite!`].
 
 mod changes;
 pub mod cold;
