@@ -15,8 +15,8 @@ use crate::{RocksBudget, RocksTier};
 /// Keeps the state of the keys that were used last in memory, and that of the others in RocksDB on a local disk: state may be larger than
 /// memory. The configuration calls it `rocksdb`.
 ///
-/// A key comes and goes with all entries of its map or list. What has a time-to-live, timers and operator states stay in memory
-/// whole. The databases live as long as the attempts of the job that they belong to; what outlives the process are checkpoints, which are the same as those of state in memory: a job can
+/// A key comes and goes with all entries of its map or list. What has expired goes when its file is rewritten. Timers and
+/// operator states stay in memory whole. The databases live as long as the attempts of the job that they belong to; what outlives the process are checkpoints, which are the same as those of state in memory: a job can
 /// change its backend from one start to the next.
 ///
 /// ```no_run
@@ -210,6 +210,12 @@ impl ColdTier for OwnTier {
 
     fn about(&self, state: ColdState) -> Result<u64, ColdError> {
         self.made()?.about(state)
+    }
+
+    fn expire(&self, state: ColdState, horizon: i64) {
+        if let Some(tier) = self.tier.get() {
+            tier.expire(state, horizon);
+        }
     }
 
     fn keep_only(&self, states: &[ColdState]) -> Result<(), ColdError> {

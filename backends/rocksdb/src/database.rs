@@ -13,6 +13,7 @@ use rocksdb::{
 };
 
 use crate::error::{failed, folder_failed};
+use crate::expiry::Expiry;
 use crate::family::family_name;
 use crate::import::outside;
 use crate::{RocksBudget, TierStatistics, options};
@@ -25,7 +26,8 @@ pub(crate) struct Database {
     pub(crate) db: Db,
     pub(crate) folder: PathBuf,
     pub(crate) without_wal: WriteOptions,
-    pub(crate) family_options: Options,
+    pub(crate) expiry: Expiry,
+    family_options: Options,
     /// Whether entries were cut off, of which files still have to be rid.
     pub(crate) is_cut: AtomicBool,
     /// Names of the column families by the numbers of states.
@@ -53,7 +55,11 @@ impl Database {
             Err(error) if error.kind() == io::ErrorKind::NotFound => vec!["default".to_owned()],
             Err(error) => return Err(folder_failed(folder, &error)),
         };
-        let descriptors = families.into_iter().map(|name| ColumnFamilyDescriptor::new(name, family_options.clone()));
+        let expiry = Expiry::default();
+        let descriptors = families.into_iter().map(|name| {
+            let options = options::of_family(&family_options, expiry.filters(&name));
+            ColumnFamilyDescriptor::new(name, options)
+        });
         let db = Db::open_cf_descriptors(&options, folder, descriptors).map_err(|error| failed(action(), &error))?;
         let mut without_wal = WriteOptions::default();
         without_wal.disable_wal(true);
@@ -62,17 +68,31 @@ impl Database {
             db,
             folder,
             without_wal,
+            expiry,
             family_options,
             is_cut: AtomicBool::new(false),
             families: RwLock::default(),
         })
     }
 
+    /// How the column family of this name is opened.
+    pub(crate) fn family_options(&self, name: &str) -> Options {
+        options::of_family(&self.family_options, self.expiry.filters(name))
+    }
+
+    /// What was stamped at or before the horizon need no longer be kept.
+    pub(crate) fn expire(&self, state: ColdState, horizon: i64) {
+        let families = self.families.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(name) = families.get(state.0 as usize) {
+            self.expiry.tell(name, horizon);
+        }
+    }
+
     /// The number of the state, whose column family is made if it is not there.
     pub(crate) fn open_family(&self, header: &StateHeader) -> Result<ColdState, ColdError> {
         let name = family_name(header);
         if self.db.cf_handle(&name).is_none() {
-            let made = self.db.create_cf(&name, &self.family_options);
+            let made = self.db.create_cf(&name, &self.family_options(&name));
             made.map_err(|error| failed(format!("make the column family {name}"), &error))?;
         }
         Ok(self.numbered(&name))
@@ -105,6 +125,12 @@ impl Database {
             self.db.drop_cf(&name).map_err(|error| failed(format!("remove the column family {name}"), &error))?;
         }
         Ok(())
+    }
+
+    /// The name of the column family of a state.
+    pub(crate) fn name_of(&self, state: ColdState) -> Option<Box<str>> {
+        let families = self.families.read().unwrap_or_else(PoisonError::into_inner);
+        families.get(state.0 as usize).cloned()
     }
 
     /// The column family of a state.

@@ -196,14 +196,14 @@ fn take_over(database: &Database, name: &str, parts: &[&Part], folder: &Path) ->
         folders.insert(exported);
     }
     let made = if all.is_empty() {
-        database.db.create_cf(name, &database.family_options).map_err(cant)
+        database.db.create_cf(name, &database.family_options(name)).map_err(cant)
     } else {
         let mut files = ExportImportFilesMetaData::default();
         files.set_db_comparator_name("leveldb.BytewiseComparator");
         files.set_files(&all).map_err(cant)?;
         let mut options = ImportColumnFamilyOptions::new();
         options.set_move_files(true);
-        let made = database.db.create_column_family_with_import(&database.family_options, name, &options, &files);
+        let made = database.db.create_column_family_with_import(&database.family_options(name), name, &options, &files);
         made.map_err(cant)
     };
     for folder in folders {

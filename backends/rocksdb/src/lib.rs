@@ -90,6 +90,8 @@ mod database;
 #[cfg(feature = "rocksdb")]
 mod error;
 #[cfg(feature = "rocksdb")]
+mod expiry;
+#[cfg(feature = "rocksdb")]
 mod family;
 #[cfg(feature = "rocksdb")]
 mod image;

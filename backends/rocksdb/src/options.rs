@@ -1,6 +1,7 @@
 use rocksdb::{BlockBasedOptions, DBCompactionStyle, DBCompressionType, DataBlockIndexType, LogLevel, Options};
 
 use crate::RocksBudget;
+use crate::expiry::Filters;
 
 /// Writes of one state that are collected before they become a file, as far as the budget allows.
 const MEMTABLE_BYTES: usize = 64 << 20;
@@ -53,5 +54,12 @@ pub(crate) fn family(budget: &RocksBudget) -> Options {
     // Files are stored again when they are rewritten: of 1 GB of which 1 % changes, this rewrites a sixth of what levels do.
     options.set_compaction_style(DBCompactionStyle::Universal);
     options.set_block_based_table_factory(&blocks);
+    options
+}
+
+/// The same for one of them, with what of it may expire.
+pub(crate) fn of_family(family: &Options, filters: Filters) -> Options {
+    let mut options = family.clone();
+    options.set_compaction_filter_factory(filters);
     options
 }

@@ -209,6 +209,11 @@ impl ColdTier for RocksTier {
         self.database.about(state)
     }
 
+    /// What may go goes when its file is rewritten.
+    fn expire(&self, state: ColdState, horizon: i64) {
+        self.database.expire(state, horizon);
+    }
+
     fn keep_only(&self, states: &[ColdState]) -> Result<(), ColdError> {
         self.database.keep_only(states)
     }

@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -8,6 +9,7 @@ use self_cell::self_cell;
 
 use crate::database::{Database, Db};
 use crate::error::failed;
+use crate::expiry::has_expired;
 
 type Snapshot<'a> = SnapshotWithThreadMode<'a, Db>;
 
@@ -24,11 +26,21 @@ self_cell!(
 /// view is dropped. Making one writes nothing and waits for nothing.
 pub(crate) struct RocksView {
     snapshot: OwnedSnapshot,
+    /// What was stamped at or before them has expired, by column family.
+    horizons: BTreeMap<Box<str>, i64>,
 }
 
 impl RocksView {
     pub(crate) fn new(database: Arc<Database>) -> Self {
-        Self { snapshot: OwnedSnapshot::new(database, |database| Snapshot::new(&database.db)) }
+        let horizons = database.expiry.snapshot();
+        Self { snapshot: OwnedSnapshot::new(database, |database| Snapshot::new(&database.db)), horizons }
+    }
+}
+
+impl Drop for RocksView {
+    fn drop(&mut self) {
+        // The snapshot itself is left a moment later, which nobody reads from any more.
+        self.snapshot.borrow_owner().expiry.snapshot_ended();
     }
 }
 
@@ -42,12 +54,18 @@ impl ColdView for RocksView {
         if let Some(end) = groups.last.0.checked_add(1) {
             options.set_iterate_upper_bound(end.to_be_bytes());
         }
-        let family = self.snapshot.borrow_owner().family(state)?;
+        let database = self.snapshot.borrow_owner();
+        let family = database.family(state)?;
+        let horizon = database.name_of(state).and_then(|name| self.horizons.get(&name)).copied().unwrap_or(i64::MIN);
         let mut entries = self.snapshot.borrow_dependent().raw_iterator_cf_opt(&family, options);
         entries.seek(group_prefix(groups.first));
         while let Some((name, value)) = entries.item() {
             // A name without a whole group is in none.
-            if name.len() >= 2 && visit(name, value).is_break() {
+            if name.len() < 2 || horizon != i64::MIN && has_expired(value, horizon) {
+                entries.next();
+                continue;
+            }
+            if visit(name, value).is_break() {
                 return Ok(());
             }
             entries.next();

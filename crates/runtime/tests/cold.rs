@@ -168,6 +168,10 @@ impl ColdTier for FailingTier {
         self.model.about(state)
     }
 
+    fn expire(&self, state: ColdState, horizon: i64) {
+        self.model.expire(state, horizon);
+    }
+
     fn keep_only(&self, states: &[ColdState]) -> Result<(), ColdError> {
         self.model.keep_only(states)
     }
@@ -184,7 +188,7 @@ struct Count {
     /// How many there were in each third of the rounds over all keys.
     thirds: MapState<u64, u64>,
     records: ListState<u64>,
-    /// With a time-to-live, which stays in memory.
+    /// With a time-to-live that is longer than the job.
     short: ValueState<u64>,
 }
 
@@ -548,6 +552,86 @@ fn windows_lie_in_a_tier_too() {
         assert_eq!(found, expected, "parallelism {parallelism}");
         let opened = backend.opened.lock().unwrap();
         assert!(opened.iter().any(|(_, tier)| tier.len() > 1_000), "windows were in the tier");
+    }
+}
+
+/// Says of each record whether its key had one within a time-to-live, and how many in a map and a list.
+#[derive(Clone)]
+struct Recent {
+    fail_at: Arc<Mutex<Vec<u64>>>,
+    /// When the key was written to, without a time-to-live.
+    stamps: ListState<i64>,
+    value: ValueState<u64>,
+    list: ListState<u64>,
+    map: MapState<u64, u64>,
+}
+
+const TTL: i64 = 2_000;
+
+impl KeyedProcess<u64, u64> for Recent {
+    type State = ();
+    type Out = (u64, u64);
+
+    fn initial(&self) {}
+
+    fn open(&mut self, states: &mut States<'_, u64>) -> Result<(), UserError> {
+        self.stamps = states.list("stamps")?;
+        let mut states = states.ttl(Ttl::new(Duration::from_millis(TTL as u64)).by_event_time());
+        self.value = states.value("last")?;
+        self.list = states.list("all")?;
+        self.map = states.map("by-record")?;
+        Ok(())
+    }
+
+    fn process(&mut self, cx: &mut ProcessContext<'_, u64, (), Self::Out>, record: u64) -> Result<(), UserError> {
+        let fails = self.fail_at.lock().unwrap().pop_if(|at| record >= *at).is_some();
+        assert!(!fails, "planned");
+        let watermark = cx.watermark().0;
+        let stamps: Vec<i64> = cx.list(self.stamps)?.iter()?.copied().collect();
+        let living = stamps.iter().filter(|stamp| **stamp > watermark.saturating_sub(TTL)).count();
+        let lives = cx.value(self.value)?.get()?.is_some();
+        assert_eq!(lives, living > 0, "record {record} at {watermark}, {stamps:?}");
+        assert_eq!(cx.list(self.list)?.iter()?.count(), living, "record {record} at {watermark}, {stamps:?}");
+        assert_eq!(cx.map(self.map)?.iter()?.count(), living, "record {record} at {watermark}, {stamps:?}");
+        cx.list(self.stamps)?.push(watermark.max(record as i64))?;
+        cx.value(self.value)?.set(record)?;
+        cx.list(self.list)?.push(record)?;
+        cx.map(self.map)?.insert(record, record)?;
+        cx.emit((*cx.key(), u64::from(lives)));
+        Ok(())
+    }
+}
+
+/// What has expired is as good as gone, whether it was in memory or in the tier, and what lives is there, wherever it was.
+#[test]
+fn what_expires_in_a_tier_is_not_there_and_all_else_is() {
+    const RECORDS: u64 = 18_000;
+    for (parallelism, native) in [(1, false), (2, true)] {
+        let (folder, backend, out) = (tempfile::tempdir().unwrap(), ModelBackend::sound(), Collect::default());
+        let recent = Recent {
+            fail_at: Arc::new(Mutex::new(vec![17_000, 12_000, 11_500, 4_000])),
+            stamps: ListState::default(),
+            value: ValueState::default(),
+            list: ListState::default(),
+            map: MapState::default(),
+        };
+        let job = Job::new("recent");
+        job.source("numbers", generator(RECORDS, |n| n).event_time(|n| Timestamp(n as i64)))
+            // Some keys come again at once, some after twice the time that they live.
+            .key_by(|n| if n % 3 == 0 { n / 7 % 50 } else { 50 + n * 7919 % 3_000 })
+            .process_with("recent", recent)
+            .sink("out", out.clone());
+        let mut options = options(folder.path(), parallelism, backend.clone());
+        options.task.deltas = native.then(DeltaLimits::default);
+        // What fails again and again ends the job.
+        options.restart = Some(Strategy::FixedDelay { attempts: 8, delay: Duration::from_millis(1) });
+        assert_eq!(run(job.build().unwrap(), options).unwrap(), JobOutcome::Finished);
+        let found = out.take();
+        let living = found.iter().filter(|(_, lives)| *lives == 1).count();
+        assert_eq!(found.len() as u64, RECORDS);
+        assert!(living > 3_000 && found.len() - living > 3_000, "{living} had one within the time");
+        let opened = backend.opened.lock().unwrap();
+        assert!(opened.iter().any(|(_, tier)| tier.len() > 1_000), "state was in the tier");
     }
 }
 

@@ -217,6 +217,10 @@ impl ColdTier for Tier {
         self.model.view()
     }
 
+    fn expire(&self, state: ColdState, horizon: i64) {
+        self.model.expire(state, horizon);
+    }
+
     fn about(&self, state: ColdState) -> Result<u64, ColdError> {
         self.model.about(state)
     }
@@ -248,6 +252,10 @@ impl ColdTier for OfSnapshot<'_> {
 
     fn view(&self) -> Result<Box<dyn ColdView>, ColdError> {
         self.tier.view()
+    }
+
+    fn expire(&self, state: ColdState, horizon: i64) {
+        self.tier.expire(state, horizon);
     }
 
     fn about(&self, state: ColdState) -> Result<u64, ColdError> {

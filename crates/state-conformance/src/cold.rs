@@ -5,7 +5,8 @@ use std::ops::ControlFlow;
 
 use cutwater_core::{KeyGroup, KeyGroupRange, OperatorUid};
 use cutwater_state::{
-    CodecId, ColdBatch, ColdState, ColdTier, ColdView, Schema, StateHeader, StateKind, group_of_name, group_prefix,
+    CodecId, ColdBatch, ColdState, ColdTier, ColdView, Schema, StateHeader, StateKind, encode, group_of_name,
+    group_prefix, stamp_of_value,
 };
 
 use crate::harness::max_parallelism;
@@ -429,4 +430,58 @@ pub fn it_says_about_how_many_entries_there_are<T: ColdTier>(make: impl Fn() -> 
     assert_eq!((about(state), about(empty)), (1, 0));
     let there = many(&tier, state).len() as u64;
     assert!((there / 4..there * 4).contains(&about(state)), "about {} of {there}", about(state));
+}
+
+/// What it lets expire it may leave out at any time, but not of views made before; nothing else goes with it.
+pub fn what_expires_may_go_but_nothing_else_and_not_from_earlier_views<T: ColdTier>(make: impl Fn() -> T) {
+    const HORIZON: i64 = 1_000;
+    let tier = make();
+    let (state, other) = (open(&tier, "state"), open(&tier, "other"));
+    let stamps = [None, Some(i64::MIN + 1), Some(-5), Some(0), Some(999), Some(1_000), Some(1_001), Some(i64::MAX)];
+    let mut written = Entries::new();
+    let mut batch = ColdBatch::default();
+    for n in 0..4_000_u32 {
+        let mut value = Vec::new();
+        encode(&(stamps[n as usize % stamps.len()], format!("value {n}")), &mut value).expect("it can be encoded");
+        let name = name_of((n % 10) as u16, &n.to_be_bytes());
+        batch.put(&name, &value);
+        written.push((name, value));
+    }
+    batch.sort();
+    written.sort_unstable();
+    for state in [state, other] {
+        tier.write(state, &batch).expect("it can be written");
+    }
+    let before = tier.view().expect("there can be a view");
+    tier.expire(state, HORIZON);
+    tier.expire(state, HORIZON - 500); // says nothing
+    let living: Entries =
+        written.iter().filter(|(_, value)| stamp_of_value(value).is_none_or(|it| it > HORIZON)).cloned().collect();
+    let may_be = |found: &Entries, what: &str| {
+        assert!(living.iter().all(|entry| found.binary_search(entry).is_ok()), "{what}: all that lives is there");
+        assert!(
+            found.iter().all(|entry| written.binary_search(entry).is_ok()),
+            "{what}: and nothing that was never written"
+        );
+    };
+    for round in 0..5_u32 {
+        assert_eq!(scan(&*before, state, groups(0, u16::MAX)), written, "of the view before nothing goes");
+        assert_eq!(contents(&tier, other), written, "another state is not concerned");
+        may_be(&contents(&tier, state), "a view after it");
+        // What is written later counts as what was there.
+        put(&tier, other, &name_of(20, &round.to_be_bytes()), b"");
+        write(&tier, other, &[(&name_of(20, &round.to_be_bytes()), None)]);
+    }
+    drop(before);
+    tier.expire(state, HORIZON);
+    may_be(&contents(&tier, state), "without a view");
+    for (name, value) in living.iter().step_by(37) {
+        assert_eq!(get(&tier, state, name).as_ref(), Some(value));
+    }
+    // A name that was let go is as free as any.
+    let (name, _) = written.iter().find(|(_, value)| stamp_of_value(value) == Some(0)).expect("one of the stamps");
+    let mut renewed = Vec::new();
+    encode(&(Some(HORIZON + 5), "renewed".to_owned()), &mut renewed).expect("it can be encoded");
+    put(&tier, state, name, &renewed);
+    assert_eq!(get(&tier, state, name), Some(renewed));
 }

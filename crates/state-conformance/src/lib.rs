@@ -116,6 +116,7 @@ macro_rules! cold_tier_suite {
             a_state_opened_again_is_the_same
             a_state_of_another_header_is_another
             it_says_about_how_many_entries_there_are
+            what_expires_may_go_but_nothing_else_and_not_from_earlier_views
         }
     };
     (@tests $make:expr; $($sentence:ident)*) => {

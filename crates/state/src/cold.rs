@@ -6,6 +6,7 @@ use cutwater_core::{KeyGroup, KeyGroupRange};
 use serde::{Deserialize, Serialize};
 
 use crate::StateHeader;
+use crate::codec::decode_front;
 
 mod batch;
 mod blocks;
@@ -36,6 +37,7 @@ pub use self::model::ModelTier;
 /// - It says about how many entries a state has, and 0 of an empty one alone.
 /// - If it has images: one is the tier as it was at the call, whatever is written later. Imported, whole or in parts, alone or
 ///   with others, it gives the entries of the groups asked for, and no others.
+/// - What it [lets expire](ColdTier::expire) it may leave out at any time, but not of views made before; nothing else goes with it.
 /// - A lasting file of an image has the same bytes in every other image of the tier that has one of its name and length, also if
 ///   the tier goes on from an image.
 pub trait ColdTier: Send + Sync + fmt::Debug {
@@ -108,6 +110,13 @@ pub trait ColdTier: Send + Sync + fmt::Debug {
     ///
     /// [`ColdError`] if that can't be known.
     fn about(&self, state: ColdState) -> Result<u64, ColdError>;
+
+    /// From now on entries of the state that were stamped at or before `horizon` may go, at any time and one by one, but not from
+    /// a view that there is already. The values of the state begin with their stamps, as [`stamp_of_value`] reads them. A lower
+    /// horizon than before says nothing. By default all of them stay.
+    fn expire(&self, state: ColdState, horizon: i64) {
+        let _ = (state, horizon);
+    }
 
     /// Forgets all states but these, which may have come with an image and belong to nobody now. Does nothing unless there can
     /// be such.
@@ -207,6 +216,13 @@ pub struct ColdError {
     pub action: Box<str>,
     /// What went wrong, and what to do next if that is known.
     pub reason: Box<str>,
+}
+
+/// When an entry of a map, a list, or another named state was last written, as far as it may expire: the first thing in its
+/// value, in a tier. `None` also if the bytes are none that a table wrote.
+#[must_use]
+pub fn stamp_of_value(value: &[u8]) -> Option<i64> {
+    decode_front::<Option<i64>>(value).ok().and_then(|(stamp, _)| stamp)
 }
 
 /// The bytes with which the names of a key group begin.

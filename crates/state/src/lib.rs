@@ -98,7 +98,7 @@ pub use block::{Block, BlockKind};
 pub use codec::{CodecId, Data, Key, codec_of, decode, encode, hash_key};
 pub use cold::{
     ColdBatch, ColdError, ColdFound, ColdImage, ColdState, ColdTier, ColdView, ColdVisitor, ImageFile, ImageSource,
-    MakeFile, ModelTier, apply_block, blocks_of_view, group_of_name, group_prefix,
+    MakeFile, ModelTier, apply_block, blocks_of_view, group_of_name, group_prefix, stamp_of_value,
 };
 pub use error::StateError;
 pub use list::ListTable;

@@ -199,12 +199,14 @@ impl<K: Key, U: Key, V: Data> MapTable<K, U, V> {
     }
 
     /// Goes on through the table, at most `slots` slots: removes what was stamped at or before `horizon`, and stamps with
-    /// `now` what has no stamp. Returns how many entries were removed. Many calls after each other visit all of it.
+    /// `now` what has no stamp. Returns how many entries were removed. Many calls after each other visit all of it. What is in a
+    /// tier alone the tier removes when it comes to it, and it gets its stamp once it is back in memory.
     ///
     /// # Errors
     ///
     /// As [`Self::get_mut`].
     pub fn clean(&mut self, horizon: i64, now: i64, mut slots: usize) -> Result<u64, StateError> {
+        self.store.expire(horizon)?;
         let mut removed = 0;
         while let Some(place) = self.store.next_expired(horizon, &mut slots) {
             let hash = hash_key(&self.store.at(place).key, &mut self.scratch);

@@ -66,6 +66,10 @@ impl ColdTier for TempTier {
         self.tier.view()
     }
 
+    fn expire(&self, state: ColdState, horizon: i64) {
+        self.tier.expire(state, horizon);
+    }
+
     fn about(&self, state: ColdState) -> Result<u64, ColdError> {
         self.tier.about(state)
     }
@@ -128,6 +132,10 @@ impl ColdTier for JobTier {
 
     fn import(&self, images: &[&dyn ImageSource], groups: KeyGroupRange) -> Result<Option<usize>, ColdError> {
         self.tier.import(images, groups)
+    }
+
+    fn expire(&self, state: ColdState, horizon: i64) {
+        self.tier.expire(state, horizon);
     }
 
     fn keep_only(&self, states: &[ColdState]) -> Result<(), ColdError> {

@@ -145,9 +145,9 @@ impl<K: Key> Named<K> {
         std::iter::once(processing as &mut dyn Snapshotable).chain(slots)
     }
 
-    /// What can lie in the tier may from now on. What has a time-to-live stays in memory, where it is looked for.
+    /// What can lie in the tier may from now on.
     pub(crate) fn attach(&mut self, tier: &AttachedTier) -> Result<(), StateError> {
-        for slot in self.slots.iter_mut().filter(|slot| slot.ttl.is_none()) {
+        for slot in &mut self.slots {
             slot.table.attach(tier)?;
             slot.tiered = true;
         }

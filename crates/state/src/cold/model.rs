@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     ColdBatch, ColdError, ColdFound, ColdImage, ColdState, ColdTier, ColdView, ColdVisitor, ImageFile, ImageSource,
-    group_of_name, group_prefix,
+    group_of_name, group_prefix, stamp_of_value,
 };
 use crate::{StateHeader, StateKind};
 
@@ -160,6 +160,16 @@ impl ColdTier for ModelTier {
         let inner = self.inner();
         let entries = inner.entries.range((state, Vec::new())..).take_while(|((of, _), _)| *of == state);
         Ok(entries.count() as u64)
+    }
+
+    /// All of them go at once.
+    fn expire(&self, state: ColdState, horizon: i64) {
+        let mut inner = self.inner();
+        let has_expired = |value: &[u8]| stamp_of_value(value).is_some_and(|stamp| stamp <= horizon);
+        let of_state = (state, Vec::new())..(ColdState(state.0 + 1), Vec::new());
+        if inner.entries.range(of_state).any(|(_, value)| has_expired(value)) {
+            Arc::make_mut(&mut inner.entries).retain(|(of, _), value| *of != state || !has_expired(value));
+        }
     }
 
     fn keep_only(&self, states: &[ColdState]) -> Result<(), ColdError> {

@@ -18,8 +18,7 @@ const TOGETHER: usize = 1024;
 
 impl<K: Key, U: Key, V: Data> MapTable<K, U, V> {
     /// [`Table::attach`](crate::Table::attach). A key comes into memory and goes with all its entries, so that there has to be
-    /// room for the largest map in use, whatever the limit. Nothing may be stamped: nobody looks in the tier for what has
-    /// expired.
+    /// room for the largest map in use, whatever the limit. What has expired by a call of [`Self::clean`] the tier lets go.
     ///
     /// # Errors
     ///

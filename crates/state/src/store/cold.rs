@@ -50,6 +50,8 @@ pub(super) struct Cold {
     /// Whether entries may soon have to go: only then it is noted which ones are used.
     pressed: bool,
     lookup: Lookup,
+    /// How often the tier was told what may expire.
+    expired: u64,
 }
 
 /// What [`Store::fetch`] asks for; kept for its memory.
@@ -91,6 +93,8 @@ const TOGETHER: usize = 1024;
 /// In a call of [`Store::relieve`] at most so many slots are visited for each entry that has to go, and this many besides: if
 /// they all have to stay the store grows.
 const SLOTS_FOR_EACH: usize = 64;
+/// After so many calls of [`Store::expire`] it is asked how many entries the tier has left.
+const EXPIRED_OFTEN: u64 = 1024;
 /// So many entries are looked at before their size is believed to be known.
 const SAMPLED: u64 = 16;
 
@@ -115,6 +119,7 @@ impl<E: Entry> Store<E> {
             batch: ColdBatch::default(),
             pressed: false,
             lookup: Lookup::default(),
+            expired: 0,
         }));
         self.tracked = Some(Tracked::default());
         self.set_active(0);
@@ -127,6 +132,21 @@ impl<E: Entry> Store<E> {
 
     pub(crate) fn cold_entries(&self) -> u64 {
         self.cold.as_ref().map_or(0, |cold| cold.below)
+    }
+
+    /// What is in the tier and was stamped at or before `horizon` may go, unless a cut of before is on its way there.
+    pub(crate) fn expire(&mut self, horizon: i64) -> Result<(), StateError> {
+        let Some(cold) = self.cold.as_mut().filter(|cold| !cold.outstanding) else { return Ok(()) };
+        cold.tier.expire(cold.state, horizon);
+        cold.expired += 1;
+        if cold.expired % EXPIRED_OFTEN == 0 {
+            // It does not say how many have gone.
+            match cold.tier.about(cold.state) {
+                Ok(about) => cold.below = cold.below.min(about),
+                Err(error) => return Err(self.cold_error(error)),
+            }
+        }
+        Ok(())
     }
 
     /// The tier had about so many entries when it was attached.
