@@ -135,7 +135,7 @@ impl Hosted {
             add(if for_credit { &gauges.backpressured } else { &gauges.idle }, rest);
         }
         add(&gauges.busy, now.0.saturating_sub(then.0));
-        self.rested = Some((now, self.core.is_backpressured()));
+        self.rested = Some((now, self.core.is_backpressured() || self.core.is_crowded()));
         gauges.records.store(self.core.records(), Ordering::Relaxed);
         gauges.watermark.store(self.core.watermark().0, Ordering::Relaxed);
     }

@@ -187,6 +187,10 @@ impl<K: Key, T: Data> Snapshotable for ListTable<K, T> {
         self.chunks.applied(cut);
     }
 
+    fn is_crowded(&self) -> bool {
+        self.chunks.is_crowded()
+    }
+
     fn not_applied(&mut self) {
         self.chunks.not_applied();
     }

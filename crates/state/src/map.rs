@@ -352,6 +352,10 @@ impl<K: Key, U: Key, V: Data> Snapshotable for MapTable<K, U, V> {
         self.store.applied(cut);
     }
 
+    fn is_crowded(&self) -> bool {
+        self.store.is_crowded()
+    }
+
     fn not_applied(&mut self) {
         self.store.not_applied();
     }

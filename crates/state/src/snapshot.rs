@@ -218,6 +218,12 @@ pub trait Snapshotable: Send {
     fn applied(&mut self, cut: Cut) {
         let _ = cut;
     }
+    /// Whether there is twice as much in memory as there should be, while the last cut waits to be applied: what has changed can't
+    /// go to the tier before that. Whoever changes the state should wait. Without a tier never.
+    fn is_crowded(&self) -> bool {
+        false
+    }
+
     /// Nothing more of the last cut, which was aborted or whose blocks could not be stored, is put into the tier. Another cut
     /// can follow.
     ///

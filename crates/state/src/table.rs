@@ -233,6 +233,10 @@ impl<K: Key, V: Data> Snapshotable for Table<K, V> {
         self.store.applied(cut);
     }
 
+    fn is_crowded(&self) -> bool {
+        self.store.is_crowded()
+    }
+
     fn not_applied(&mut self) {
         self.store.not_applied();
     }

@@ -287,6 +287,8 @@ pub struct TaskCore {
     tier: Option<AttachedTier>,
     /// The snapshot that is put into the tier below, and its cut.
     applying: Option<(CheckpointId, Cut)>,
+    /// What has changed since that cut takes all the memory that it may.
+    crowded: bool,
     /// Records of the batch at hand, for reports.
     actions: VecDeque<Action>,
 }
@@ -383,6 +385,7 @@ impl TaskCore {
             ended: false,
             last_cut: false,
             applying: None,
+            crowded: false,
             actions: VecDeque::new(),
         })
     }
@@ -397,6 +400,13 @@ impl TaskCore {
     #[must_use]
     pub fn records(&self) -> u64 {
         self.exec.records
+    }
+
+    /// Whether it waits for the tier below its tables: state changes faster than the tier takes a snapshot of it, and memory for
+    /// what has changed meanwhile is used up. It goes on with [`Self::handle_applied`].
+    #[must_use]
+    pub fn is_crowded(&self) -> bool {
+        self.crowded
     }
 
     /// Whether it waits for credit: its receivers are slower than it is.
@@ -504,7 +514,7 @@ impl TaskCore {
         if self.running.as_ref().is_some_and(|running| running.checkpoint == checkpoint) {
             self.drop_snapshot(); // whoever writes it has given up
         }
-        self.applying = None;
+        (self.applying, self.crowded) = (None, false);
         for state in self.chain.states() {
             match applied {
                 true => state.applied(cut),
@@ -537,8 +547,11 @@ impl TaskCore {
             self.flush_at = None;
             self.chain.flush(&mut self.exec);
         }
+        self.crowded = self.applying.is_some() && self.chain.states().iter().any(|state| state.is_crowded());
         let fired = self.fire()?;
-        let worked = if let Some(watermark) = self.advancing {
+        let worked = if self.crowded {
+            false
+        } else if let Some(watermark) = self.advancing {
             self.advance(watermark)?
         } else if self.exec.outbox.is_blocked() || self.ended {
             false
@@ -586,10 +599,10 @@ impl TaskCore {
         Timestamp(millis.saturating_add(since))
     }
 
-    /// Whether timers of processing time may fire: not among those of an advancing watermark, not without credit, and not
-    /// behind the end of the output.
+    /// Whether timers of processing time may fire: not among those of an advancing watermark, not without credit, not while
+    /// there is no memory for what they change, and not behind the end of the output.
     fn may_fire(&self) -> bool {
-        self.advancing.is_none() && !self.ended && !self.exec.outbox.is_blocked()
+        self.advancing.is_none() && !self.crowded && !self.ended && !self.exec.outbox.is_blocked()
     }
 
     /// When the first timer of processing time is due, if it may fire.

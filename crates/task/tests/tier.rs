@@ -70,14 +70,14 @@ struct World {
 
 impl World {
     fn new() -> Self {
-        Self::of(&counts())
+        Self::of(&counts(), 16 << 10)
     }
 
-    fn of(graph: &JobGraph) -> Self {
+    fn of(graph: &JobGraph, overlay_bytes: u64) -> Self {
         let tier = Arc::new(ModelTier::default());
         let settings = TaskSettings { window_bytes: u64::MAX / 4, ..TaskSettings::default() };
         let source = TaskCore::new(graph, &TaskStart::fresh(TaskId(0), 0, 1), settings.clone()).unwrap();
-        let attached = AttachedTier { tier: tier.clone(), overlay_bytes: 4 << 10 };
+        let attached = AttachedTier { tier: tier.clone(), overlay_bytes };
         let start = TaskStart { tier: Some(attached), ..TaskStart::fresh(TaskId(1), 0, 1) };
         let counts = TaskCore::new(graph, &start, TaskSettings { sweep_step_bytes: 500, ..settings }).unwrap();
         Self { tier, source, counts, now: Moment::ZERO, states: Vec::new() }
@@ -201,7 +201,7 @@ fn a_snapshot_waits_until_the_tier_has_the_one_before() {
 
 #[test]
 fn maps_and_lists_are_in_the_tier_as_they_were_at_the_cut() {
-    let mut world = World::of(&by_entries());
+    let mut world = World::of(&by_entries(), 64 << 10);
     for checkpoint in [1, 2, 3] {
         world.feed();
         let records = world.counts.records();
@@ -235,4 +235,52 @@ fn what_was_given_up_comes_with_the_next_snapshot() {
         world.barrier(3, QUANTA);
         assert_eq!(world.contents(), World::expected(records), "{name}");
     }
+}
+
+/// What has changed since a cut can't leave memory before the cut is in the tier. So there is no end to it but this.
+#[test]
+fn a_subtask_waits_while_changes_since_a_cut_take_too_much_memory() {
+    for applied in [true, false] {
+        let mut world = World::of(&counts(), 4 << 10);
+        world.feed();
+        assert!(!world.counts.is_crowded(), "without a cut it puts entries out");
+        assert_eq!(world.barrier(1, QUANTA), ["begun 1", "complete 1"]);
+        let before = world.counts.records();
+        world.feed();
+        let taken = world.counts.records() - before;
+        assert!(world.counts.is_crowded() && (1..2_048).contains(&taken), "it has taken {taken} of 3,072 records");
+        let memory: u64 = world.counts.states().iter().map(|state| state.memory_bytes()).sum();
+        assert_eq!(world.counts.run(world.now).unwrap(), Progress::Idle);
+        world.feed();
+        assert_eq!(world.counts.records(), before + taken);
+        assert_eq!(world.counts.states().iter().map(|state| state.memory_bytes()).sum::<u64>(), memory);
+        world.counts.handle_applied(CheckpointId(1), applied);
+        assert!(!world.counts.is_crowded());
+        world.run(QUANTA, QUANTA);
+        assert_eq!(world.counts.records(), before + 6 * 1_024, "then it takes what had waited");
+        let records = world.counts.records();
+        assert_eq!(world.barrier(2, QUANTA), ["begun 2", "complete 2"]);
+        assert_eq!(world.contents(), World::expected(records), "applied: {applied}");
+    }
+}
+
+/// It waits between two elements, so that a snapshot is swept on and cut in the meantime.
+#[test]
+fn a_crowded_subtask_sweeps_on() {
+    let mut world = World::of(&counts(), 1 << 10);
+    world.feed();
+    world.counts.handle_element(world.now, ChannelId(0), Element::Barrier(barrier(1)));
+    assert_eq!(world.run(1, usize::MAX), ["begun 1"]);
+    for _ in 0..3 {
+        world.source.run(world.now).unwrap();
+        while let Some(action) = world.source.poll_action() {
+            if let Action::Send { element, .. } = action {
+                world.counts.handle_element(world.now, ChannelId(0), element);
+            }
+        }
+    }
+    let records = world.counts.records();
+    assert_eq!(world.run(QUANTA, usize::MAX), ["complete 1"]);
+    assert!(world.counts.is_crowded());
+    assert_eq!(world.contents(), World::expected(records));
 }

@@ -93,6 +93,8 @@ const TOGETHER: usize = 1024;
 /// In a call of [`Store::relieve`] at most so many slots are visited for each entry that has to go, and this many besides: if
 /// they all have to stay the store grows.
 const SLOTS_FOR_EACH: usize = 64;
+/// So many times its limit a store may take while a cut is on its way into the tier.
+const CROWDED: u64 = 2;
 /// After so many calls of [`Store::expire`] it is asked how many entries the tier has left.
 const EXPIRED_OFTEN: u64 = 1024;
 /// So many entries are looked at before their size is believed to be known.
@@ -244,6 +246,13 @@ impl<E: Entry> Store<E> {
     fn cold_bytes(&self, cold: &Cold) -> u64 {
         // Slots are about two thirds full.
         self.entries * (size_of::<E>() as u64 * 3 / 2 + cold.encoded.get())
+    }
+
+    /// Whether entries that have changed since a cut, which is not in the tier yet, take so much memory that they should not
+    /// become more.
+    pub(crate) fn is_crowded(&self) -> bool {
+        let Some(cold) = self.cold.as_ref().filter(|cold| cold.outstanding) else { return false };
+        self.cold_bytes(cold) > cold.limit.saturating_mul(CROWDED)
     }
 
     /// Puts entries out until those in memory fit the limit, if it is possible in a bounded number of steps: those that were
