@@ -70,14 +70,29 @@ impl RocksTier {
         images: &[&dyn ImageSource],
         groups: KeyGroupRange,
     ) -> Result<(Self, Option<usize>), ColdError> {
+        let (mut tier, goes_on) = Self::cut_from_images(folder, budget, images, groups)?;
+        tier.clean(groups);
+        Ok((tier, goes_on))
+    }
+
+    /// The same, and nothing goes from the disk yet.
+    pub(crate) fn cut_from_images(
+        folder: &Path,
+        budget: &RocksBudget,
+        images: &[&dyn ImageSource],
+        groups: KeyGroupRange,
+    ) -> Result<(Self, Option<usize>), ColdError> {
         Database::destroy(folder, budget)?;
         let (database, goes_on) = import(folder, budget, images, groups)?;
-        let database = Arc::new(database);
-        let cleaning = database.is_cut.load(Ordering::Relaxed).then(|| {
-            let database = Arc::clone(&database);
+        Ok((Self { database: Arc::new(database), cleaning: None }, goes_on))
+    }
+
+    /// Begins to rid the files of what was cut off.
+    pub(crate) fn clean(&mut self, groups: KeyGroupRange) {
+        self.cleaning = self.database.is_cut.load(Ordering::Relaxed).then(|| {
+            let database = Arc::clone(&self.database);
             std::thread::spawn(move || database.compact_outside(groups))
         });
-        Ok((Self { database, cleaning }, goes_on))
     }
 
     /// Waits until the files hold nothing of the key groups that [`Self::from_images`] left out.
