@@ -72,6 +72,11 @@ pub(crate) fn touch_memory(bytes: u64) {
     std::hint::black_box(&pieces);
 }
 
+/// How many files, sockets and the like this process has open.
+pub(crate) fn descriptors() -> usize {
+    fs::read_dir("/proc/self/fd").map_or(0, |entries| entries.count().saturating_sub(1)) // not the folder itself
+}
+
 /// Memory in use, the most that was, both in bytes, and threads of this process.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Footprint {

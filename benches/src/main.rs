@@ -22,6 +22,7 @@ mod restore;
 mod s3;
 mod scale;
 mod snapshot;
+mod soak;
 
 use std::time::Duration;
 
@@ -57,6 +58,8 @@ enum Case {
     Recovery(recovery::Recovery),
     /// Checkpoints of a large state of which a part has changed, and a start from a chain of them, beside a full one.
     Deltas(deltas::Deltas),
+    /// Load for minutes with a checkpoint each second: memory, descriptors and files must not grow.
+    Soak(soak::Soak),
     /// 500 named states, 1,000 operators, 256 subtasks, each beside the same job with few.
     Scale(scale::Scale),
 }
@@ -70,6 +73,7 @@ fn main() -> anyhow::Result<()> {
         Case::Restore(case) => case.run(machine)?,
         Case::Recovery(case) => case.run(machine)?,
         Case::Deltas(case) => case.run(machine)?,
+        Case::Soak(case) => case.run(machine)?,
         Case::Scale(case) => case.run(machine)?,
     };
     report.print(json)

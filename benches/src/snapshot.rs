@@ -3,16 +3,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use cutwater::DeltaLimits;
 use serde_json::json;
 
 use crate::backend::Backend;
 use crate::blobs::StateSize;
 use crate::clock;
-use crate::job::{Folder, ms, options, synchronous_part};
+use crate::job::{Folder, Running, ms, options, synchronous_part};
 use crate::keys::Gate;
 use crate::machine::{Machine, touch_memory};
 use crate::meter::Meter;
-use crate::place::Where;
+use crate::place::{Place, Where};
 use crate::report::{Bound, Figure, Report};
 
 /// Arguments of `snapshot`.
@@ -24,6 +25,10 @@ pub(crate) struct Snapshot {
     to: Where,
     #[command(flatten)]
     backend: Backend,
+    /// A checkpoint that later ones can build on, with RocksDB of its own files: the first of a job, which has all. Each pair has
+    /// a job of its own.
+    #[arg(long)]
+    incremental: bool,
     /// Keep the job processing at full rate meanwhile: records for keys drawn uniformly, each changing its value.
     #[arg(long, conflicts_with = "idle")]
     busy: bool,
@@ -38,19 +43,38 @@ pub(crate) struct Snapshot {
 /// For the last records to be processed after the sources have emitted them.
 const SETTLE: Duration = Duration::from_millis(200);
 
+/// A job with its state filled, and what it runs on.
+struct Subject {
+    job: Running,
+    gate: Arc<Gate>,
+    place: Place,
+    _disk: Folder,
+}
+
 impl Snapshot {
-    pub(crate) fn run(&self, machine: Machine) -> anyhow::Result<Report> {
-        let place = self.to.open()?;
-        let (gate, meter) = (Arc::new(Gate::default()), Arc::new(Meter::new()));
+    fn subject(&self, meter: &Arc<Meter>) -> anyhow::Result<Subject> {
+        let (place, gate) = (self.to.open()?, Arc::new(Gate::default()));
         let disk = Folder::below(place.below())?;
         let mut options = options(self.size.parallelism, place.store()?);
         self.backend.set(&mut options, disk.path())?;
-        let job = self.size.fill(&gate, &meter, options)?;
+        options.task.deltas = self.incremental.then(DeltaLimits::default);
+        let job = self.size.fill(&gate, meter, options)?;
         gate.set_open(self.busy);
         clock::pause(SETTLE);
+        Ok(Subject { job, gate, place, _disk: disk })
+    }
+
+    pub(crate) fn run(&self, machine: Machine) -> anyhow::Result<Report> {
+        let meter = Arc::new(Meter::new());
+        let mut subject = self.subject(&meter)?;
         let (mut end_to_end, mut sync, mut rates, mut raw) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         let mut bytes = 0;
-        for _ in 0..self.pairs {
+        for pair in 0..self.pairs {
+            if pair > 0 && self.incremental {
+                subject.job.cancel()?;
+                subject = self.subject(&meter)?;
+            }
+            let Subject { job, gate, place, .. } = &subject;
             touch_memory((self.size.gb * 1e9) as u64);
             meter.measure(self.busy);
             let (took, checkpoint) = meter.during_snapshot(|| job.checkpoint())?;
@@ -67,7 +91,8 @@ impl Snapshot {
             gate.set_open(self.busy);
             clock::pause(SETTLE);
         }
-        job.cancel()?;
+        subject.job.cancel()?;
+        let place = subject.place;
         let parameters = json!({
             "state_bytes": bytes,
             "value_bytes": self.size.value,
@@ -75,6 +100,7 @@ impl Snapshot {
             "parallelism": self.size.parallelism,
             "backend": self.backend.name(),
             "busy": self.busy,
+            "incremental": self.incremental,
             "pairs": self.pairs,
             "target": place.target(),
             "folder": place.below(),

@@ -1,0 +1,184 @@
+//! Load for minutes on a state that is larger than the memory it may take: does anything grow?
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::ensure;
+use cutwater::DeltaLimits;
+use serde_json::json;
+
+use crate::backend::Backend;
+use crate::blobs::StateSize;
+use crate::job::{Folder, ms, options, synchronous_part};
+use crate::keys::Gate;
+use crate::machine::{Machine, descriptors, footprint};
+use crate::meter::Meter;
+use crate::report::{Bound, Figure, Report};
+use crate::{clock, duration};
+
+/// Arguments of `soak`.
+#[derive(clap::Args)]
+pub(crate) struct Soak {
+    #[command(flatten)]
+    size: StateSize,
+    #[command(flatten)]
+    backend: Backend,
+    /// For how long records flow once the state is filled.
+    #[arg(long, default_value_t = 600.0)]
+    seconds: f64,
+    /// From the beginning of one checkpoint to that of the next; one that takes longer is waited for.
+    #[arg(long, default_value = "1s", value_parser = duration)]
+    interval: Duration,
+    /// Checkpoints that hold all of the state, in place of what has changed.
+    #[arg(long)]
+    full: bool,
+    /// What the process may take, in units of 1e9 bytes.
+    #[arg(long, default_value_t = 1.0)]
+    memory_gb: f64,
+    /// Where to put the folder of checkpoints and of the backend.
+    #[arg(long)]
+    folder: Option<PathBuf>,
+}
+
+/// The parts of the time that are compared: in the first one caches fill, the second is compared with the last.
+const PARTS: usize = 5;
+
+/// What was seen after a checkpoint.
+#[derive(Clone, Copy)]
+struct Seen {
+    resident: f64,
+    threads: f64,
+    descriptors: f64,
+    files: f64,
+    stored: f64,
+    per_second: f64,
+    checkpoint_ms: f64,
+    sync_ms: f64,
+}
+
+impl Soak {
+    pub(crate) fn run(&self, machine: Machine) -> anyhow::Result<Report> {
+        let folder = Folder::below(self.folder.as_deref())?;
+        let (gate, meter) = (Arc::new(Gate::default()), Arc::new(Meter::new()));
+        let mut options = options(self.size.parallelism, folder.store());
+        options.task.deltas = (!self.full).then(DeltaLimits::default);
+        self.backend.set(&mut options, folder.path())?;
+        let job = self.size.fill(&gate, &meter, options)?;
+        let (first, _) = job.checkpoint()?;
+        gate.set_open(true);
+        meter.measure(true);
+        let start = clock::now();
+        let mut seen = Vec::new();
+        let (mut before, mut counted) = (start, meter.counted());
+        while clock::since(start).as_secs_f64() < self.seconds {
+            clock::pause_until(before + self.interval);
+            let began = clock::now();
+            let (took, checkpoint) = meter.during_snapshot(|| job.checkpoint())?;
+            let (now, all) = (clock::now(), meter.counted());
+            let (files, stored) = files_below(folder.path());
+            let footprint = footprint();
+            seen.push(Seen {
+                resident: footprint.resident_bytes as f64,
+                threads: footprint.threads as f64,
+                descriptors: descriptors() as f64,
+                files,
+                stored,
+                per_second: (all - counted) as f64 / (now - before).as_secs_f64(),
+                checkpoint_ms: ms(took),
+                sync_ms: ms(synchronous_part(&checkpoint)),
+            });
+            (before, counted) = (began.max(before + self.interval), all);
+        }
+        job.cancel()?;
+        ensure!(seen.len() >= 2 * PARTS, "only {} checkpoints: let it take longer", seen.len());
+        Ok(self.report(machine, &seen, first, &meter))
+    }
+
+    fn report(&self, machine: Machine, seen: &[Seen], first: Duration, meter: &Meter) -> Report {
+        let parameters = json!({
+            "state_gb": self.size.gb,
+            "value_bytes": self.size.value,
+            "keys": self.size.keys(),
+            "parallelism": self.size.parallelism,
+            "backend": self.backend.name(),
+            "full": self.full,
+            "seconds": self.seconds,
+            "interval_ms": ms(self.interval),
+        });
+        let mut report = Report::new("soak", machine, parameters);
+        let all = |figure: fn(&Seen) -> f64| seen.iter().map(figure).collect::<Vec<_>>();
+        report.figure(
+            Figure::new("peak_resident_bytes", [footprint().peak_bytes as f64])
+                .should_be(Some(Bound::AtMost(self.memory_gb * 1e9))),
+        );
+        let each = seen.len() / PARTS;
+        let (second, last) = (&seen[each..2 * each], &seen[seen.len() - each..]);
+        // What is flat in the last part is as it was in the second.
+        let flat: [(&'static str, fn(&Seen) -> f64); 6] = [
+            ("resident_bytes", |seen| seen.resident),
+            ("threads_count", |seen| seen.threads),
+            ("descriptors_count", |seen| seen.descriptors),
+            ("files_count", |seen| seen.files),
+            ("stored_bytes", |seen| seen.stored),
+            ("records_per_second", |seen| seen.per_second),
+        ];
+        for (name, figure) in flat {
+            let of = |seen: &[Seen]| seen.iter().map(figure).collect::<Vec<_>>();
+            let grows = name != "records_per_second";
+            let bound = if grows { Bound::AtMost(1.1) } else { Bound::AtLeast(0.9) };
+            report.figure(
+                Figure::new(format!("last_fifth_{name}"), of(last))
+                    .beside(format!("second_fifth_{name}"), of(second))
+                    .ratio_should_be(bound),
+            );
+        }
+        report.figure(Figure::new("records_per_second", all(|seen| seen.per_second)));
+        report.figure(Figure::new("checkpoint_ms", all(|seen| seen.checkpoint_ms)));
+        report.figure(Figure::new("synchronous_part_ms", all(|seen| seen.sync_ms)));
+        report.figure(Figure::new("first_full_checkpoint_ms", [ms(first)]));
+        report.figure(Figure::new("checkpoints_count", [seen.len() as f64]));
+        meter.figures(&mut report);
+        report.note(
+            "Files and stored bytes are those of checkpoints and of the backend together, hard links counted each. Memory is what \
+             the process has in memory, without the page cache. The second fifth of the time is compared with the last.",
+        );
+        report
+    }
+}
+
+/// How many files there are below a folder, and their bytes. They come and go meanwhile.
+fn files_below(folder: &Path) -> (f64, f64) {
+    let (mut files, mut bytes) = (0.0, 0.0);
+    let mut folders = vec![folder.to_owned()];
+    while let Some(folder) = folders.pop() {
+        let Ok(entries) = std::fs::read_dir(folder) else { continue };
+        for entry in entries.flatten() {
+            match entry.metadata() {
+                Ok(metadata) if metadata.is_dir() => folders.push(entry.path()),
+                Ok(metadata) => {
+                    files += 1.0;
+                    bytes += metadata.len() as f64;
+                }
+                Err(_) => {} // it is gone
+            }
+        }
+    }
+    (files, bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_are_counted_in_all_folders() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(folder.path().join("a/b")).unwrap();
+        for (name, bytes) in [("one", 3), ("a/two", 4), ("a/b/three", 5)] {
+            std::fs::write(folder.path().join(name), vec![0; bytes]).unwrap();
+        }
+        assert_eq!(files_below(folder.path()), (3.0, 12.0));
+        assert_eq!(files_below(&folder.path().join("none")), (0.0, 0.0));
+    }
+}
