@@ -10,6 +10,7 @@ use cutwater_state::{
 };
 
 use crate::error::folder_failed;
+use crate::steps::{Step, StepHook, Steps};
 use crate::{RocksBudget, RocksTier};
 
 /// Keeps the state of the keys that were used last in memory, and that of the others in RocksDB on a local disk: state may be larger than
@@ -32,6 +33,7 @@ pub struct RocksDbBackend {
     below: Option<PathBuf>,
     overlay_bytes: u64,
     budget: RocksBudget,
+    steps: Steps,
     /// Made at the first use.
     home: Mutex<Option<Arc<Home>>>,
 }
@@ -40,6 +42,7 @@ pub struct RocksDbBackend {
 #[derive(Debug)]
 struct Home {
     folder: PathBuf,
+    steps: Steps,
     /// Locked as long as the process uses the folder: who can lock it may remove that.
     _owner: File,
 }
@@ -54,7 +57,15 @@ impl RocksDbBackend {
     /// `overlay_bytes` of each state and subtask stay in memory. Nothing is made before a job starts.
     #[must_use]
     pub fn new(below: Option<&Path>, overlay_bytes: u64, budget: RocksBudget) -> Self {
-        Self { below: below.map(Path::to_owned), overlay_bytes, budget, home: Mutex::new(None) }
+        let steps = Steps::default();
+        Self { below: below.map(Path::to_owned), overlay_bytes, budget, steps, home: Mutex::new(None) }
+    }
+
+    /// The same backend, where `steps` is asked before each step that changes the disk: an error fails the step instead of
+    /// taking it. One that ends the process is a process that was killed there.
+    #[must_use]
+    pub fn with_steps(self, steps: StepHook) -> Self {
+        Self { steps: Steps::new(steps), ..self }
     }
 
     fn home(&self) -> Result<Arc<Home>, ColdError> {
@@ -63,15 +74,15 @@ impl RocksDbBackend {
             return Ok(Arc::clone(home));
         }
         let below = self.below.clone().unwrap_or_else(std::env::temp_dir);
-        let made = Home::new(&below).map_err(|error| folder_failed(&below, &error))?;
+        let made = Home::new(&below, &self.steps).map_err(|error| folder_failed(&below, &error))?;
         Ok(Arc::clone(home.insert(Arc::new(made))))
     }
 }
 
 impl Home {
-    fn new(below: &Path) -> io::Result<Self> {
+    fn new(below: &Path, steps: &Steps) -> io::Result<Self> {
         fs::create_dir_all(below)?;
-        sweep(below)?;
+        sweep(below, steps)?;
         let process = std::process::id();
         let mut number = 0;
         loop {
@@ -79,6 +90,7 @@ impl Home {
             let young = below.join(format!("{YOUNG}{process}-{number}"));
             let folder = below.join(format!("{PREFIX}{process}-{number}"));
             number += 1;
+            steps.ask(Step::MakeHome, &young)?;
             let made = if folder.exists() { Err(io::ErrorKind::AlreadyExists.into()) } else { private_dir(&young) };
             match made {
                 Ok(()) => {}
@@ -87,8 +99,9 @@ impl Home {
             }
             let owner = File::create_new(young.join(OWNER))?;
             owner.try_lock()?;
+            steps.ask(Step::NameHome, &folder)?;
             fs::rename(&young, &folder)?;
-            return Ok(Self { folder, _owner: owner });
+            return Ok(Self { folder, steps: steps.clone(), _owner: owner });
         }
     }
 }
@@ -106,13 +119,14 @@ const MOST_HOMES: u32 = 100_000;
 
 impl Drop for Home {
     fn drop(&mut self) {
-        // What can't be removed now is swept by the next process.
-        drop(fs::remove_dir_all(&self.folder));
+        if self.steps.ask(Step::RemoveHome, &self.folder).is_ok() {
+            drop(fs::remove_dir_all(&self.folder)); // what can't be removed now is swept by the next process
+        }
     }
 }
 
 /// Removes the folders of processes that have ended without doing so.
-fn sweep(below: &Path) -> io::Result<()> {
+fn sweep(below: &Path, steps: &Steps) -> io::Result<()> {
     for entry in fs::read_dir(below)? {
         let entry = entry?;
         if !entry.file_name().to_string_lossy().starts_with(PREFIX) {
@@ -121,7 +135,10 @@ fn sweep(below: &Path) -> io::Result<()> {
         let Ok(owner) = File::open(entry.path().join(OWNER)) else { continue }; // somebody else sweeps it
         match owner.try_lock() {
             // What can't be removed is somebody else's, or just being removed: no reason not to start.
-            Ok(()) => drop(fs::remove_dir_all(entry.path())),
+            Ok(()) => {
+                steps.ask(Step::SweepHome, &entry.path())?;
+                drop(fs::remove_dir_all(entry.path()));
+            }
             Err(TryLockError::WouldBlock) => {} // it lives
             Err(TryLockError::Error(error)) => return Err(error),
         }
@@ -147,7 +164,8 @@ impl StateBackend for RocksDbBackend {
         let home = self.home()?;
         let (task, index) = (subtask.task.0, subtask.index);
         let folder = home.folder.join(format!("{job}-{}-{}-{task}-{index}", epoch.0, attempt.0));
-        let tier = Arc::new(OwnTier { folder, budget: self.budget.clone(), tier: OnceLock::new(), _home: home });
+        let (budget, steps) = (self.budget.clone(), self.steps.clone());
+        let tier = Arc::new(OwnTier { folder, budget, steps, tier: OnceLock::new(), _home: home });
         Ok(Some(AttachedTier { tier, overlay_bytes: self.overlay_bytes }))
     }
 }
@@ -157,6 +175,7 @@ impl StateBackend for RocksDbBackend {
 struct OwnTier {
     folder: PathBuf,
     budget: RocksBudget,
+    steps: Steps,
     tier: OnceLock<RocksTier>,
     _home: Arc<Home>,
 }
@@ -165,7 +184,7 @@ impl OwnTier {
     fn made(&self) -> Result<&RocksTier, ColdError> {
         if self.tier.get().is_none() {
             // Only the one thread that builds the subtask opens states.
-            let tier = RocksTier::create(&self.folder, &self.budget)?;
+            let tier = RocksTier::create_with(&self.folder, &self.budget, &self.steps)?;
             drop(self.tier.set(tier));
         }
         self.tier.get().ok_or_else(|| ColdError {
@@ -201,7 +220,7 @@ impl ColdTier for OwnTier {
     }
 
     fn import(&self, images: &[&dyn ImageSource], groups: KeyGroupRange) -> Result<Option<usize>, ColdError> {
-        let (tier, goes_on) = RocksTier::from_images(&self.folder, &self.budget, images, groups)?;
+        let (tier, goes_on) = RocksTier::from_images_with(&self.folder, &self.budget, &self.steps, images, groups)?;
         match self.tier.set(tier) {
             Ok(()) => Ok(goes_on),
             Err(open) => open.import(images, groups), // refuses
@@ -227,7 +246,9 @@ impl Drop for OwnTier {
     fn drop(&mut self) {
         if let Some(tier) = self.tier.take() {
             drop(tier); // closes the database, unless a view still reads from it: its files are open and can go
-            drop(fs::remove_dir_all(&self.folder)); // what can't be removed now goes with the folder above
+            if self.steps.ask(Step::Remove, &self.folder).is_ok() {
+                drop(fs::remove_dir_all(&self.folder)); // what can't be removed now goes with the folder above
+            }
         }
     }
 }

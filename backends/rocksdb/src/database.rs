@@ -16,6 +16,7 @@ use crate::error::{failed, folder_failed};
 use crate::expiry::Expiry;
 use crate::family::family_name;
 use crate::import::outside;
+use crate::steps::{Step, Steps};
 use crate::{RocksBudget, TierStatistics, options};
 
 /// Column families can be added while others are used.
@@ -30,6 +31,7 @@ pub(crate) struct Database {
     family_options: Options,
     /// Whether entries were cut off, of which files still have to be rid.
     pub(crate) is_cut: AtomicBool,
+    pub(crate) steps: Steps,
     /// Names of the column families by the numbers of states.
     families: RwLock<Vec<Box<str>>>,
 }
@@ -44,7 +46,8 @@ impl Database {
     }
 
     /// Opens the database in the folder with all its column families; makes both if they are not there.
-    pub(crate) fn open(folder: &Path, budget: &RocksBudget) -> Result<Self, ColdError> {
+    pub(crate) fn open(folder: &Path, budget: &RocksBudget, steps: &Steps) -> Result<Self, ColdError> {
+        steps.before(Step::Open, folder)?;
         fs::create_dir_all(folder).map_err(|error| folder_failed(folder, &error))?;
         let options = options::database(budget);
         let family_options = options::family(budget);
@@ -71,6 +74,7 @@ impl Database {
             expiry,
             family_options,
             is_cut: AtomicBool::new(false),
+            steps: steps.clone(),
             families: RwLock::default(),
         })
     }

@@ -9,11 +9,13 @@ use rocksdb::checkpoint::Checkpoint;
 
 use crate::database::Database;
 use crate::error::{failed, folder_failed};
+use crate::steps::{Step, Steps};
 
 /// The files of a database as it was once, hard-linked into a folder of their own: RocksDB never changes a table that it has
 /// written, and removes it when no version of the database needs it.
 pub(crate) struct RocksImage {
     folder: PathBuf,
+    steps: Steps,
     files: Vec<ImageFile>,
 }
 
@@ -34,8 +36,10 @@ impl RocksImage {
         let folder = database.folder.join(format!("{PREFIX}{}", NEXT.fetch_add(1, Ordering::Relaxed)));
         let cant_make =
             |error| failed(format!("make an image of the database in {}", database.folder.display()), &error);
+        database.steps.before(Step::MakeImage, &folder)?;
         let checkpoint = Checkpoint::new(&database.db).map_err(cant_make)?;
-        let mut image = Self { folder, files: Vec::new() }; // what there is of it goes if it fails
+        let steps = database.steps.clone();
+        let mut image = Self { folder, steps, files: Vec::new() }; // what there is of it goes if it fails
         checkpoint.create_checkpoint(&image.folder).map_err(cant_make)?;
         image.files = list(&image.folder).map_err(|error| folder_failed(&image.folder, &error))?;
         Ok(image)
@@ -74,7 +78,9 @@ impl ColdImage for RocksImage {
 
 impl Drop for RocksImage {
     fn drop(&mut self) {
-        drop(fs::remove_dir_all(&self.folder)); // what can't be removed goes with the folder above
+        if self.steps.ask(Step::RemoveImage, &self.folder).is_ok() {
+            drop(fs::remove_dir_all(&self.folder)); // what can't be removed goes with the folder above
+        }
     }
 }
 

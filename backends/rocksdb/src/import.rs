@@ -24,6 +24,7 @@ use rocksdb::{ExportImportFilesMetaData, ImportColumnFamilyOptions, LiveFile, Wr
 use crate::RocksBudget;
 use crate::database::Database;
 use crate::error::{failed, folder_failed};
+use crate::steps::{Step, Steps};
 use crate::view::RocksView;
 
 /// So many files are read at once.
@@ -35,23 +36,24 @@ const BATCH_BYTES: usize = 4 << 20;
 pub(crate) fn import(
     folder: &Path,
     budget: &RocksBudget,
+    steps: &Steps,
     images: &[&dyn ImageSource],
     groups: KeyGroupRange,
 ) -> Result<(Database, Option<usize>), ColdError> {
     match images {
-        [] => Ok((Database::open(folder, budget)?, None)),
+        [] => Ok((Database::open(folder, budget, steps)?, None)),
         [image] => {
-            fetch(*image, folder)?;
-            let database = Database::open(folder, budget)?;
+            fetch(*image, folder, steps)?;
+            let database = Database::open(folder, budget, steps)?;
             clip(&database, groups)?;
             Ok((database, Some(0)))
         }
-        _ => Ok((together(folder, budget, images, groups)?, None)),
+        _ => Ok((together(folder, budget, steps, images, groups)?, None)),
     }
 }
 
 /// Puts all files of an image into the folder.
-fn fetch(image: &dyn ImageSource, folder: &Path) -> Result<(), ColdError> {
+fn fetch(image: &dyn ImageSource, folder: &Path, steps: &Steps) -> Result<(), ColdError> {
     fs::create_dir_all(folder).map_err(|error| folder_failed(folder, &error))?;
     let files = image.files();
     let one = |at: usize, file: &ImageFile| {
@@ -62,6 +64,7 @@ fn fetch(image: &dyn ImageSource, folder: &Path) -> Result<(), ColdError> {
             });
         }
         let path = folder.join(&file.name);
+        steps.before(Step::Fetch, &path)?;
         if file.lasting && image.link(at, &path) {
             return Ok(());
         }
@@ -106,6 +109,7 @@ fn clip(database: &Database, groups: KeyGroupRange) -> Result<(), ColdError> {
                 continue;
             }
             let to = to.as_deref().unwrap_or(BEHIND);
+            database.steps.before(Step::Clip, &database.folder)?;
             database.db.delete_file_in_range_cf(&family, &from[..], to).map_err(cant)?;
             database.db.delete_range_cf_opt(&family, &from[..], to, &database.without_wal).map_err(cant)?;
             database.is_cut.store(true, Ordering::Relaxed);
@@ -140,15 +144,16 @@ struct Part {
 fn together(
     folder: &Path,
     budget: &RocksBudget,
+    steps: &Steps,
     images: &[&dyn ImageSource],
     groups: KeyGroupRange,
 ) -> Result<Database, ColdError> {
-    let database = Database::open(folder, budget)?;
+    let database = Database::open(folder, budget, steps)?;
     let mut parts = Vec::new();
     let beside = |at: usize| folder.join(format!("import-{at}"));
     for (at, image) in images.iter().enumerate() {
-        fetch(*image, &beside(at))?;
-        parts.push(Part { database: Arc::new(Database::open(&beside(at), budget)?), groups: image.groups() });
+        fetch(*image, &beside(at), steps)?;
+        parts.push(Part { database: Arc::new(Database::open(&beside(at), budget, steps)?), groups: image.groups() });
     }
     let mut families: BTreeMap<String, Vec<usize>> = BTreeMap::new();
     for (at, part) in parts.iter().enumerate() {
@@ -185,6 +190,7 @@ fn together(
 /// Makes a column family of the files of the same one in others, which are linked.
 fn take_over(database: &Database, name: &str, parts: &[&Part], folder: &Path) -> Result<(), ColdError> {
     let cant = |error| failed(format!("take over the column family {name}"), &error);
+    database.steps.before(Step::TakeOver, folder)?;
     let mut all = Vec::new();
     let mut folders = BTreeSet::new();
     for (at, part) in parts.iter().enumerate() {
@@ -219,6 +225,7 @@ fn copy_entries(database: &Database, name: &str, part: &Part, groups: KeyGroupRa
         return Ok(());
     }
     let cant = |error| failed(format!("copy entries of the column family {name}"), &error);
+    database.steps.before(Step::Copy, &database.folder)?;
     let Some(family) = database.db.cf_handle(name) else { return Ok(()) };
     let state = part.database.numbered(name);
     let view = RocksView::new(Arc::clone(&part.database));

@@ -49,6 +49,7 @@
 //! - [`RocksDbBackend`]: the backend `rocksdb` of a job, with a tier for each subtask.
 //! - [`RocksTier`]: one database for each subtask, a column family for each state. Each needs a folder of its own.
 //! - [`RocksBudget`]: memory for blocks and for writes, shared by all tiers of the process.
+//! - [`Step`]: what it changes on the disk, step by step; [`RocksDbBackend::with_steps`] fails or ends everything at one.
 //! - [`TierStatistics`]: bytes on the disk and in memory, and whether writes have to wait.
 //!
 //! # What is guaranteed
@@ -102,9 +103,17 @@ mod options;
 #[cfg(feature = "rocksdb")]
 mod statistics;
 #[cfg(feature = "rocksdb")]
+mod steps;
+#[cfg(feature = "rocksdb")]
 mod tier;
 #[cfg(feature = "rocksdb")]
 mod view;
 
 #[cfg(feature = "rocksdb")]
-pub use {backend::RocksDbBackend, budget::RocksBudget, statistics::TierStatistics, tier::RocksTier};
+pub use {
+    backend::RocksDbBackend,
+    budget::RocksBudget,
+    statistics::TierStatistics,
+    steps::{Step, StepHook},
+    tier::RocksTier,
+};

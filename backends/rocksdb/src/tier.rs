@@ -14,6 +14,7 @@ use crate::database::Database;
 use crate::error::failed;
 use crate::image::RocksImage;
 use crate::import::import;
+use crate::steps::{Step, Steps};
 use crate::view::RocksView;
 use crate::{RocksBudget, TierStatistics};
 
@@ -40,8 +41,12 @@ impl RocksTier {
     ///
     /// [`ColdError`] if the folder can't be made or written, or is in use by another tier of this or another process.
     pub fn create(folder: &Path, budget: &RocksBudget) -> Result<Self, ColdError> {
+        Self::create_with(folder, budget, &Steps::default())
+    }
+
+    pub(crate) fn create_with(folder: &Path, budget: &RocksBudget, steps: &Steps) -> Result<Self, ColdError> {
         Database::destroy(folder, budget)?;
-        Self::reopen(folder, budget)
+        Ok(Self { database: Arc::new(Database::open(folder, budget, steps)?), cleaning: None })
     }
 
     /// A tier with what the folder holds: what was written before the last [flush](Self::flush), and of later writes any
@@ -51,7 +56,7 @@ impl RocksTier {
     ///
     /// [`ColdError`] as of [`Self::create`], and if the database is damaged in a way that is seen when it is opened.
     pub fn reopen(folder: &Path, budget: &RocksBudget) -> Result<Self, ColdError> {
-        Ok(Self { database: Arc::new(Database::open(folder, budget)?), cleaning: None })
+        Ok(Self { database: Arc::new(Database::open(folder, budget, &Steps::default())?), cleaning: None })
     }
 
     /// A tier with what these images of others have of the key groups, in a folder as of [`Self::create`]. Returns also which of
@@ -70,7 +75,17 @@ impl RocksTier {
         images: &[&dyn ImageSource],
         groups: KeyGroupRange,
     ) -> Result<(Self, Option<usize>), ColdError> {
-        let (mut tier, goes_on) = Self::cut_from_images(folder, budget, images, groups)?;
+        Self::from_images_with(folder, budget, &Steps::default(), images, groups)
+    }
+
+    pub(crate) fn from_images_with(
+        folder: &Path,
+        budget: &RocksBudget,
+        steps: &Steps,
+        images: &[&dyn ImageSource],
+        groups: KeyGroupRange,
+    ) -> Result<(Self, Option<usize>), ColdError> {
+        let (mut tier, goes_on) = Self::cut_from_images(folder, budget, steps, images, groups)?;
         tier.clean(groups);
         Ok((tier, goes_on))
     }
@@ -79,11 +94,12 @@ impl RocksTier {
     pub(crate) fn cut_from_images(
         folder: &Path,
         budget: &RocksBudget,
+        steps: &Steps,
         images: &[&dyn ImageSource],
         groups: KeyGroupRange,
     ) -> Result<(Self, Option<usize>), ColdError> {
         Database::destroy(folder, budget)?;
-        let (database, goes_on) = import(folder, budget, images, groups)?;
+        let (database, goes_on) = import(folder, budget, steps, images, groups)?;
         Ok((Self { database: Arc::new(database), cleaning: None }, goes_on))
     }
 
@@ -91,7 +107,11 @@ impl RocksTier {
     pub(crate) fn clean(&mut self, groups: KeyGroupRange) {
         self.cleaning = self.database.is_cut.load(Ordering::Relaxed).then(|| {
             let database = Arc::clone(&self.database);
-            std::thread::spawn(move || database.compact_outside(groups))
+            std::thread::spawn(move || {
+                if database.steps.ask(Step::Clean, &database.folder).is_ok() {
+                    database.compact_outside(groups);
+                }
+            })
         });
     }
 
@@ -184,6 +204,7 @@ impl ColdTier for RocksTier {
 
     fn write(&self, state: ColdState, batch: &ColdBatch) -> Result<(), ColdError> {
         let family = self.database.family(state)?;
+        self.database.steps.before(Step::Write, &self.database.folder)?;
         let write = |writes: &WriteBatch| {
             self.database
                 .db

@@ -7,6 +7,7 @@ use cutwater_state::{CodecId, ColdBatch, ColdImage, ColdState, ColdTier, MakeFil
 use super::*;
 use crate::RocksTier;
 use crate::image::RocksImage;
+use crate::steps::Steps;
 
 fn groups(first: u16, last: u16) -> KeyGroupRange {
     KeyGroupRange { first: KeyGroup(first), last: KeyGroup(last) }
@@ -115,7 +116,7 @@ impl Rig {
 
     /// Files that reach further are as they were.
     fn cut_of(&mut self, source: &Source, wanted: KeyGroupRange) -> RocksTier {
-        RocksTier::cut_from_images(&self.folder(), &self.budget, &[source], wanted).unwrap().0
+        RocksTier::cut_from_images(&self.folder(), &self.budget, &Steps::default(), &[source], wanted).unwrap().0
     }
 
     fn of(&mut self, sources: &[&Source], wanted: KeyGroupRange) -> RocksTier {
