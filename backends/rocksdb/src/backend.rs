@@ -84,25 +84,46 @@ impl Home {
         fs::create_dir_all(below)?;
         sweep(below, steps)?;
         let process = std::process::id();
-        let mut number = 0;
+        let (mut number, mut swept) = (0, 0);
         loop {
-            // Nobody sweeps it before it has its owner: until then it has another name.
             let young = below.join(format!("{YOUNG}{process}-{number}"));
             let folder = below.join(format!("{PREFIX}{process}-{number}"));
             number += 1;
-            steps.ask(Step::MakeHome, &young)?;
-            let made = if folder.exists() { Err(io::ErrorKind::AlreadyExists.into()) } else { private_dir(&young) };
+            let made = if folder.exists() {
+                Err(io::ErrorKind::AlreadyExists.into())
+            } else {
+                Self::make(&young, folder, steps)
+            };
             match made {
-                Ok(()) => {}
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists && number < MOST_HOMES => continue,
-                Err(error) => return Err(error),
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists && number < MOST_HOMES => {}
+                // Another process has taken it for a dead one's, and swept it, before it had its owner.
+                Err(error)
+                    if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::WouldBlock)
+                        && swept < MOST_SWEPT =>
+                {
+                    swept += 1;
+                }
+                made => return made,
             }
-            let owner = File::create_new(young.join(OWNER))?;
-            owner.try_lock()?;
-            steps.ask(Step::NameHome, &folder)?;
-            fs::rename(&young, &folder)?;
-            return Ok(Self { folder, steps: steps.clone(), _owner: owner });
         }
+    }
+
+    /// It is `young` until it has its owner.
+    fn make(young: &Path, folder: PathBuf, steps: &Steps) -> io::Result<Self> {
+        steps.ask(Step::MakeHome, young)?;
+        private_dir(young)?;
+        let owner = File::create_new(young.join(OWNER))?;
+        owner.try_lock()?;
+        steps.ask(Step::NameHome, &folder)?;
+        match fs::rename(young, &folder) {
+            // Another backend of this process was faster.
+            Err(error) if matches!(error.kind(), io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::AlreadyExists) => {
+                drop(remove(young));
+                return Err(io::ErrorKind::AlreadyExists.into());
+            }
+            renamed => renamed?,
+        }
+        Ok(Self { folder, steps: steps.clone(), _owner: owner })
     }
 }
 
@@ -116,28 +137,49 @@ fn private_dir(folder: &Path) -> io::Result<()> {
 
 /// A process makes one for each backend.
 const MOST_HOMES: u32 = 100_000;
+/// So many of a process may be swept while they are being made.
+const MOST_SWEPT: u32 = 10;
 
 impl Drop for Home {
     fn drop(&mut self) {
         if self.steps.ask(Step::RemoveHome, &self.folder).is_ok() {
-            drop(fs::remove_dir_all(&self.folder)); // what can't be removed now is swept by the next process
+            drop(remove(&self.folder)); // what can't be removed now is swept by the next process
         }
     }
+}
+
+/// Removes the folder of a process, and the file of its owner last: where that is missing nobody looks for more.
+fn remove(folder: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            fs::remove_dir_all(entry.path())?;
+        } else if entry.file_name() != OWNER {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    fs::remove_file(folder.join(OWNER))?;
+    fs::remove_dir(folder)
 }
 
 /// Removes the folders of processes that have ended without doing so.
 fn sweep(below: &Path, steps: &Steps) -> io::Result<()> {
     for entry in fs::read_dir(below)? {
         let entry = entry?;
-        if !entry.file_name().to_string_lossy().starts_with(PREFIX) {
+        let name = entry.file_name();
+        if ![PREFIX, YOUNG].iter().any(|prefix| name.to_string_lossy().starts_with(prefix)) {
             continue;
         }
-        let Ok(owner) = File::open(entry.path().join(OWNER)) else { continue }; // somebody else sweeps it
+        let Ok(owner) = File::open(entry.path().join(OWNER)) else {
+            // Somebody makes or sweeps it; or was killed while he did, and it is empty.
+            drop(fs::remove_dir(entry.path()));
+            continue;
+        };
         match owner.try_lock() {
             // What can't be removed is somebody else's, or just being removed: no reason not to start.
             Ok(()) => {
                 steps.ask(Step::SweepHome, &entry.path())?;
-                drop(fs::remove_dir_all(entry.path()));
+                drop(remove(&entry.path()));
             }
             Err(TryLockError::WouldBlock) => {} // it lives
             Err(TryLockError::Error(error)) => return Err(error),
@@ -250,5 +292,67 @@ impl Drop for OwnTier {
                 drop(fs::remove_dir_all(&self.folder)); // what can't be removed now goes with the folder above
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(below: &Path) -> Vec<String> {
+        let entries = fs::read_dir(below).expect("it is there");
+        entries.map(|entry| entry.expect("readable").file_name().to_string_lossy().into_owned()).collect()
+    }
+
+    /// Wherever a process was killed while it made or removed its folder.
+    #[test]
+    fn all_that_the_dead_leave_is_swept() {
+        let folder = tempfile::tempdir().expect("temporary");
+        let below = folder.path();
+        let make = |name: &str, content: &[&str]| {
+            fs::create_dir_all(below.join(name)).expect("new");
+            content.iter().for_each(|file| {
+                let path = below.join(name).join(file);
+                fs::create_dir_all(path.parent().expect("below")).expect("new");
+                fs::write(path, "x").expect("new");
+            });
+        };
+        make(".young-cutwater-rocksdb-1-0", &[]);
+        make(".young-cutwater-rocksdb-1-1", &[OWNER]);
+        make("cutwater-rocksdb-2-0", &[OWNER, "job-1-1-0-0/CURRENT", "file"]);
+        make("cutwater-rocksdb-2-1", &[OWNER]);
+        make("cutwater-rocksdb-2-2", &[]);
+        make("of-somebody-else", &["file"]);
+        make("cutwater-rocksdb-3-0", &[OWNER]);
+        let living = File::open(below.join("cutwater-rocksdb-3-0").join(OWNER)).expect("it is there");
+        living.try_lock().expect("nobody has it");
+        let home = Home::new(below, &Steps::default()).expect("a folder");
+        let own = home.folder.file_name().expect("it has a name").to_string_lossy().into_owned();
+        let mut expected = ["cutwater-rocksdb-3-0", own.as_str(), "of-somebody-else"];
+        let mut left = names(below);
+        left.sort_unstable();
+        expected.sort_unstable();
+        assert_eq!(left, expected);
+        drop(home);
+        assert!(!names(below).contains(&own));
+    }
+
+    /// Of the dead or the living, whoever sweeps meanwhile: each that starts has a folder of its own.
+    #[test]
+    fn many_that_start_at_once_have_folders_of_their_own() {
+        let folder = tempfile::tempdir().expect("temporary");
+        let made = std::thread::scope(|threads| {
+            let start = || {
+                let homes = (0..50).map(|_| Home::new(folder.path(), &Steps::default()).expect("a folder"));
+                homes.collect::<Vec<_>>()
+            };
+            let running: Vec<_> = (0..4).map(|_| threads.spawn(start)).collect();
+            running.into_iter().flat_map(|thread| thread.join().expect("no panic")).collect::<Vec<_>>()
+        });
+        let own: std::collections::BTreeSet<_> = made.iter().map(|home| home.folder.clone()).collect();
+        assert_eq!(own.len(), 200);
+        assert!(own.iter().all(|folder| folder.join(OWNER).is_file()));
+        drop(made);
+        assert_eq!(names(folder.path()), [""; 0]);
     }
 }
