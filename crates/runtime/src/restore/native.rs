@@ -68,6 +68,9 @@ impl<'a> StoredImage<'a> {
             let mut content = vec![0; usize::try_from(bytes).unwrap_or(usize::MAX)];
             let read = reader.read_at(0, &mut content);
             read.map_err(|source| StateError::Read { offset: 0, bytes, source })?;
+            if crc32c::crc32c(&content) != index.crc32c {
+                return Err(damaged("its checksum is wrong: it is not the file that the checkpoint names".to_owned()));
+            }
             NativeIndex::decode(&content)
         });
         let wrong = |source| RestoreError::File { url: url.clone(), name: name.clone(), source };

@@ -1,6 +1,6 @@
 use serde::{Deserialize, Serialize};
 
-use super::layout::damaged;
+use super::layout::{checksum, damaged};
 use crate::{ImageFile, StateError, StateHeader};
 
 const MAGIC: &[u8; 8] = b"CUTWNAT\n";
@@ -71,7 +71,7 @@ impl NativeIndex {
         out.extend_from_slice(&length.to_le_bytes());
         out.extend_from_slice(&json);
         held().for_each(|content| out.extend_from_slice(content));
-        out.extend_from_slice(&crc32c::crc32c(&out).to_le_bytes());
+        out.extend_from_slice(&checksum(&[&out]).to_le_bytes());
         Ok(out)
     }
 
@@ -90,7 +90,7 @@ impl NativeIndex {
         if !prefix.starts_with(MAGIC) {
             return Err(wrong(0, "it does not begin as one does"));
         }
-        if crc32c::crc32c(sealed).to_le_bytes() != *sum {
+        if checksum(&[sealed]).to_le_bytes() != *sum {
             return Err(wrong(sealed.len(), "its checksum is wrong"));
         }
         let number = |at: usize| u32::from_le_bytes([prefix[at], prefix[at + 1], prefix[at + 2], prefix[at + 3]]);
@@ -146,6 +146,16 @@ mod tests {
         assert_eq!(NativeIndex::decode(&index.encode().unwrap()).unwrap(), index);
     }
 
+    /// That of a file that ends with its own CRC would be the same for all files.
+    #[test]
+    fn two_of_the_same_length_differ_in_their_crc() {
+        let (one, mut other) = (index(), index());
+        other.states[0].entries = 13;
+        let [one, other] = [one, other].map(|index| index.encode().unwrap());
+        assert_eq!(one.len(), other.len());
+        assert_ne!(crc32c::crc32c(&one), crc32c::crc32c(&other));
+    }
+
     #[test]
     fn whatever_changes_in_it_is_found() {
         let bytes = index().encode().unwrap();
@@ -164,7 +174,7 @@ mod tests {
         let mut bytes = index().encode().unwrap();
         bytes[8] = 9;
         let end = bytes.len() - CHECKSUM;
-        let sum = crc32c::crc32c(&bytes[..end]).to_le_bytes();
+        let sum = checksum(&[&bytes[..end]]).to_le_bytes();
         bytes[end..].copy_from_slice(&sum);
         let error = NativeIndex::decode(&bytes).unwrap_err();
         assert!(matches!(error, StateError::NewerVersion { found: 9, known: VERSION }), "{error}");
