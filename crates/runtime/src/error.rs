@@ -156,7 +156,7 @@ pub enum RestoreError {
     #[error(transparent)]
     Store(#[from] StoreError),
     /// A file's content is not what it should be.
-    #[error("{url}/{name}")]
+    #[error("{url}/{name}{}", advice(source))]
     File {
         /// The store.
         url: String,
@@ -186,11 +186,20 @@ pub enum RestoreError {
     Name(#[from] InvalidName),
 }
 
+/// What to do about a file that is not what was written.
+fn advice(source: &StateError) -> &'static str {
+    if is_damage(source) { " is not what was written: use another checkpoint, or bring the file back" } else { "" }
+}
+
+fn is_damage(source: &StateError) -> bool {
+    matches!(source, StateError::Damaged { .. } | StateError::NotASnapshot)
+}
+
 impl RestoreError {
     fn is_damage(&self) -> bool {
         match self {
             Self::Missing { .. } => true,
-            Self::File { source, .. } => matches!(source, StateError::Damaged { .. } | StateError::NotASnapshot),
+            Self::File { source, .. } => is_damage(source),
             Self::Unclaimed { .. }
             | Self::UnknownState { .. }
             | Self::MaxParallelism { .. }
