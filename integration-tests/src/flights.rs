@@ -203,7 +203,12 @@ fn names(folder: &Path) -> Vec<String> {
     names.into_iter().map(|name| name.into_string().expect("our names are UTF-8")).collect()
 }
 
-fn copy_folder(from: &Path, to: &Path) {
+/// Copies all files that nobody changes.
+///
+/// # Panics
+///
+/// If one can't be copied.
+pub fn copy_folder(from: &Path, to: &Path) {
     fs::create_dir_all(to).expect("the folder is ours");
     for name in names(from) {
         let (from, to) = (from.join(&name), to.join(&name));

@@ -24,10 +24,11 @@ mod proxy;
 mod rng;
 mod servers;
 mod tell;
+mod threads;
 
 pub use csv::small_csv;
 pub use databases::{damage, database_files, database_homes};
-pub use flights::{Flights, assert_same_output, cutwater};
+pub use flights::{Flights, assert_same_output, copy_folder, cutwater};
 pub use log::Log;
 pub use mounts::Mounts;
 pub use process::{Ended, LIMIT, Process, bound, program, seconds, sleep};
@@ -35,3 +36,4 @@ pub use proxy::{Counts, Fault, Proxy, Rates, Times};
 pub use rng::Rng;
 pub use servers::{Azurite, BUCKET, Kind, Server, Upload};
 pub use tell::tell;
+pub use threads::side_by_side;

@@ -6,6 +6,8 @@ mod down;
 mod faults;
 mod fights;
 mod kills;
+#[cfg(feature = "rocksdb")]
+mod rocksdb;
 mod savepoints;
 mod starts;
 mod stepped;

@@ -95,11 +95,11 @@ impl Case {
 }
 
 /// What lies in the job's part of the bucket, besides its log.
-struct Left {
-    files: BTreeSet<String>,
-    notes: Vec<String>,
+pub(crate) struct Left {
+    pub(crate) files: BTreeSet<String>,
+    pub(crate) notes: Vec<String>,
     /// The bytes of the parts of each unfinished upload.
-    uploads: Vec<Vec<u64>>,
+    pub(crate) uploads: Vec<Vec<u64>>,
 }
 
 impl Left {
@@ -108,7 +108,11 @@ impl Left {
     }
 
     fn of(server: &Server, stepped: &Stepped<'_>) -> Self {
-        let (files, noted) = (format!("{}/chk/", stepped.job()), format!("/.uploads/{}/", stepped.job()));
+        Self::of_job(server, &stepped.job())
+    }
+
+    pub(crate) fn of_job(server: &Server, job: &str) -> Self {
+        let (files, noted) = (format!("{job}/chk/"), format!("/.uploads/{job}/"));
         let objects = server.objects();
         let notes = objects.iter().filter(|name| format!("/{name}").contains(&noted)).cloned().collect();
         let uploads = server.uploads().into_iter().filter(|upload| upload.key.starts_with(&files));

@@ -31,10 +31,11 @@ impl FromStr for Moment {
     fn from_str(text: &str) -> Result<Self, String> {
         let (step, after) = text.split_once('+').unwrap_or((text, "0"));
         let (name, number) = step.rsplit_once(':').unwrap_or_default();
-        let (Ok(number), Ok(after)) = (number.parse(), after.parse()) else {
+        let after = after.parse().ok().and_then(|after: f64| Duration::try_from_secs_f64(after / 1_000.0).ok());
+        let (Ok(number), Some(after)) = (number.parse(), after) else {
             return Err(format!("{text:?} is neither NAME:NUMBER nor NAME:NUMBER+MILLISECONDS"));
         };
-        Ok(Self { name: name.to_owned(), number, after: Duration::from_millis(after) })
+        Ok(Self { name: name.to_owned(), number, after })
     }
 }
 
@@ -63,19 +64,17 @@ impl Steps {
     }
 
     /// Called before each step. The lock is held into death, so that no other thread takes a step any more.
-    fn before(&self, name: &str, path: &dyn Display) -> io::Result<()> {
+    pub(crate) fn before(&self, name: &str, path: &dyn Display) -> io::Result<()> {
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
         let count = counts.entry(name.to_owned()).or_default();
         *count += 1;
         if let Some(death) = self.death.as_ref().filter(|death| death.is(name, *count)) {
-            match death.after.as_millis() {
-                0 => eprintln!("dies before {name} number {count}, of {path}"),
-                after => eprintln!("dies {after} ms into {name} number {count}, of {path}"),
-            }
-            if death.after.is_zero() {
+            let after = death.after;
+            if after.is_zero() {
+                eprintln!("dies before {name} number {count}, of {path}");
                 die();
             }
-            let after = death.after;
+            eprintln!("dies {after:?} into {name} number {count}, of {path}");
             thread::spawn(move || {
                 thread::park_timeout(after);
                 die();

@@ -1,6 +1,8 @@
 //! What goes wrong where the databases of RocksDB lie, under the real `flights` process: a full disk, a folder that can't be, damaged
-//! files, other processes in the same folder. Each is named with its folder and what to do, and costs nothing but time: the
+//! files, other processes in the same folder, checkpoints whose files are not what they were. Each is named with its folder and what to do, and costs nothing but time: the
 //! output is that of a run that nobody disturbed.
+
+mod checkpoints;
 
 use std::collections::BTreeSet;
 use std::fs;
