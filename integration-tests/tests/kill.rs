@@ -1,37 +1,48 @@
 //! The real `flights` process, killed and stopped at any moment: its output is that of a run that nobody disturbed.
 #![expect(clippy::disallowed_methods, reason = "real processes run in real time")]
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use cutwater_core::{CheckpointId, Epoch};
-use cutwater_integration_tests::{Flights, Process, Rng, assert_same_output, cutwater, seconds};
+use cutwater_integration_tests::{
+    Flights, Process, Rng, assert_same_output, cutwater, seconds, side_by_side, small_csv,
+};
 
 const SEED: u64 = 20_130_101;
 const KILLS: usize = 50;
-/// Slow enough to last for most of a second, with a checkpoint every 30 ms.
-const PACED: &str = "--interval 30ms --pace 400000";
+/// So many runs at a time: most of each is waiting.
+const AT_ONCE: usize = 4;
+const FLIGHTS: usize = 30_000;
+/// Slow enough to last for half a second, with a checkpoint every 20 ms, and to leave room for others.
+const PACED: &str = "--interval 20ms --pace 60000";
 
-/// One at a time: the tests measure moments, and the machine may have two cores only.
+/// One test at a time: they measure moments, and the machine may have two cores only.
 fn alone() -> MutexGuard<'static, ()> {
     static ALONE: Mutex<()> = Mutex::new(());
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The output of a run that nobody disturbed.
+/// Some of the flights: a run of them is mostly waiting.
+fn flights() -> Flights {
+    static DATA: OnceLock<String> = OnceLock::new();
+    Flights::with_data(DATA.get_or_init(|| small_csv(FLIGHTS)))
+}
+
+/// The output of a run of them that nobody disturbed.
 fn reference() -> &'static [u8] {
     static REFERENCE: OnceLock<Vec<u8>> = OnceLock::new();
     REFERENCE.get_or_init(|| {
-        let flights = Flights::new();
-        let ended = flights.run("").with_code(0);
-        assert!(ended.stdout.contains("finished: 336776 flights on 224 routes"), "{ended}");
+        let flights = flights();
+        drop(flights.run("").with_code(0));
         flights.output()
     })
 }
 
 /// What holds after each run that came to its end, whatever happened before.
-fn assert_finished(flights: &Flights, what: &str) {
-    assert_same_output(&flights.output(), reference(), what);
+fn assert_finished(flights: &Flights, expected: &[u8], what: &str) {
+    assert_same_output(&flights.output(), expected, what);
     assert_eq!(flights.unpublished(), [""; 0], "{what}: unpublished files stay in the output folder");
     assert_untouchable(flights, what);
 }
@@ -49,8 +60,12 @@ fn assert_untouchable(flights: &Flights, what: &str) {
 #[test]
 fn the_output_is_the_same_at_each_parallelism() {
     let _alone = alone();
+    let all = Flights::new();
+    let ended = all.run("").with_code(0);
+    assert!(ended.stdout.contains("finished: 336776 flights on 224 routes"), "{ended}");
+    let expected = all.output();
     let lines = |kind: &str| {
-        let lines = reference().split(|byte| *byte == b'\n');
+        let lines = expected.split(|byte| *byte == b'\n');
         lines.filter(|line| line.starts_with(kind.as_bytes())).count()
     };
     assert_eq!(lines("flight,"), 336_776);
@@ -59,7 +74,7 @@ fn the_output_is_the_same_at_each_parallelism() {
         let flights = Flights::new();
         let options = format!("--interval 50ms --parallelism {parallelism}");
         let _ended = flights.run(&options).with_code(0);
-        assert_finished(&flights, &options);
+        assert_finished(&flights, &expected, &options);
     }
 }
 
@@ -131,40 +146,47 @@ fn kills_of_a_job_whose_checkpoints_share_files_of_rocksdb_leave_no_trace_in_the
     spread_kills(SEED + 2, KILLS / 2, &["rocksdb"], "execution.checkpointing.incremental: true\n");
 }
 
+/// What came of all kills.
+#[derive(Debug, Default)]
+struct Told {
+    hits: Vec<Hit>,
+    runs: usize,
+    resumed: usize,
+    other_parallelism: usize,
+}
+
 /// Kills so many runs, which have these settings besides; the backends take turns, from one start to the next.
 fn spread_kills(seed: u64, kills: usize, backends: &[&str], settings: &str) {
     let _alone = alone();
-    let mut rng = Rng::new(seed);
-    let mut starts = 0;
-    let mut next = |options: String| {
-        starts += 1;
-        format!("{options} --backend {}", backends[starts % backends.len()])
-    };
     let lengths = [1, 2].map(|parallelism| {
-        let ended = Flights::new().run(&next(format!("{PACED} --parallelism {parallelism}"))).with_code(0);
-        ended.time.as_secs_f64()
+        let options = format!("{PACED} --parallelism {parallelism} --backend {}", backends[0]);
+        flights().run(&options).with_code(0).time.as_secs_f64()
     });
     let length = lengths[0].min(lengths[1]);
     let started = Instant::now();
-    let mut hits = Vec::new();
-    let (mut runs, mut resumed, mut other_parallelism) = (0, 0, 0);
-    for index in 0..kills {
+    let told = Mutex::new(Told::default());
+    side_by_side(AT_ONCE, kills, |index| {
+        let mut rng = Rng::new(seed.wrapping_mul(1_000) + index as u64);
+        let mut starts = index;
+        let mut next = |options: String| {
+            starts += 1;
+            format!("{options} --backend {}", backends[starts % backends.len()])
+        };
         let moment = (index as f64 + rng.fraction()) / kills as f64;
         let parallelism = 1 + index % 2;
         let options = next(format!("{PACED} --parallelism {parallelism}"));
         let what = format!("seed {seed}, kill {index} at {moment:.3} of {length:.3} s, {options}");
-        let mut flights = Flights::new();
+        let mut flights = flights();
         // Snapshots as files, or in the records.
         let threshold = if index % 4 < 2 { "0" } else { "20 kb" };
         flights
             .write("cutwater.yaml", format!("{settings}execution.checkpointing.data-inline-threshold: {threshold}\n"));
         let hit = kill_once(&mut flights, &options, length, moment);
-        hits.push(hit.unwrap_or_else(|| panic!("{what}: it always ends before it can be killed")));
+        let mut hits = vec![hit.unwrap_or_else(|| panic!("{what}: it always ends before it can be killed"))];
         // Every fifth is killed once more before it may finish, every tenth twice more.
         let more = if index % 10 == 0 { 2 } else { usize::from(index % 5 == 0) };
         let parallelism = if index % 3 == 0 { 1 + (parallelism + rng.below(3)) % 4 } else { parallelism };
         let options = next(format!("{PACED} --parallelism {parallelism}"));
-        other_parallelism += usize::from(index % 3 == 0);
         for _ in 0..more {
             let left = 1.0 - hits.last().map_or(0.0, |hit| hit.fraction);
             hits.extend(kill_once(&mut flights, &options, length, left * rng.fraction()));
@@ -172,24 +194,29 @@ fn spread_kills(seed: u64, kills: usize, backends: &[&str], settings: &str) {
 
         let expected = flights.log().newest().map(|newest| newest.checkpoint);
         let ended = flights.run(&options).with_code(0);
-        runs += 1;
+        let already = ended.stdout.starts_with("finished already");
         // The end may have been recorded just before the kill.
-        if !ended.stdout.starts_with("finished already") {
+        if !already {
             assert_eq!(flights.log().claims().last(), Some(&expected), "{what}: {ended}");
             let said = match expected {
                 Some(checkpoint) => format!("resumes from checkpoint {checkpoint} of checkpoints/flights"),
                 None => "starts from nothing".to_owned(),
             };
             assert!(ended.stderr.contains(&said), "{what}: {ended}");
-            resumed += usize::from(expected.is_some());
         }
         assert!(flights.log().finished(), "{what}");
-        assert_finished(&flights, &what);
+        assert_finished(&flights, reference(), &what);
         // A job that had finished when it was killed, while it wrote its statistics say, starts no more and sweeps nothing.
-        if !ended.stdout.starts_with("finished already") {
+        if !already {
             assert_eq!(flights.temporary(), [""; 0], "{what}: temporary files stay in the checkpoint folder");
         }
-    }
+        let mut told = told.lock().expect("no case panics with it");
+        told.hits.extend(hits);
+        told.runs += 1;
+        told.resumed += usize::from(!already && expected.is_some());
+        told.other_parallelism += usize::from(index % 3 == 0);
+    });
+    let Told { hits, runs, resumed, other_parallelism } = told.into_inner().expect("no case panics with it");
     let count = |hit: fn(&Hit) -> bool| hits.iter().filter(|found| hit(found)).count();
     let unclaimed = count(|hit| hit.unclaimed);
     let early = count(|hit| hit.early);
@@ -217,9 +244,9 @@ fn spread_kills(seed: u64, kills: usize, backends: &[&str], settings: &str) {
 #[test]
 fn a_stopped_process_that_wakes_up_after_another_finished_its_job_stops_itself() {
     let _alone = alone();
-    let mut rng = Rng::new(SEED ^ 1);
-    for round in 0..6 {
-        let flights = Flights::new();
+    side_by_side(AT_ONCE, 6, |round| {
+        let mut rng = Rng::new(SEED * 1_000 + round as u64);
+        let flights = flights();
         let options = format!("{PACED} --parallelism {}", 1 + round % 3);
         let mut first = flights.start(&options);
         let wanted = 1 + rng.below(8);
@@ -237,16 +264,16 @@ fn a_stopped_process_that_wakes_up_after_another_finished_its_job_stops_itself()
         assert!(zombie.stderr.contains("job flights was superseded by epoch 2"), "{what}: {zombie}");
         assert!(flights.published() == published, "{what}: the one that was replaced has published something");
         assert_untouchable(&flights, &what);
-    }
+    });
 }
 
 #[test]
 fn of_two_started_at_once_one_does_the_job() {
     let _alone = alone();
-    let mut rng = Rng::new(SEED ^ 2);
-    let mut superseded = 0;
-    for round in 0..8 {
-        let flights = Flights::new();
+    let superseded = AtomicUsize::new(0);
+    side_by_side(AT_ONCE, 8, |round| {
+        let mut rng = Rng::new(SEED * 2_000 + round as u64);
+        let flights = flights();
         let options = format!("{PACED} --parallelism {}", 1 + round % 3);
         let first = flights.start(&options);
         cutwater_integration_tests::sleep(Duration::from_secs_f64(0.02 * rng.fraction()));
@@ -258,7 +285,7 @@ fn of_two_started_at_once_one_does_the_job() {
             match ended.code {
                 Some(0) => {}
                 Some(3) => {
-                    superseded += 1;
+                    superseded.fetch_add(1, Ordering::Relaxed);
                     assert!(ended.stderr.contains("job flights was superseded by epoch"), "{what}");
                 }
                 _ => panic!("{what}"),
@@ -266,7 +293,8 @@ fn of_two_started_at_once_one_does_the_job() {
         }
         assert_same_output(&flights.output(), reference(), &what);
         assert_untouchable(&flights, &what);
-    }
+    });
+    let superseded = superseded.into_inner();
     println!("{superseded} of 8 pairs met while both ran");
     assert!(superseded > 0, "they never met");
 }
@@ -276,11 +304,11 @@ fn of_two_started_at_once_one_does_the_job() {
 #[test]
 fn a_killed_run_goes_on_from_another_folder() {
     let _alone = alone();
-    for round in 0..3 {
-        let flights = Flights::new();
+    side_by_side(AT_ONCE, 3, |round| {
+        let flights = flights();
         while flights.log().newest().is_none() {
             let running = flights.start(PACED);
-            running.kill_at(Duration::from_millis(400)).expect("the run is paced to last longer");
+            running.kill_at(Duration::from_millis(300)).expect("the run is paced to last longer");
         }
         let old = flights.path().join("old");
         std::fs::rename(flights.path().join("checkpoints"), &old).expect("both are in one folder");
@@ -292,5 +320,5 @@ fn a_killed_run_goes_on_from_another_folder() {
         assert_same_output(&flights.output(), reference(), &options);
         assert_eq!(flights.unpublished(), [""; 0], "{options}");
         assert!(matches!(flights.log().claims()[..], [Some(_), ..]), "{options}: it did not begin from a checkpoint");
-    }
+    });
 }
