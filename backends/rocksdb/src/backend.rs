@@ -3,10 +3,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use cutwater_core::KeyGroupRange;
+use cutwater_core::{KeyGroup, KeyGroupRange};
 use cutwater_state::{
-    AttachedTier, Capabilities, ColdBatch, ColdError, ColdFound, ColdImage, ColdState, ColdTier, ColdView, ImageSource,
-    StateBackend, StateHeader, TierOwner,
+    AttachedTier, Capabilities, ColdBatch, ColdError, ColdFound, ColdImage, ColdState, ColdTier, ColdView, ColdVisitor,
+    ImageSource, StateBackend, StateHeader, TierOwner,
 };
 
 use crate::error::folder_failed;
@@ -16,8 +16,8 @@ use crate::{RocksBudget, RocksTier};
 /// Keeps the state of the keys that were used last in memory, and that of the others in RocksDB on a local disk: state may be larger than
 /// memory. The configuration calls it `rocksdb`.
 ///
-/// A key comes and goes with all entries of its map or list. What has expired goes when its file is rewritten. Timers and
-/// operator states stay in memory whole. The databases live as long as the attempts of the job that they belong to; what outlives the process are checkpoints, which are the same as those of state in memory: a job can
+/// A key comes and goes with all entries of its map or list; of timers those are in memory that fire next. What has expired goes
+/// when its file is rewritten. Operator states stay in memory whole. The databases live as long as the attempts of the job that they belong to; what outlives the process are checkpoints, which are the same as those of state in memory: a job can
 /// change its backend from one start to the next.
 ///
 /// ```no_run
@@ -247,6 +247,16 @@ impl ColdTier for OwnTier {
 
     fn get_all(&self, state: ColdState, prefixes: &[&[u8]], found: &mut ColdFound<'_>) -> Result<(), ColdError> {
         self.made()?.get_all(state, prefixes, found)
+    }
+
+    fn range(
+        &self,
+        state: ColdState,
+        from: &[u8],
+        last: KeyGroup,
+        visit: &mut ColdVisitor<'_>,
+    ) -> Result<(), ColdError> {
+        self.made()?.range(state, from, last, visit)
     }
 
     fn write(&self, state: ColdState, batch: &ColdBatch) -> Result<(), ColdError> {

@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 
-use cutwater_core::KeyGroupRange;
+use cutwater_core::{KeyGroup, KeyGroupRange};
 use cutwater_state::{
-    ColdBatch, ColdError, ColdFound, ColdImage, ColdState, ColdTier, ColdView, ImageSource, StateHeader,
+    ColdBatch, ColdError, ColdFound, ColdImage, ColdState, ColdTier, ColdView, ColdVisitor, ImageSource, StateHeader,
 };
 use rocksdb::{ReadOptions, WriteBatch};
 
@@ -200,6 +200,32 @@ impl ColdTier for RocksTier {
             entries.status().map_err(|error| failed(format!("read the entries of {} keys", prefixes.len()), &error))?;
         }
         Ok(())
+    }
+
+    fn range(
+        &self,
+        state: ColdState,
+        from: &[u8],
+        last: KeyGroup,
+        visit: &mut ColdVisitor<'_>,
+    ) -> Result<(), ColdError> {
+        let family = self.database.family(state)?;
+        let mut options = ReadOptions::default();
+        // Above the last group of all there is nothing.
+        if let Some(end) = last.0.checked_add(1) {
+            options.set_iterate_upper_bound(end.to_be_bytes());
+        }
+        let mut entries = self.database.db.raw_iterator_cf_opt(&family, options);
+        entries.seek(from);
+        while let Some((name, value)) = entries.item() {
+            // A name without a whole group is in none.
+            if name.len() >= 2 && visit(name, value).is_break() {
+                return Ok(());
+            }
+            entries.next();
+        }
+        // It also ends where it can't go on.
+        entries.status().map_err(|error| failed(format!("read from a name on, up to {last}"), &error))
     }
 
     fn write(&self, state: ColdState, batch: &ColdBatch) -> Result<(), ColdError> {

@@ -472,15 +472,17 @@ where
         let mut process = self.process.clone();
         process.open(&mut named.states())?;
         let mut table = Table::new(named.spec("value"));
+        let mut timers = Timers::new(named.spec("timers"));
         if let Some(attached) = context.tier {
             table.attach(Arc::clone(&attached.tier), attached.overlay_bytes)?;
+            timers.attach(Arc::clone(&attached.tier), attached.overlay_bytes)?;
             named.attach(attached)?;
         }
         Ok(KeyedChain {
             maker: process.clone(),
             process,
             table,
-            timers: Timers::new(named.spec("timers")),
+            timers,
             named,
             watermark: context.watermark,
             out: Vec::new(),
@@ -513,6 +515,16 @@ pub(crate) fn check_states<K: Key, T, P: KeyedProcess<K, T>>(uid: &OperatorUid, 
     let error = process.clone().open(&mut named.states()).err()?;
     Some(GraphError::of_open(uid, error))
 }
+
+/// By which clock timers fire.
+#[derive(Clone, Copy)]
+enum Fires {
+    Event,
+    Processing,
+}
+
+/// What the keys of so many timers have is fetched together.
+const FIRED_TOGETHER: usize = 256;
 
 pub(crate) struct KeyedChain<K: Key, T, P: KeyedProcess<K, T>, N> {
     pub(crate) process: P,
@@ -567,16 +579,58 @@ where
         self.send(exec)
     }
 
-    /// Before a timer fires for this key.
+    /// Before user code runs for these keys.
     #[inline]
-    fn fetch(&mut self, hash: KeyHash, key: &K) -> Result<(), StateError> {
-        self.table.fetch([(hash, key)])?;
-        self.named.fetch([(hash, key)])
+    fn fetch<'k>(&mut self, keys: impl Iterator<Item = (KeyHash, &'k K)> + Clone) -> Result<(), StateError> {
+        self.table.fetch(keys.clone())?;
+        self.named.fetch(keys)
     }
 
     fn relieve(&mut self) -> Result<(), StateError> {
         self.table.relieve()?;
+        self.timers.relieve()?;
         self.named.relieve()
+    }
+
+    /// Fires at most so many timers that are due; false if that was not all of them, as far as is known.
+    fn fire(&mut self, exec: &mut Exec, fires: Fires, limit: usize) -> Result<bool, UserError> {
+        let mut left = limit;
+        while left > 0 {
+            let (timers, now) = match fires {
+                Fires::Event => (&mut self.timers, self.watermark),
+                Fires::Processing => (&mut self.named.processing, exec.wall),
+            };
+            let due = timers.due(now, left.min(FIRED_TOGETHER))?;
+            if due.is_empty() {
+                return Ok(true);
+            }
+            self.fetch(due.keys())?;
+            while left > 0 {
+                let timers = match fires {
+                    Fires::Event => &mut self.timers,
+                    Fires::Processing => &mut self.named.processing,
+                };
+                let Some((time, hash, key)) = timers.pop_of(&due)? else { break };
+                left -= 1;
+                exec.enter(None, false, 0); // a timer belongs to no record
+                match fires {
+                    Fires::Event => {
+                        self.named.event = self.named.event.max(time);
+                        self.call(exec, hash, &key, time, |process, cx| process.on_timer(cx, time))?;
+                    }
+                    // What a timer of the wall clock emits has no event time, unless it is given one.
+                    Fires::Processing => {
+                        self.call(exec, hash, &key, Timestamp::MIN, |process, cx| {
+                            process.on_processing_timer(cx, time)
+                        })?;
+                    }
+                }
+                if exec.outbox.is_blocked() {
+                    return Ok(false);
+                }
+            }
+        }
+        Ok(false)
     }
 
     /// Calls user code for a record of a broadcast stream, then pushes on what it emitted.
@@ -621,8 +675,7 @@ where
         let records = batch.records.as_slice();
         self.table.prefetch(records.iter().map(|record| record.hash));
         let keys = records.iter().map(|record| (record.hash, &record.key));
-        self.table.fetch(keys.clone())?;
-        self.named.fetch(keys)?;
+        self.fetch(keys)?;
         while let Some(Keyed { hash, key, record }) = batch.records.next() {
             let at = batch.next;
             batch.next += 1;
@@ -659,24 +712,15 @@ where
     fn advance(&mut self, exec: &mut Exec, watermark: Timestamp, limit: usize) -> Result<bool, UserError> {
         self.watermark = watermark;
         self.named.wall = exec.wall;
-        for _ in 0..limit {
-            let Some((time, hash, key)) = self.timers.pop_due(watermark) else {
-                self.named.event = watermark;
-                self.named.clean()?;
-                self.next.watermark(exec, watermark)?;
-                self.sides.watermark(exec, watermark)?;
-                return Ok(true);
-            };
-            exec.enter(None, false, 0); // a timer belongs to no record
-            self.named.event = self.named.event.max(time);
-            self.fetch(hash, &key)?;
-            self.call(exec, hash, &key, time, |process, cx| process.on_timer(cx, time))?;
-            if exec.outbox.is_blocked() {
-                break;
-            }
-        }
+        let all = self.fire(exec, Fires::Event, limit)?;
         self.relieve()?;
-        Ok(false)
+        if all {
+            self.named.event = watermark;
+            self.named.clean()?;
+            self.next.watermark(exec, watermark)?;
+            self.sides.watermark(exec, watermark)?;
+        }
+        Ok(all)
     }
 
     fn processing_due(&self) -> Option<Timestamp> {
@@ -685,18 +729,9 @@ where
 
     fn advance_processing(&mut self, exec: &mut Exec, limit: usize) -> Result<bool, UserError> {
         self.named.wall = exec.wall;
-        for _ in 0..limit {
-            let Some((time, hash, key)) = self.named.processing.pop_due(exec.wall) else { return Ok(true) };
-            exec.enter(None, false, 0);
-            self.fetch(hash, &key)?;
-            // What a timer of the wall clock emits has no event time, unless it is given one.
-            self.call(exec, hash, &key, Timestamp::MIN, |process, cx| process.on_processing_timer(cx, time))?;
-            if exec.outbox.is_blocked() {
-                break;
-            }
-        }
+        let all = self.fire(exec, Fires::Processing, limit)?;
         self.relieve()?;
-        Ok(false)
+        Ok(all)
     }
 
     fn flush(&mut self, exec: &mut Exec) {

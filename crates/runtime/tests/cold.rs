@@ -14,7 +14,7 @@ use cutwater_coordinator::inspect::epoch_of_snapshot;
 use cutwater_coordinator::{
     CompletedCheckpoint, FileRef, SavepointFormat, Settings, checkpoint_of_snapshot, native_number,
 };
-use cutwater_core::{KeyGroupRange, Timestamp};
+use cutwater_core::{KeyGroup, KeyGroupRange, Timestamp};
 use cutwater_dataflow::{
     Collect, Job, JobGraph, KeyedProcess, ListState, MapState, ProcessContext, ReducingState, States, Ttl, UserError,
     ValueState, Window, Windows, folding, generator,
@@ -25,8 +25,8 @@ use cutwater_runtime::{
     JobError, JobHandle, JobOutcome, Options, StartFrom, StopMode, open_checkpoint, run, spawn, store_at,
 };
 use cutwater_state::{
-    AttachedTier, Capabilities, ColdBatch, ColdError, ColdFound, ColdImage, ColdState, ColdTier, ColdView, ImageSource,
-    ModelTier, StateBackend, StateHeader, TierOwner,
+    AttachedTier, Capabilities, ColdBatch, ColdError, ColdFound, ColdImage, ColdState, ColdTier, ColdView, ColdVisitor,
+    ImageSource, ModelTier, StateBackend, StateHeader, TierOwner,
 };
 use cutwater_task::DeltaLimits;
 
@@ -130,6 +130,17 @@ impl ColdTier for FailingTier {
     fn get_all(&self, state: ColdState, prefixes: &[&[u8]], found: &mut ColdFound<'_>) -> Result<(), ColdError> {
         self.act("read")?;
         self.model.get_all(state, prefixes, found)
+    }
+
+    fn range(
+        &self,
+        state: ColdState,
+        from: &[u8],
+        last: KeyGroup,
+        visit: &mut ColdVisitor<'_>,
+    ) -> Result<(), ColdError> {
+        self.act("read")?;
+        self.model.range(state, from, last, visit)
     }
 
     fn write(&self, state: ColdState, batch: &ColdBatch) -> Result<(), ColdError> {

@@ -141,7 +141,7 @@ mod tests {
         table.insert(hash(3), 3, BTreeMap::from([(3, 2)])).unwrap();
         table.remove(hash(4), &4).unwrap();
         table.insert(hash(99), 99, BTreeMap::new()).unwrap();
-        while timers.pop_due(Timestamp(5)).is_some() {}
+        while timers.pop_due(Timestamp(5)).unwrap().is_some() {}
         let states: &mut [&mut dyn Snapshotable] = &mut [&mut table, &mut timers];
         chain.add(&headers, &snapshot(states, Some(Cut(1)))).unwrap();
         let mut whole = Entries::default();

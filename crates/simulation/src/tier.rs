@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use cutwater_core::KeyGroupRange;
+use cutwater_core::{KeyGroup, KeyGroupRange};
 use cutwater_state::{
-    Block, ColdBatch, ColdError, ColdFound, ColdState, ColdTier, ColdView, ModelTier, StateError, StateHeader,
-    apply_block, blocks_of_view,
+    Block, ColdBatch, ColdError, ColdFound, ColdState, ColdTier, ColdView, ColdVisitor, ModelTier, StateError,
+    StateHeader, apply_block, blocks_of_view,
 };
 
 use crate::config::Rates;
@@ -191,6 +191,29 @@ impl ColdTier for Tier {
         Ok(())
     }
 
+    fn range(
+        &self,
+        state: ColdState,
+        from: &[u8],
+        last: KeyGroup,
+        visit: &mut ColdVisitor<'_>,
+    ) -> Result<(), ColdError> {
+        if self.read_fails() {
+            self.shared.hit(Mark::TierReadFailed);
+            return Err(refused("read", 1));
+        }
+        let mut count = 0;
+        self.model.range(state, from, last, &mut |name, value| {
+            count += 1;
+            visit(name, value)
+        })?;
+        if count > 0 {
+            self.shared.hit(Mark::TierFetched);
+        }
+        self.shared.lock().choices.note(count);
+        Ok(())
+    }
+
     fn write(&self, state: ColdState, batch: &ColdBatch) -> Result<(), ColdError> {
         let running = {
             let mut seen = self.seen();
@@ -244,6 +267,16 @@ impl ColdTier for OfSnapshot<'_> {
 
     fn get_all(&self, state: ColdState, prefixes: &[&[u8]], found: &mut ColdFound<'_>) -> Result<(), ColdError> {
         self.tier.get_all(state, prefixes, found)
+    }
+
+    fn range(
+        &self,
+        state: ColdState,
+        from: &[u8],
+        last: KeyGroup,
+        visit: &mut ColdVisitor<'_>,
+    ) -> Result<(), ColdError> {
+        self.tier.range(state, from, last, visit)
     }
 
     fn write(&self, state: ColdState, batch: &ColdBatch) -> Result<(), ColdError> {

@@ -162,7 +162,7 @@ fn change(all: &mut All, round: u64) {
         register(&mut all.timers, key, 100 + round as i64);
         all.timers.delete(hashed, &key, Timestamp(0)).expect("an integer can be encoded");
     }
-    while all.timers.pop_due(Timestamp(99 + round as i64)).is_some() {}
+    while all.timers.pop_due(Timestamp(99 + round as i64)).expect("no tier fails").is_some() {}
 }
 
 /// What has expired is gone in a cut since another, also if the other has it without a stamp.

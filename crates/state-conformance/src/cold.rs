@@ -180,6 +180,59 @@ pub fn a_lookup_by_prefixes_finds_all_that_begin_with_them<T: ColdTier>(make: im
     tier.get_all(state, &[], &mut |_, _, _| panic!("nothing was asked for")).expect("it can be read");
 }
 
+/// A range begins at its name, whether that is there or not, and ends with its last key group, or when it is told to stop: it visits
+/// the entries between in the order of their names, each once, as they are after all earlier writes.
+pub fn a_range_begins_at_its_name_and_ends_with_its_group<T: ColdTier>(make: impl Fn() -> T) {
+    let tier = make();
+    let (state, other) = (open(&tier, "state"), open(&tier, "another state"));
+    let mut expected: BTreeMap<_, _> = many(&tier, state).into_iter().collect();
+    many(&tier, other);
+    for (edge, group) in
+        [(&b""[..], 3), (b"\xff\xff\xff", 3), (b"\xff", 0x00ff), (b"", 0x0100), (b"\xff\xff", u16::MAX)]
+    {
+        put(&tier, state, &name_of(group, edge), edge);
+        expected.insert(name_of(group, edge), edge.to_vec());
+    }
+    let range = |from: &[u8], last: u16, most: usize| {
+        let mut visited = Entries::new();
+        let mut visit = |name: &[u8], value: &[u8]| {
+            visited.push((name.to_vec(), value.to_vec()));
+            if visited.len() < most { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        };
+        tier.range(state, from, KeyGroup(last), &mut visit).expect("it can be read");
+        visited
+    };
+    let mut froms: Vec<Vec<u8>> = expected.keys().step_by(101).cloned().collect();
+    froms.extend((0..12).map(|group| name_of(group, b"")));
+    froms.extend([
+        vec![],
+        vec![0],
+        name_of(3, b"\xff\xff\xff\0"),
+        name_of(4, b"\xff"),
+        name_of(u16::MAX, b"\xff\xff\xff"),
+    ]);
+    // What is read again has been deleted meanwhile, or is another value, or has come.
+    for round in 0..3 {
+        for (n, from) in froms.iter().enumerate() {
+            for (last, most) in [(3, 5), (9, 1), (9, usize::MAX), (0x00ff, usize::MAX), (u16::MAX, 3_000)] {
+                let within = |name: &[u8]| group_of_name(name).is_some_and(|group| group.0 <= last);
+                let all = expected.range(from.clone()..).filter(|(name, _)| within(name)).take(most);
+                let all: Entries = all.map(|(name, value)| (name.clone(), value.clone())).collect();
+                assert_eq!(range(from, last, most), all, "from {from:?} to {last}, {most} at the most");
+            }
+            let name = if from.len() < 2 { name_of(9, from) } else { from.clone() };
+            if (n + round) % 3 == 0 {
+                write(&tier, state, &[(&name, None)]);
+                expected.remove(&name);
+            } else {
+                put(&tier, state, &name, &[round as u8]);
+                expected.insert(name, vec![round as u8]);
+            }
+        }
+    }
+    assert_eq!(range(&name_of(9, b""), 8, usize::MAX), [], "it ends before it begins");
+}
+
 /// Of the writes of one batch the last one of a name counts.
 pub fn of_one_batch_the_last_write_of_a_name_counts<T: ColdTier>(make: impl Fn() -> T) {
     let tier = make();

@@ -101,6 +101,7 @@ macro_rules! cold_tier_suite {
             a_read_sees_every_earlier_write_of_any_thread
             a_lookup_finds_each_of_many_names
             a_lookup_by_prefixes_finds_all_that_begin_with_them
+            a_range_begins_at_its_name_and_ends_with_its_group
             of_one_batch_the_last_write_of_a_name_counts
             a_deleted_name_is_gone
             names_do_not_disturb_each_other

@@ -11,17 +11,19 @@ use crate::codec::decode_front;
 mod batch;
 mod blocks;
 mod model;
+mod names;
 
 pub use self::batch::ColdBatch;
 pub use self::blocks::{apply_block, blocks_of_view};
 pub(crate) use self::blocks::{batch_of, split_for_tier};
 pub use self::model::ModelTier;
+pub(crate) use self::names::{TIME_BYTES, append_name, split_name};
 
 /// What lies below the tables of one subtask: a store of bytes on a local disk, say, for what memory does not hold.
 ///
 /// A tier keeps *cold entries*, each under a *name*: the number of its key group, two bytes with the higher one first, then
 /// the encoded key, then what tells the entries of one key apart, such as the key in a map. So the entries of a key group stand together, and those of a
-/// key within it. What a name stands for is the business of the table: a tier compares and keeps bytes.
+/// key within it. Timers have their time before their key instead: within a group they stand in the order in which they fire. What a name stands for is the business of the table: a tier compares and keeps bytes.
 ///
 /// The worker of the subtask reads and writes, and another thread may read and write at the same time, but never the same
 /// state. A tier need not survive the process: what must is in checkpoints. The contract, of which
@@ -29,6 +31,8 @@ pub use self::model::ModelTier;
 ///
 /// - A read sees every earlier write of any thread. Of the writes of one batch the last one of a name counts.
 /// - A lookup by prefixes finds all entries whose names begin with them, and no others.
+/// - A range begins at its name and ends with its last key group, or when it is told to stop: it visits the entries between in the
+///   order of their names, each once.
 /// - A deleted name is gone, and names and states do not disturb each other.
 /// - A scan visits the entries of the groups asked for in the order of their names, each once, until it is told to stop.
 /// - A [view](ColdTier::view) is the tier as it was at the call, whatever is written later, also after later views.
@@ -63,6 +67,19 @@ pub trait ColdTier: Send + Sync + fmt::Debug {
     ///
     /// [`ColdError`] if any of them can't be read. Some may have been found.
     fn get_all(&self, state: ColdState, prefixes: &[&[u8]], found: &mut ColdFound<'_>) -> Result<(), ColdError>;
+
+    /// Visits the entries whose names are `from` or behind it, in the order of their names, up to the end of the key group `last`.
+    ///
+    /// # Errors
+    ///
+    /// [`ColdError`] if any of them can't be read. Some may have been visited.
+    fn range(
+        &self,
+        state: ColdState,
+        from: &[u8],
+        last: KeyGroup,
+        visit: &mut ColdVisitor<'_>,
+    ) -> Result<(), ColdError>;
 
     /// Puts and deletes what the batch says, in its order. Cheapest if its names rise.
     ///

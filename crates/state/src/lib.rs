@@ -62,7 +62,7 @@
 //! - [`Data`], [`Key`], [`CodecId`], [`encode`], [`decode`], [`hash_key`]: how any serde type becomes bytes and a hash.
 //! - [`OperatorStateWriter`], [`OperatorStatePart`]: state without keys, which is in the checkpoint's record.
 //! - [`Schema`], [`StateHeader`]: what was written, so that a program whose types have changed learns it by name.
-//! - [`StateBackend`]: the contract of what lies below the table. [`ColdTier`]: entries that memory does not hold.
+//! - [`StateBackend`]: the contract of what lies below the table. [`ColdTier`]: entries that memory does not hold, timers too.
 //!
 //! # What is guaranteed
 //!
@@ -107,4 +107,4 @@ pub use operator::{OPERATOR_STATE_BYTES, OPERATOR_STATE_OF_TASK, OperatorStatePa
 pub use schema::{Field, Schema, SchemaMismatch, Variant};
 pub use snapshot::{Cut, Snapshotable, StateHeader, StateKind, SweepProgress, TableSpec};
 pub use table::Table;
-pub use timers::Timers;
+pub use timers::{DueTimers, Timers};

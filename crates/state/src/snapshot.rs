@@ -65,6 +65,10 @@ impl StateKind {
         }
     }
 
+    pub(crate) fn is_timers(self) -> bool {
+        matches!(self, Self::Timers | Self::ProcessingTimers)
+    }
+
     /// Whether a key may have several entries, which then differ in what their values begin with.
     #[must_use]
     pub fn has_several(self) -> bool {

@@ -3,11 +3,11 @@
 
 use std::sync::Arc;
 
-use cutwater_core::{Attempt, Epoch, KeyGroupRange, MaxParallelism, OperatorUid, SubtaskId, TaskId};
+use cutwater_core::{Attempt, Epoch, KeyGroup, KeyGroupRange, MaxParallelism, OperatorUid, SubtaskId, TaskId};
 use cutwater_rocksdb::{RocksBudget, RocksDbBackend, RocksTier};
 use cutwater_state::{
-    CodecId, ColdBatch, ColdError, ColdFound, ColdImage, ColdState, ColdTier, ColdView, ImageSource, Schema,
-    StateBackend as _, StateHeader, StateKind, TierOwner,
+    CodecId, ColdBatch, ColdError, ColdFound, ColdImage, ColdState, ColdTier, ColdView, ColdVisitor, ImageSource,
+    Schema, StateBackend as _, StateHeader, StateKind, TierOwner,
 };
 use tempfile::TempDir;
 
@@ -56,6 +56,16 @@ impl ColdTier for TempTier {
 
     fn get_all(&self, state: ColdState, prefixes: &[&[u8]], found: &mut ColdFound<'_>) -> Result<(), ColdError> {
         self.tier.get_all(state, prefixes, found)
+    }
+
+    fn range(
+        &self,
+        state: ColdState,
+        from: &[u8],
+        last: KeyGroup,
+        visit: &mut ColdVisitor<'_>,
+    ) -> Result<(), ColdError> {
+        self.tier.range(state, from, last, visit)
     }
 
     fn write(&self, state: ColdState, batch: &ColdBatch) -> Result<(), ColdError> {
@@ -112,6 +122,16 @@ impl ColdTier for JobTier {
 
     fn get_all(&self, state: ColdState, prefixes: &[&[u8]], found: &mut ColdFound<'_>) -> Result<(), ColdError> {
         self.tier.get_all(state, prefixes, found)
+    }
+
+    fn range(
+        &self,
+        state: ColdState,
+        from: &[u8],
+        last: KeyGroup,
+        visit: &mut ColdVisitor<'_>,
+    ) -> Result<(), ColdError> {
+        self.tier.range(state, from, last, visit)
     }
 
     fn write(&self, state: ColdState, batch: &ColdBatch) -> Result<(), ColdError> {

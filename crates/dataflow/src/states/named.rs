@@ -147,6 +147,7 @@ impl<K: Key> Named<K> {
 
     /// What can lie in the tier may from now on.
     pub(crate) fn attach(&mut self, tier: &AttachedTier) -> Result<(), StateError> {
+        self.processing.attach(Arc::clone(&tier.tier), tier.overlay_bytes)?;
         for slot in &mut self.slots {
             slot.table.attach(tier)?;
             slot.tiered = true;
@@ -168,6 +169,7 @@ impl<K: Key> Named<K> {
 
     /// After it, now and then.
     pub(crate) fn relieve(&mut self) -> Result<(), StateError> {
+        self.processing.relieve()?;
         self.slots.iter_mut().filter(|slot| slot.tiered).try_for_each(|slot| slot.table.relieve())
     }
 

@@ -2,9 +2,9 @@ use std::ops::ControlFlow;
 
 use cutwater_core::KeyGroupRange;
 
-use super::{ColdBatch, ColdError, ColdState, ColdTier, ColdView, group_of_name, group_prefix};
+use super::{ColdBatch, ColdError, ColdState, ColdTier, ColdView, append_name, split_name};
 use crate::block::{BLOCK_BYTES, BlockBuilder, read_entries};
-use crate::codec::{checked_length, split_framed};
+use crate::codec::checked_length;
 use crate::store::NAME_REST;
 use crate::{Block, BlockKind, StateError, StateHeader, StateKind};
 
@@ -24,6 +24,7 @@ pub fn apply_block(
 ) -> Result<(), StateError> {
     batch_of(header, block, block.groups, batch, |value| match (block.kind, header.kind) {
         (BlockKind::ForTier, _) => split_for_tier(value),
+        (_, kind) if kind.is_timers() => Ok((value, &[])),
         (BlockKind::All | BlockKind::Changed, StateKind::Map | StateKind::List) => {
             let reason = format!("no table with a tier has written this {}", header.kind.name()).into();
             Err(StateError::Damaged { part: "block for a tier", offset: 0, reason })
@@ -48,18 +49,12 @@ pub(crate) fn batch_of(
     let mut name = Vec::new();
     let entries = read_entries(block, (header.key_codec, second), groups, |group, key, value| {
         name.clear();
-        name.extend_from_slice(&group_prefix(group));
-        if header.key_codec.fixed_width().is_none() {
-            name.extend_from_slice(&checked_length(key.len())?.to_le_bytes());
-        }
-        name.extend_from_slice(key);
-        if removed {
-            name.extend_from_slice(value);
-            batch.delete(&name);
-        } else {
-            let (rest, value) = split(value)?;
-            name.extend_from_slice(rest);
-            batch.put(&name, value);
+        let (rest, value) =
+            if removed { (value, None) } else { split(value).map(|(rest, value)| (rest, Some(value)))? };
+        append_name((header.kind, header.key_codec), group, key, rest, &mut name)?;
+        match value {
+            Some(value) => batch.put(&name, value),
+            None => batch.delete(&name),
         }
         Ok(())
     })?;
@@ -94,26 +89,25 @@ pub fn blocks_of_view<E: From<StateError>>(
     block.begin(BlockKind::All, u64::MAX);
     let (mut entries, mut failed) = (0, None::<E>);
     let scanned = view.scan(state, groups, &mut |name, value| {
-        let mut rest = name.get(2..).unwrap_or_default();
-        let group = group_of_name(name).filter(|_| split_framed(header.key_codec, &mut rest).is_some());
-        let Some(group) = group else {
+        let Some((group, key, rest)) = split_name((header.kind, header.key_codec), name) else {
             let reason = format!("a name of {} bytes", name.len()).into();
             failed = Some(StateError::Damaged { part: "cold entry", offset: 0, reason }.into());
             return ControlFlow::Break(());
         };
         block.open(group);
-        block.payload().extend_from_slice(&name[2..name.len() - rest.len()]);
-        if header.value_codec.fixed_width().is_none() {
-            match checked_length(rest.len() + value.len()) {
-                Ok(length) => block.payload().extend_from_slice(&length.to_le_bytes()),
-                Err(error) => {
-                    failed = Some(error.into());
-                    return ControlFlow::Break(());
+        // What tells the entries of a key apart is the front of their values.
+        for (codec, parts) in [(header.key_codec, [key, &[]]), (header.value_codec, [rest, value])] {
+            if codec.fixed_width().is_none() {
+                match checked_length(parts[0].len() + parts[1].len()) {
+                    Ok(length) => block.payload().extend_from_slice(&length.to_le_bytes()),
+                    Err(error) => {
+                        failed = Some(error.into());
+                        return ControlFlow::Break(());
+                    }
                 }
             }
+            parts.iter().for_each(|part| block.payload().extend_from_slice(part));
         }
-        block.payload().extend_from_slice(rest); // what tells the entries of a key apart is the front of their values
-        block.payload().extend_from_slice(value);
         block.added(1);
         entries += 1;
         if block.bytes() >= BLOCK_BYTES

@@ -2,7 +2,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use cutwater_core::KeyGroupRange;
+use cutwater_core::{KeyGroup, KeyGroupRange};
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -85,6 +85,17 @@ impl ColdTier for ModelTier {
                 found(at, name, value);
             }
         }
+        Ok(())
+    }
+
+    fn range(
+        &self,
+        state: ColdState,
+        from: &[u8],
+        last: KeyGroup,
+        visit: &mut ColdVisitor<'_>,
+    ) -> Result<(), ColdError> {
+        visit_range(&self.inner().entries, state, from, last, visit);
         Ok(())
     }
 
@@ -231,17 +242,20 @@ struct ModelView {
 
 impl ColdView for ModelView {
     fn scan(&self, state: ColdState, groups: KeyGroupRange, visit: &mut ColdVisitor<'_>) -> Result<(), ColdError> {
-        let from = (state, group_prefix(groups.first).to_vec());
-        let last = group_prefix(groups.last);
-        for ((found, name), value) in self.entries.range(from..) {
-            if *found != state || name[..] > last[..] && !name.starts_with(&last) {
-                break;
-            }
-            // A name without a whole group is in none.
-            if name.len() >= 2 && visit(name, value).is_break() {
-                break;
-            }
-        }
+        visit_range(&self.entries, state, &group_prefix(groups.first), groups.last, visit);
         Ok(())
+    }
+}
+
+fn visit_range(entries: &Entries, state: ColdState, from: &[u8], last: KeyGroup, visit: &mut ColdVisitor<'_>) {
+    let last = group_prefix(last);
+    for ((found, name), value) in entries.range((state, from.to_vec())..) {
+        if *found != state || name[..] > last[..] && !name.starts_with(&last) {
+            break;
+        }
+        // A name without a whole group is in none.
+        if name.len() >= 2 && visit(name, value).is_break() {
+            break;
+        }
     }
 }

@@ -63,6 +63,11 @@ impl Changes {
         fresh
     }
 
+    /// Somebody else may have seen the entry before it came in the last period.
+    pub(crate) fn seen(&mut self, place: usize) {
+        self.fresh.clear(place);
+    }
+
     /// The entry counts as not changed in any period.
     pub(crate) fn clean(&mut self, place: usize) {
         for period in &mut self.periods {

@@ -6,6 +6,7 @@
 //! it then is as the state was at the cut.
 
 mod keys;
+mod timers;
 
 pub(crate) use self::keys::Hand;
 use std::collections::BTreeSet;
@@ -16,10 +17,11 @@ use cutwater_core::{KeyGroupRange, KeyHash};
 
 use super::shard::Entry;
 use super::{Place, Store, Tracked};
-use crate::codec::split_framed;
-use crate::cold::{batch_of, split_for_tier};
+use crate::codec::{append_framed, split_framed};
+use crate::cold::{append_name, batch_of, split_for_tier, split_name};
 use crate::{
-    Block, BlockKind, ColdBatch, ColdError, ColdState, ColdTier, Cut, StateError, codec_of, group_of_name, group_prefix,
+    Block, BlockKind, CodecId, ColdBatch, ColdError, ColdState, ColdTier, Cut, StateError, StateKind, codec_of,
+    group_prefix,
 };
 
 /// What a store has of the tier below it.
@@ -126,6 +128,11 @@ impl<E: Entry> Store<E> {
         self.tracked = Some(Tracked::default());
         self.set_active(0);
         Ok(())
+    }
+
+    /// What its names in a tier go by.
+    pub(crate) fn naming(&self) -> (StateKind, CodecId) {
+        (self.kind, codec_of::<E::Key>())
     }
 
     pub(crate) fn cold_state(&self) -> Option<ColdState> {
@@ -244,8 +251,7 @@ impl<E: Entry> Store<E> {
 
     /// How many bytes the entries in memory take, as an estimate: what they own has the size of its encoding.
     fn cold_bytes(&self, cold: &Cold) -> u64 {
-        // Slots are about two thirds full.
-        self.entries * (size_of::<E>() as u64 * 3 / 2 + cold.encoded.get())
+        self.entries * each_bytes::<E>(cold)
     }
 
     /// Whether entries that have changed since a cut, which is not in the tier yet, take so much memory that they should not
@@ -342,35 +348,25 @@ impl<E: Entry> Store<E> {
 
     /// Writes dirty entries to the tier; after that they are clean.
     pub(crate) fn write_back(&mut self, dirty: &[Place]) -> Result<(), StateError> {
-        let many = self.many_cold();
+        let (many, of) = (self.many_cold(), self.naming());
         let (Some(cold), false) = (&mut self.cold, dirty.is_empty()) else { return Ok(()) };
         cold.batch.clear();
-        let mut whole = Vec::new();
+        let mut name = Vec::new();
         for place in dirty {
             let Some(entry) = self.shards[place.shard].get(place.entry) else { continue };
             self.scratch.clear();
-            self.scratch.extend_from_slice(&[0; 2]); // for the group
             match many {
                 true => entry.encode_for_tier(&mut self.scratch)?,
                 false => entry.encode(&mut self.scratch)?,
             }
-            let mut rest = &self.scratch[2..];
+            let mut rest = self.scratch.as_slice();
             let key = split_framed(codec_of::<E::Key>(), &mut rest).expect("written by `encode`");
-            let group = group_prefix(KeyHash::of(key).group(self.spec.max_parallelism));
-            let end = self.scratch.len() - rest.len();
-            self.scratch[..2].copy_from_slice(&group);
-            let (name, mut rest) = self.scratch.split_at(end);
-            let mut value = split_framed(codec_of::<E::Value>(), &mut rest).expect("written by `encode`");
-            let mut name = name;
-            if many {
-                let (rest, remains) = split_for_tier(value)?;
-                whole.clear();
-                whole.extend_from_slice(name);
-                whole.extend_from_slice(rest);
-                (name, value) = (&whole, remains);
-            }
-            cold.batch.put(name, value);
-            cold.gone.remove(name); // it came back, and from now on the tier has it
+            let value = split_framed(codec_of::<E::Value>(), &mut rest).expect("written by `encode`");
+            let (rest, value) = if many { split_for_tier(value)? } else { split::<E>(value)? };
+            name.clear();
+            append_name(of, KeyHash::of(key).group(self.spec.max_parallelism), key, rest, &mut name)?;
+            cold.batch.put(&name, value);
+            cold.gone.remove(&name); // it came back, and from now on the tier has it
             cold.encoded.add(name.len() + value.len());
         }
         cold.batch.sort();
@@ -397,16 +393,15 @@ impl<E: Entry> Store<E> {
     /// The entry is about to go: the tier may have it.
     pub(super) fn cold_gone(&mut self, hash: KeyHash, place: Place) -> Result<(), StateError> {
         self.scratch.clear();
+        let (until, of) = (self.cuts + 1, self.naming());
         let shard = &mut self.shards[place.shard];
         shard.get(place.entry).map_or(Ok(()), |entry| entry.encode_name(&mut self.scratch))?;
-        let until = self.cuts + 1;
         let fresh = shard.changes.as_mut().is_some_and(|changes| changes.gone_unnamed(until, place.entry));
         if let (Some(cold), false) = (&mut self.cold, fresh) {
             let mut rest = self.scratch.as_slice();
-            split_framed(codec_of::<E::Key>(), &mut rest).expect("written by `encode_name`");
-            let mut name = group_prefix(hash.group(self.spec.max_parallelism)).to_vec();
-            name.extend_from_slice(&self.scratch[..self.scratch.len() - rest.len()]);
-            name.extend_from_slice(&rest[4..]); // behind its length
+            let key = split_framed(codec_of::<E::Key>(), &mut rest).expect("written by `encode_name`");
+            let mut name = Vec::with_capacity(self.scratch.len());
+            append_name(of, hash.group(self.spec.max_parallelism), key, &rest[4..], &mut name)?; // behind its length
             cold.gone.insert(name);
         }
         Ok(())
@@ -444,14 +439,14 @@ impl<E: Entry> Store<E> {
 
     /// Emits names of entries that went before the cut, until there are `stop` bytes; true if there are no more.
     pub(super) fn emit_gone(&mut self, stop: usize) -> bool {
+        let of = self.naming();
         let Some(cold) = &mut self.cold else { return true };
         let Emitted::UpTo(after) = std::mem::replace(&mut cold.emitted, Emitted::All) else { return true };
         let block = &mut self.sweep.removed;
         for name in cold.frozen_gone.range((after, Bound::Unbounded)) {
-            block.open(group_of_name(name).expect("a name begins with its group"));
-            let mut rest = &name[2..];
-            split_framed(codec_of::<E::Key>(), &mut rest).expect("a name has a whole key");
-            block.payload().extend_from_slice(&name[2..name.len() - rest.len()]);
+            let (group, key, rest) = split_name(of, name).expect("it was made of these");
+            block.open(group);
+            append_framed::<E::Key>(key, block.payload());
             let length = u32::try_from(rest.len()).expect("it was checked when the name was made");
             block.payload().extend_from_slice(&length.to_le_bytes());
             block.payload().extend_from_slice(rest);
@@ -505,6 +500,12 @@ impl<E: Entry> Store<E> {
             source: Box::new(error),
         }
     }
+}
+
+/// How many bytes an entry in memory takes, about.
+fn each_bytes<E: Entry>(cold: &Cold) -> u64 {
+    // Slots are about two thirds full.
+    size_of::<E>() as u64 * 3 / 2 + cold.encoded.get()
 }
 
 /// What belongs to the name in the tier, and what does not, of an encoded value.
