@@ -234,6 +234,10 @@ impl<K: Key> Snapshotable for Timers<K> {
         self.store.applied(cut);
     }
 
+    fn is_crowded(&self) -> bool {
+        self.store.is_crowded()
+    }
+
     fn not_applied(&mut self) {
         self.store.not_applied();
     }
