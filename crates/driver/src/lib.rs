@@ -64,6 +64,8 @@
 //! - [`DriverSettings`]: what it is told at the start. [`Driver`]: the inputs and the deadlines.
 //! - [`Action`]: the outputs. [`End`]: how a job comes to its end.
 //! - [`plan_of`]: what the coordinator is told of a graph. [`prepared_output`]: what is published when a checkpoint completes or is restored.
+//! - [`Natives`], [`Place`], [`NativeFiles`]: which files of an image are stored, and which are shared with an earlier checkpoint.
+//!   [`native_index`], [`native_files`], [`claim_imported`]: what a restore takes over.
 //!
 //! # What is guaranteed
 //!
@@ -82,6 +84,7 @@
 mod action;
 mod driver;
 mod fallback;
+mod native;
 mod output;
 mod plan;
 mod settings;
@@ -89,6 +92,10 @@ mod settings;
 pub use action::{Action, End};
 pub use driver::Driver;
 pub use fallback::{FellBack, Replayed};
+pub use native::{
+    Lasting, NativeFiles, Natives, NotClaimed, Place, Stored, claim_imported, is_native, lasting_files, native_files,
+    native_index,
+};
 pub use output::prepared_output;
 pub use plan::plan_of;
 pub use settings::{DriverSettings, NO_PROGRESS_ATTEMPTS, OnNoProgress};

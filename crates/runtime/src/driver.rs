@@ -26,7 +26,6 @@ use crate::host::{Handles, Incarnation, guarded};
 use crate::hosted::{Command, Report};
 use crate::job::{ClaimMode, JobOutcome, Options};
 use crate::local::LocalCopies;
-use crate::native::Natives;
 use crate::restore::{RestorePoint, new_operators};
 use crate::savepoint::{SavepointError, TakenSavepoint};
 use crate::spans;
@@ -495,7 +494,7 @@ impl Shell {
             chains: Mutex::default(),
             backend: self.options.backend.name(),
             native: self.options.task.deltas.is_some() && self.options.backend.capabilities().images,
-            natives: Natives::default(),
+            natives: Mutex::default(),
         });
         let start = Start {
             graph: Arc::clone(&self.graph),

@@ -10,6 +10,7 @@ use cutwater_coordinator::{CompletedCheckpoint, FileRef, SubtaskSnapshot, TaskSn
 use cutwater_core::{Attempt, Epoch, KeyGroupRange, MaxParallelism, Moment, OperatorUid, SubtaskId};
 use cutwater_dataflow::exec::SnapshotKind;
 use cutwater_dataflow::{JobGraph, TaskSpec};
+use cutwater_driver::{Natives, is_native};
 use cutwater_state::format::SnapshotReader;
 use cutwater_state::{AttachedTier, ColdError, ImageSource, StateBackend, TierOwner};
 use cutwater_storage::Store;
@@ -20,7 +21,6 @@ use crate::error::{Failure, RestoreError, UnclaimedState, check_parallelism};
 use crate::host::guarded;
 use crate::job::IgnoreUnclaimed;
 use crate::local::LocalCopies;
-use crate::native::Natives;
 use crate::upload::Chains;
 
 mod file;
@@ -30,7 +30,7 @@ mod progress;
 
 use file::File;
 use files::{Overlap, Tables};
-use native::{StoredImage, is_native};
+use native::StoredImage;
 
 pub(crate) use progress::Progress;
 pub use progress::RestoreProgress;
@@ -60,7 +60,7 @@ pub(crate) struct Build<'a> {
     pub(crate) foreign: bool,
     /// Where to note what snapshots may build on.
     pub(crate) chains: &'a Mutex<Chains>,
-    pub(crate) natives: &'a Natives,
+    pub(crate) natives: &'a Mutex<Natives>,
     pub(crate) clock: Clock,
 }
 
@@ -315,7 +315,8 @@ impl Build<'_> {
             None => self.tier_failed(subtask, error),
         })?;
         if let (Some(image), false) = (goes_on.and_then(|at| images.get(at)), self.foreign) {
-            self.natives.remember(subtask, None, checkpoint, image.lasting());
+            let mut natives = self.natives.lock().unwrap_or_else(PoisonError::into_inner);
+            natives.remember(subtask, None, checkpoint, image.lasting());
         }
         Ok(())
     }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use cutwater_coordinator::{FileRef, Phases, SubtaskSnapshot, snapshot_name};
 use cutwater_core::{Attempt, Barrier, CheckpointId, Moment, SnapshotForm, SubtaskId};
 use cutwater_dataflow::{Finish, UserError};
+use cutwater_driver::Natives;
 use cutwater_state::format::{Compression, NativeState, SnapshotEncoder, SnapshotHeader};
 use cutwater_state::{
     Block, ColdBatch, ColdImage, ColdState, ColdTier, ColdView, StateError, StateHeader, apply_block, blocks_of_view,
@@ -20,7 +21,7 @@ use crate::clock::Clock;
 use crate::host::Handles;
 use crate::hosted::{Command, Report};
 use crate::local::{Copying, LocalCopies};
-use crate::native::{self, Natives};
+use crate::native;
 
 /// What all uploads of an attempt share.
 pub(crate) struct Uploader {
@@ -47,7 +48,7 @@ pub(crate) struct Uploader {
     pub(crate) backend: &'static str,
     /// Whether checkpoints are in the form of the backend.
     pub(crate) native: bool,
-    pub(crate) natives: Natives,
+    pub(crate) natives: Mutex<Natives>,
 }
 
 /// The files of snapshots that later ones of the same subtask may build on.
@@ -266,7 +267,8 @@ impl Work {
     ) -> Result<Vec<FileRef>, NotWritten> {
         let Self { uploader, barrier, subtask, .. } = self;
         let (files, lasting) = native::store(uploader, *barrier, *subtask, states, image, room)?;
-        uploader.natives.remember(*subtask, barrier.base, barrier.checkpoint, lasting);
+        let mut natives = uploader.natives.lock().unwrap_or_else(PoisonError::into_inner);
+        natives.remember(*subtask, barrier.base, barrier.checkpoint, lasting);
         Ok(files)
     }
 

@@ -1,16 +1,14 @@
 //! Snapshots in the form of the backend: the tier below the tables takes their files over.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
-use cutwater_coordinator::{FileRef, SubtaskSnapshot, TaskSnapshot as TaskPart, native_number};
+use cutwater_coordinator::{FileRef, SubtaskSnapshot, TaskSnapshot as TaskPart};
 use cutwater_core::{KeyGroupRange, MaxParallelism, OperatorUid};
+use cutwater_driver::{Lasting, NotClaimed, claim_imported, lasting_files, native_files, native_index};
 use cutwater_state::format::{NativeIndex, ReadAt as _};
-use cutwater_state::{
-    AttachedTier, ColdError, ColdState, ImageFile, ImageSource, MakeFile, StateError, StateHeader, blocks_of_view,
-};
+use cutwater_state::{AttachedTier, ColdError, ImageFile, ImageSource, MakeFile, StateError};
 use cutwater_task::TaskCore;
 
 use super::file::File;
@@ -18,7 +16,6 @@ use super::{Progress, RestorePoint};
 use crate::error::RestoreError;
 use crate::job::IgnoreUnclaimed;
 use crate::local::LocalCopies;
-use crate::native::Lasting;
 use crate::upload::chain;
 
 /// The most bytes of an index: of a million files.
@@ -42,11 +39,6 @@ pub(super) struct StoredImage<'a> {
     failed: Mutex<Option<RestoreError>>,
 }
 
-/// Whether a file is of the backend's own form, or says which are.
-pub(super) fn is_native(file: &FileRef) -> bool {
-    native_number(&file.name).is_some()
-}
-
 impl<'a> StoredImage<'a> {
     /// That of a subtask, if there is one.
     pub(super) fn open(
@@ -55,7 +47,7 @@ impl<'a> StoredImage<'a> {
         local: Option<&'a LocalCopies>,
         progress: Option<&'a Progress>,
     ) -> Result<Option<Self>, RestoreError> {
-        let Some(index) = part.files.iter().find(|file| native_number(&file.name) == Some(0)) else { return Ok(None) };
+        let Some(index) = native_index(&part.files) else { return Ok(None) };
         let (url, name) = (point.store.url(), index.name.clone());
         let reader = File::open(point, index, local, progress)?;
         let reader = reader.ok_or(RestoreError::Missing { url: url.clone(), name: name.clone() })?;
@@ -74,18 +66,9 @@ impl<'a> StoredImage<'a> {
             NativeIndex::decode(&content)
         });
         let wrong = |source| RestoreError::File { url: url.clone(), name: name.clone(), source };
-        let mut index = read.map_err(wrong)?;
-        let named: BTreeMap<&str, &FileRef> = part.files.iter().map(|file| (file.name.as_str(), file)).collect();
-        let mut stored = Vec::with_capacity(index.files.len());
-        for file in &index.files {
-            let found = file.object.as_ref().map(|object| match named.get(object.as_str()) {
-                Some(named) if (named.bytes, named.crc32c) == (file.file.bytes, file.crc32c) => Ok(*named),
-                Some(_) => Err(wrong(damaged(format!("{object} is not as the checkpoint names it")))),
-                None => Err(wrong(damaged(format!("the checkpoint has no {object}")))),
-            });
-            stored.push(found.transpose()?);
-        }
-        let files = index.files.iter_mut().map(|file| file.file.clone()).collect();
+        let index = read.map_err(wrong)?;
+        let stored = native_files(&index, &part.files).map_err(wrong)?;
+        let files = index.files.iter().map(|file| file.file.clone()).collect();
         // What can't be said of a record that makes no sense is left to the check of the files.
         let (number, parallelism) = (part.subtask.index, task.parallelism);
         let makes_sense = number < parallelism && parallelism <= max.count();
@@ -100,11 +83,7 @@ impl<'a> StoredImage<'a> {
 
     /// The files that later images of a tier that goes on from this one may have.
     pub(super) fn lasting(&self) -> Lasting {
-        let files = self.files.iter().zip(&self.stored);
-        files
-            .filter(|(file, _)| file.lasting)
-            .filter_map(|(file, stored)| Some((file.clone(), (*stored)?.clone())))
-            .collect()
+        lasting_files(&self.index, &self.stored)
     }
 
     /// Why it could not be read, if that is why.
@@ -214,50 +193,14 @@ pub(super) fn claim(
     (range, point, ignored): (KeyGroupRange, &RestorePoint, &IgnoreUnclaimed),
     mine: impl Fn(&OperatorUid) -> bool,
 ) -> Result<(), RestoreError> {
-    let tier = &*attached.tier;
-    let name = || images.iter().map(|image| image.name.as_str()).collect::<Vec<_>>().join(", ");
-    let damaged = |source| RestoreError::File { url: point.store.url(), name: name(), source };
-    let cold = |header: &StateHeader, error: ColdError| {
-        damaged(StateError::Cold {
-            operator: header.operator.as_str().into(),
-            state: header.name.as_str().into(),
-            source: Box::new(error),
-        })
-    };
-    let mut written: BTreeMap<(OperatorUid, String), &StateHeader> = BTreeMap::new();
-    let mut kept: BTreeSet<ColdState> = BTreeSet::new();
-    let states = images.iter().flat_map(|image| &image.index.states).filter(|state| mine(&state.header.operator));
-    for state in states {
-        written.entry((state.header.operator.clone(), state.header.name.clone())).or_insert(&state.header);
-    }
-    let mut tables = core.states();
-    kept.extend(tables.iter().filter_map(|table| table.cold()));
-    for ((operator, name), header) in written {
-        let found = tables.iter_mut().find(|table| {
-            let own = table.header();
-            (&own.operator, &own.name) == (&operator, &name)
-        });
-        let state = tier.open(header).map_err(|error| cold(header, error))?;
-        let entries = tier.about(state).map_err(|error| cold(header, error))?;
-        let Some(table) = found else {
-            if entries == 0 || ignored.covers(&operator) {
-                continue; // nothing is lost that was not to be
-            }
-            return Err(RestoreError::UnknownState { operator, state: name, kind: header.kind.name() });
-        };
-        table.header().check(header).map_err(damaged)?;
-        if table.cold() == Some(state) {
-            if entries > 0 {
-                table.imported(entries);
-            }
-            continue;
+    let headers = images.iter().flat_map(|image| &image.index.states).map(|state| &state.header);
+    let headers = headers.filter(|header| mine(&header.operator));
+    let claimed = claim_imported(core, &*attached.tier, headers, range, |operator| ignored.covers(operator));
+    claimed.map_err(|error| match error {
+        NotClaimed::Unknown { operator, state, kind } => RestoreError::UnknownState { operator, state, kind },
+        NotClaimed::State(source) => {
+            let name = images.iter().map(|image| image.name.as_str()).collect::<Vec<_>>().join(", ");
+            RestoreError::File { url: point.store.url(), name, source }
         }
-        // It is kept in memory now.
-        let view = tier.view().map_err(|error| cold(header, error))?;
-        blocks_of_view(&*view, state, header, range, |block| table.restore(&block, range).map(drop))
-            .map_err(damaged)?;
-    }
-    tier.keep_only(&kept.into_iter().collect::<Vec<_>>()).map_err(|error| {
-        damaged(StateError::Cold { operator: "the task".into(), state: "all".into(), source: Box::new(error) })
     })
 }

@@ -12,9 +12,17 @@ use super::{
 use crate::{StateHeader, StateKind};
 
 /// A cold tier in memory, for tests and simulations: what a tier has to do, without a disk.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct ModelTier {
     inner: Mutex<Inner>,
+    /// Entries of so many key groups are in a file of an image together.
+    groups_in_file: u16,
+}
+
+impl Default for ModelTier {
+    fn default() -> Self {
+        Self::with_groups_in_file(16)
+    }
 }
 
 #[derive(Debug, Default)]
@@ -23,9 +31,6 @@ struct Inner {
     /// Shared with the views.
     entries: Arc<Entries>,
 }
-
-/// Entries of so many key groups are in a file of an image together.
-const IN_A_FILE: u16 = 16;
 
 /// Names and values in a file of an image.
 type Held = Vec<(Vec<u8>, Vec<u8>)>;
@@ -44,6 +49,12 @@ impl Inner {
 }
 
 impl ModelTier {
+    /// An empty one in whose images entries of so many key groups of a state, at least 1, are in a file together; 16 by default.
+    #[must_use]
+    pub fn with_groups_in_file(groups: u16) -> Self {
+        Self { inner: Mutex::default(), groups_in_file: groups.max(1) }
+    }
+
     fn inner(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -119,7 +130,7 @@ impl ColdTier for ModelTier {
         let inner = self.inner();
         let mut groups: BTreeMap<_, Vec<(&[u8], &[u8])>> = BTreeMap::new();
         for ((state, name), value) in &*inner.entries {
-            let some = group_of_name(name).map_or(-1, |group| i32::from(group.0 / IN_A_FILE));
+            let some = group_of_name(name).map_or(-1, |group| i32::from(group.0 / self.groups_in_file));
             groups.entry((*state, some)).or_default().push((name, value));
         }
         let mut files = vec![("STATES".to_owned(), false, encoded(&inner.states)?)];
