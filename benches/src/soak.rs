@@ -57,6 +57,9 @@ struct Seen {
     sync_ms: f64,
 }
 
+/// One figure of what was seen.
+type Look = fn(&Seen) -> f64;
+
 impl Soak {
     pub(crate) fn run(&self, machine: Machine) -> anyhow::Result<Report> {
         let folder = Folder::below(self.folder.as_deref())?;
@@ -107,7 +110,7 @@ impl Soak {
             "interval_ms": ms(self.interval),
         });
         let mut report = Report::new("soak", machine, parameters);
-        let all = |figure: fn(&Seen) -> f64| seen.iter().map(figure).collect::<Vec<_>>();
+        let all = |figure: Look| seen.iter().map(figure).collect::<Vec<_>>();
         report.figure(
             Figure::new("peak_resident_bytes", [footprint().peak_bytes as f64])
                 .should_be(Some(Bound::AtMost(self.memory_gb * 1e9))),
@@ -115,7 +118,7 @@ impl Soak {
         let each = seen.len() / PARTS;
         let (second, last) = (&seen[each..2 * each], &seen[seen.len() - each..]);
         // What is flat in the last part is as it was in the second.
-        let flat: [(&'static str, fn(&Seen) -> f64); 6] = [
+        let flat: [(&str, Look); 6] = [
             ("resident_bytes", |seen| seen.resident),
             ("threads_count", |seen| seen.threads),
             ("descriptors_count", |seen| seen.descriptors),

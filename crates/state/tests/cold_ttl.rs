@@ -265,7 +265,7 @@ fn lists_go_on_where_their_living_elements_end() {
         lists.clean(now - TTL, now, 10).unwrap();
         assert!(tier.len() <= TTL as usize, "at {now} the tier has {}", tier.len());
     }
-    assert!(tier.len() > 0, "the list is in the tier");
+    assert!(!tier.is_empty(), "the list is in the tier");
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Checkpoints that share RocksDB's files, of which one is missing, damaged or another. Each start says which, and changes nothing;
 //! with the file as it was the same command goes on.
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -1,6 +1,8 @@
 //! What goes wrong where the databases of RocksDB lie, under the real `flights` process: a full disk, a folder that can't be, damaged
-//! files, other processes in the same folder, checkpoints whose files are not what they were. Each is named with its folder and what to do, and costs nothing but time: the
-//! output is that of a run that nobody disturbed.
+//! files, other processes in the same folder, checkpoints whose files are not what they were. Each is named with its folder and
+//! what to do, and costs nothing but time: the output is that of a run that nobody disturbed.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
 mod checkpoints;
 
