@@ -4,12 +4,15 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use cutwater_barrier::Mode;
-use cutwater_coordinator::{ExternalizedCheckpointRetention, Settings};
+use cutwater_coordinator::{ExternalizedCheckpointRetention, SavepointFormat, Settings};
 use cutwater_restart::{ExponentialDelay, Strategy};
 use cutwater_task::{DeltaLimits, TaskSettings};
 use serde::{Deserialize, Serialize};
 
+mod draw;
+
 use crate::random::Random;
+use draw::{draw_edges, draw_ending, draw_images, draw_tiers, scale};
 
 /// A world as a seed draws it: everything but the decisions made while it runs. Small on purpose (queues of one batch,
 /// timeouts of a few steps, one checkpoint retained), since errors live where limits are met.
@@ -39,6 +42,9 @@ pub struct WorldConfig {
     /// then stay in memory of each table. Without any all state is in memory, as in worlds of before.
     #[serde(default)]
     pub tiers: Vec<Option<u64>>,
+    /// If the tiers have files of their own form, how they use them. In worlds of before they have none.
+    #[serde(default)]
+    pub images: Option<Images>,
     /// Up to how many bytes the files of a subtask are held in the record instead of the store.
     #[serde(default)]
     pub held_bytes: usize,
@@ -87,6 +93,19 @@ pub struct WorldConfig {
 
 fn one() -> u32 {
     1
+}
+
+/// How tiers use files of their own form. All processes have tiers then.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Images {
+    /// Of each start of a process, over and over: whether its checkpoints are of such files.
+    pub checkpoints: Vec<bool>,
+    /// Whether savepoints are.
+    pub savepoints: bool,
+    /// Into how many files the entries of a state go, each with a part of the key groups.
+    pub files: u32,
+    /// Up to how many bytes a file that does not last stands in the index.
+    pub held_bytes: u64,
 }
 
 /// One stream of a generated job.
@@ -225,11 +244,6 @@ macro_rules! rates {
     };
 }
 
-fn scale(typical: u16, random: &mut Random) -> u16 {
-    let percent = random.one_of(&[30, 100, 100, 300]);
-    u16::try_from((u32::from(typical) * percent).div_ceil(100)).unwrap_or(u16::MAX)
-}
-
 rates! {
     /// The process is killed, at any step of the world.
     kill: 12;
@@ -318,6 +332,7 @@ impl WorldConfig {
             object_store: random.percent(60),
             deltas,
             tiers: Vec::new(),
+            images: None,
             // By dice of its own too.
             held_bytes: Random::new(seed ^ 0x6865_6c64_0000_0000).one_of(&[0, 0, 0, 0, 400, 1_000, 20_000]),
             window_bytes: random.one_of(&[1, 120, 240, 480]),
@@ -345,7 +360,14 @@ impl WorldConfig {
             fault_steps: random.one_of(&[150, 400, 800]),
             healed_steps: 20_000,
         };
-        draw_tiers(&mut Random::new(seed ^ 0x7469_6572_7300_0000), drawn)
+        let drawn = draw_tiers(&mut Random::new(seed ^ 0x7469_6572_7300_0000), drawn);
+        draw_images(&mut Random::new(seed ^ 0x696d_6167_6573_0000), drawn)
+    }
+
+    /// Whether checkpoints of the process of this number are files of its tiers.
+    pub(crate) fn is_native(&self, process: u32) -> bool {
+        let checkpoints = self.images.as_ref().map_or(&[][..], |images| &images.checkpoints);
+        checkpoints.get(process as usize % checkpoints.len().max(1)).copied().unwrap_or(false)
     }
 
     /// How much of each table stays in memory, in the process of this number, if there is a tier below.
@@ -402,6 +424,10 @@ impl WorldConfig {
                 Retention::Never => ExternalizedCheckpointRetention::NoExternalizedCheckpoints,
             },
             fall_back: self.fall_back,
+            savepoints: match &self.images {
+                Some(Images { savepoints: true, .. }) => SavepointFormat::Native,
+                Some(_) | None => SavepointFormat::Canonical,
+            },
             ..Settings::default()
         }
     }
@@ -422,117 +448,7 @@ impl WorldConfig {
     }
 }
 
-/// What becomes of checkpoints at the end, and whether the job may go back past a damaged one; by dice of their own too.
-fn draw_ending(random: &mut Random) -> (Retention, bool) {
-    let retention = match random.below(100) {
-        0..70 => Retention::Retain,
-        70..85 => Retention::DeleteOnCancellation,
-        _ => Retention::Never,
-    };
-    (retention, random.percent(30))
-}
-
-/// Puts tiers below the tables of some worlds, by dice of its own too. So little stays in memory that most entries go to the
-/// tier and come back with each batch, there may be more keys, snapshots are taken more often and given up sooner, and come in many
-/// small parts, each of which may have to be in the tier before the next one comes. More restores fail or go back further, so that
-/// tiers are filled anew more often.
-fn draw_tiers(random: &mut Random, drawn: WorldConfig) -> WorldConfig {
-    if drawn.deltas || !random.percent(40) {
-        return drawn;
-    }
-    let overlay = random.one_of(&[1, 1, 60, 200]);
-    // In half of the worlds all processes have them, in the others some.
-    let share = random.one_of(&[100, 60]);
-    let tiers = (0..4).map(|_| random.percent(share).then_some(overlay)).collect();
-    let more_keys = random.percent(50);
-    let keys = |pipeline: Pipeline| match more_keys {
-        true => Pipeline { keys: random.between(10, 30), ..pipeline },
-        false => pipeline,
-    };
-    let pipelines = drawn.pipelines.into_iter().map(keys).collect();
-    let mut rate = |typical| if random.percent(40) { 0 } else { scale(typical, random) };
-    let (tier_read, tier_write, tier_stall, restore_fails) = (rate(15), rate(15), rate(1_500), rate(2_000));
-    let rates = Rates { tier_read, tier_write, tier_stall, restore_fails, ..drawn.rates };
-    WorldConfig {
-        tiers,
-        pipelines,
-        rates,
-        sweep_step_bytes: random.one_of(&[1, 24, drawn.sweep_step_bytes]),
-        unwritten_limit_bytes: random.one_of(&[1, 48, drawn.unwritten_limit_bytes]),
-        interval_us: random.between(500, 3_000),
-        timeout_us: random.one_of(&[3_000, 3_000, drawn.timeout_us]),
-        retained: random.one_of(&[2, 3, drawn.retained]),
-        fall_back: drawn.fall_back || random.percent(40),
-        // There are more checkpoints on the way to the end, and each takes more steps.
-        healed_steps: 2 * drawn.healed_steps,
-        ..drawn
-    }
-}
-
-/// Joins and splits streams of a world, by dice of its own, so that all else is as it was before there were such.
-fn draw_edges(random: &mut Random, pipelines: &mut Vec<Pipeline>, records: u32) -> Option<Joined> {
-    let joined = random.percent(40).then(|| random.one_of(&[Joined::Union, Joined::Connect]));
-    if joined.is_some() {
-        if pipelines.len() == 1 {
-            // Some end long before the first stream, some after it.
-            let records = random.between(1, records);
-            pipelines.push(Pipeline::draw(random, records, 1));
-        }
-        pipelines[1].first_split = pipelines[0].splits;
-    }
-    for pipeline in pipelines {
-        let copied = random.one_of(&[Copied::Fused, Copied::Rebalance, Copied::Broadcast]);
-        pipeline.copied = random.percent(30).then_some(copied);
-        pipeline.sided = random.percent(25);
-    }
-    joined
-}
-
-impl Pipeline {
-    fn draw(random: &mut Random, records: u32, most_stages: u32) -> Self {
-        let splits = random.between(1, 4);
-        let mut stages = match random.below(100) {
-            0..10 => Vec::new(),
-            _ => vec![StageKind::Number],
-        };
-        if !stages.is_empty() {
-            let more = random.below(most_stages);
-            stages.extend((0..more).map(|_| StageKind::Forget));
-            if random.percent(35) {
-                if stages.len() == 3 {
-                    stages.pop();
-                }
-                stages.push(StageKind::Days);
-            }
-        }
-        Self {
-            splits,
-            records: (records / splits).max(1),
-            keys: random.between(1, 9),
-            chunk: random.between(1, 5),
-            pause_us: random.one_of(&[0, 100, 700]),
-            reshape: random.percent(30),
-            stages,
-            first_split: 0,
-            copied: None,
-            sided: false,
-        }
-    }
-}
-
 impl Restart {
-    fn draw(random: &mut Random) -> Self {
-        match random.below(10) {
-            0 => Self::None,
-            1 => Self::FailureRate { failures: 2, interval_us: 20_000, delay_us: 500 },
-            2 | 3 => Self::Exponential { initial_us: 1_000, max_us: 8_000 },
-            _ => Self::FixedDelay {
-                attempts: random.one_of(&[1, 3, 1_000_000]),
-                delay_us: random.one_of(&[0, 0, 2_000]),
-            },
-        }
-    }
-
     pub(crate) fn strategy(self) -> Strategy {
         match self {
             Self::None => Strategy::None,

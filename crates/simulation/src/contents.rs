@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use cutwater_core::KeyGroup;
+use cutwater_core::{KeyGroup, KeyGroupRange};
 use cutwater_state::{Block, BlockKind, StateHeader};
 
 /// Which entry: its state's place in the header, its key group, its encoded key.
@@ -46,6 +46,11 @@ impl Entries {
         Some(())
     }
 
+    /// Forgets those of other key groups.
+    pub(crate) fn keep_only(&mut self, groups: KeyGroupRange) {
+        self.entries.retain(|(_, group, _), _| groups.contains(KeyGroup(*group)));
+    }
+
     /// The entries as blocks again, one for each state that has any.
     pub(crate) fn blocks(&self, headers: &[StateHeader]) -> Vec<Block> {
         let mut blocks: Vec<Block> = Vec::new();
@@ -54,7 +59,7 @@ impl Entries {
             let Some(header) = headers.get(usize::from(*state)) else { continue };
             let key = if header.kind.has_several() { &key[..key.len() - value.len()] } else { key };
             if blocks.last().is_none_or(|block| block.state != *state) {
-                let groups = cutwater_core::KeyGroupRange { first: KeyGroup(*group), last: KeyGroup(*group) };
+                let groups = KeyGroupRange { first: KeyGroup(*group), last: KeyGroup(*group) };
                 blocks.push(Block { state: *state, kind: BlockKind::All, groups, entries: 0, payload: Vec::new() });
                 run = None;
             }

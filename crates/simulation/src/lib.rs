@@ -51,7 +51,7 @@
 //! - [`Tape`]: a run as its decisions. [`Simulation::shrink`] makes a failing one small; those of errors that were found
 //!   stay in `testdata/`. [`Trace`]: the run for people.
 //! - [`Mark`] and [`Marks`]: interesting states, so that "no failure" does not mean "nothing happened".
-//! - [`Mutant`]: 56 errors planted at the seam between cores and world, to see that the oracle finds them.
+//! - [`Mutant`]: 67 errors planted at the seam between cores and world, to see that the oracle finds them.
 //! - [`exhaustive`]: every run of the commit log in small worlds, breadth first.
 //!
 //! # What is modelled, and what is not
@@ -62,7 +62,7 @@
 //! a failure) does arrive, in any order. Channels keep their order. What a snapshot
 //! holds together with those that it builds on is read by the format's description, and compared with what must be there.
 //! Below the tables of some worlds lie tiers, models that fail: a snapshot goes there block by block, and from there into its
-//! file.
+//! file, or into files of the tier's own form that later checkpoints share.
 //!
 //! Not modelled: threads (a core runs whole quanta), the time that user code takes, several processes for one attempt.
 
@@ -73,9 +73,11 @@ mod disk;
 pub mod exhaustive;
 mod generated;
 mod given;
+mod image;
 mod job;
 mod marks;
 mod mutant;
+mod native;
 mod oracle;
 mod packed;
 mod process;
@@ -88,7 +90,7 @@ mod tier;
 mod trace;
 mod world;
 
-pub use config::{Copied, Joined, Pipeline, Rates, Restart, Search, StageKind, WorldConfig};
+pub use config::{Copied, Images, Joined, Pipeline, Rates, Restart, Search, StageKind, WorldConfig};
 pub use given::Env;
 pub use marks::{Mark, Marks};
 pub use mutant::Mutant;

@@ -142,4 +142,26 @@ mutants! {
     TierReused = "tier-reused",
     /// An entry that has changed is not written to the tier when it goes from memory.
     TierWriteBackLost = "tier-write-back-lost",
+    /// A checkpoint shares files of a tier with the last snapshot that was stored, whether or not its checkpoint completed.
+    NativeOnUnconfirmed = "native-on-unconfirmed",
+    /// It shares them with snapshots of earlier attempts, too.
+    NativeOfOtherAttempt = "native-of-other-attempt",
+    /// A file of a tier is taken for the one of the same name, whatever its length, and whether or not it lasts.
+    NativeByName = "native-by-name",
+    /// The index of the files of a tier is not stored.
+    NativeIndexForgotten = "native-index-forgotten",
+    /// A snapshot is acknowledged without the last file of its tier.
+    NativeFileForgotten = "native-file-forgotten",
+    /// A checkpoint does not name the files of a tier that it shares.
+    NativeSharedUnlisted = "native-shared-unlisted",
+    /// A tier takes over all key groups of an image.
+    NativeUnclipped = "native-unclipped",
+    /// A tier that several images have come into goes on as if it was the first of them.
+    NativeJoinedGoesOn = "native-joined-goes-on",
+    /// A damaged file of a tier is taken over as if it were whole.
+    NativeChecksumIgnored = "native-checksum-ignored",
+    /// A tier that has failed in the midst of taking over an image is used as if it had not.
+    NativeImportFailureTaken = "native-import-failure-taken",
+    /// The tables are not told of what their tier has taken over.
+    NativeUnclaimed = "native-unclaimed",
 }

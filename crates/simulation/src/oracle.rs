@@ -1,19 +1,23 @@
 //! Watches the store and the output from outside, and knows what must hold.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use cutwater_coordinator::inspect::{LogEntry, LogEntryKind, boundary_of, read_slot, slot_of};
-use cutwater_coordinator::{CompletedCheckpoint, Origin, Outcome};
+use cutwater_coordinator::{CompletedCheckpoint, Origin, Outcome, checkpoint_of_snapshot, native_number};
 use cutwater_core::{CheckpointId, Epoch, SubtaskId};
 use cutwater_dataflow::exec::SnapshotKind;
+use cutwater_driver::is_native;
 use cutwater_state::{Block, StateHeader};
 use cutwater_storage::{Files, MemoryFiles};
 use cutwater_task::TaskSnapshot;
 
+mod output;
+
 use crate::job::OUT;
 use crate::marks::Mark;
 use crate::shared::{Handle, Rule};
+use output::file_name;
 
 /// What a subtask had put into a snapshot, as the world saw it.
 #[derive(Clone)]
@@ -65,6 +69,10 @@ pub(crate) struct Oracle {
     boundaries: u64,
     /// Files of snapshots in the store.
     pub(crate) files: BTreeSet<String>,
+    /// Length and sum of each file of a snapshot that was ever created.
+    sums: BTreeMap<String, (u64, u32)>,
+    /// What was cut for the checkpoints of which some state is stored as files of tiers.
+    pub(crate) natives: BTreeMap<(Epoch, CheckpointId), BTreeMap<SubtaskId, Part>>,
     /// Files that some completed checkpoint named.
     ever_named: BTreeSet<String>,
     parts: BTreeMap<PartId, Part>,
@@ -110,6 +118,8 @@ impl Oracle {
             relied: 0,
             boundaries: 0,
             files: BTreeSet::new(),
+            sums: BTreeMap::new(),
+            natives: BTreeMap::new(),
             ever_named: BTreeSet::new(),
             parts: BTreeMap::new(),
             named: BTreeMap::new(),
@@ -160,6 +170,7 @@ impl Oracle {
             self.shared.hit(Mark::BoundaryMoved);
         } else {
             self.files.insert(name.to_owned());
+            self.sums.insert(name.to_owned(), (bytes.len() as u64, crc32c::crc32c(bytes)));
         }
     }
 
@@ -194,6 +205,9 @@ impl Oracle {
         }
         self.history.push(entry);
         self.check_references();
+        if !self.natives.is_empty() {
+            self.mark_lives_on();
+        }
     }
 
     fn completed(&mut self, checkpoint: &CompletedCheckpoint, retained: &[u64]) {
@@ -227,19 +241,28 @@ impl Oracle {
         if let Err(detail) = self.judge.check_cut(checkpoint, &parts) {
             self.violated(Rule::Cut, || format!("checkpoint {id}: {detail}"));
         }
+        self.check_files(checkpoint);
         let (epoch, of_epoch) = (checkpoint.epoch, (checkpoint.epoch, CheckpointId(id.0 + 1)));
+        if checkpoint.files().any(is_native) {
+            let taken = self.parts.extract_if(.., |part, _| (part.0, part.1) == (epoch, id));
+            let taken = taken.map(|((_, _, subtask), part)| (subtask, part)).collect();
+            self.natives.insert((epoch, id), taken);
+        }
         self.parts.retain(|(of, checkpoint, _), _| (*of, *checkpoint) >= of_epoch || *of > epoch);
     }
 
-    /// A durable checkpoint names this prepared output.
-    fn name_output(&mut self, checkpoint: CheckpointId, handle: &[u8]) {
-        let names = handle.split_first().and_then(|(_, body)| postcard::take_from_bytes::<(String, String)>(body).ok());
-        let Some(((temporary, name), _)) = names else { return };
-        match self.finals.entry(name.clone()) {
-            std::collections::btree_map::Entry::Occupied(_) => self.shared.hit(Mark::HandlesCarriedOn),
-            std::collections::btree_map::Entry::Vacant(entry) => drop(entry.insert(checkpoint)),
+    /// What a record says of its files is what they are.
+    fn check_files(&self, checkpoint: &CompletedCheckpoint) {
+        let id = checkpoint.checkpoint;
+        for file in checkpoint.stored_files() {
+            let stored = self.sums.get(&file.name);
+            if stored.is_some_and(|stored| *stored != (file.bytes, file.crc32c)) {
+                let (name, bytes) = (file.name.clone(), file.bytes);
+                self.violated(Rule::Ref, || {
+                    format!("checkpoint {id} names {name} of {bytes} bytes, which is another one")
+                });
+            }
         }
-        self.named.insert(temporary, name);
     }
 
     /// An object was deleted from the store.
@@ -254,7 +277,11 @@ impl Oracle {
         } else {
             self.files.remove(name);
             let reign = self.history.last().map(|last| last.epoch);
-            let orphan = epoch_of(name) < reign && !self.ever_named.contains(name);
+            let named = self.ever_named.contains(name);
+            let orphan = epoch_of(name) < reign && !named;
+            if native_number(name).is_some() && !named {
+                self.shared.hit(if orphan { Mark::NativeOrphanSwept } else { Mark::NativeLitterDeleted });
+            }
             self.shared.hit(if orphan { Mark::OrphanSwept } else { Mark::FileDeleted });
         }
         self.check_references();
@@ -268,6 +295,15 @@ impl Oracle {
                 let (id, name) = (checkpoint.checkpoint, file.name.clone());
                 self.violated(Rule::Ref, || format!("checkpoint {id} is retained and {name} is gone"));
             }
+        }
+    }
+
+    /// Whether a file of a tier has outlived its checkpoint.
+    fn mark_lives_on(&self) {
+        let kept: BTreeSet<CheckpointId> = self.retained().map(|kept| kept.checkpoint).collect();
+        let mut native = self.retained().flat_map(CompletedCheckpoint::stored_files).filter(|file| is_native(file));
+        if native.any(|file| checkpoint_of_snapshot(&file.name).is_some_and(|of| !kept.contains(&of))) {
+            self.shared.hit(Mark::NativeLivesOn);
         }
     }
 
@@ -377,38 +413,6 @@ impl Oracle {
         self.rely(claim);
     }
 
-    /// A file of the output got its final name.
-    pub(crate) fn published(&mut self, path: &Path) {
-        let name = file_name(path);
-        if self.bygone.contains(&name) {
-            // By somebody who slept: whoever has moved the others away moves it too.
-            let _ = self.disk.unlink(path);
-            let _ = self.disk.sync_folder(Path::new(OUT));
-            return;
-        }
-        match self.finals.get(&name) {
-            Some(_) => self.shared.hit(Mark::OutputPublished),
-            None => self.violated(Rule::Commit, || format!("{name} is published, and no durable checkpoint names it")),
-        }
-        self.read_lines(name);
-    }
-
-    fn read_lines(&mut self, name: String) {
-        let Some(text) = self.content(&name) else { return };
-        let lines: Vec<String> = text.lines().map(str::to_owned).collect();
-        if let Err(detail) = self.judge.check_file(&name, &lines, self.newest) {
-            self.violated(Rule::Out, || format!("{name}: {detail}"));
-        }
-        self.lines.insert(name, lines);
-    }
-
-    fn content(&self, name: &str) -> Option<String> {
-        let file = self.disk.open(&Path::new(OUT).join(name)).ok()?;
-        let mut bytes = vec![0; usize::try_from(file.len()).ok()?];
-        file.read_at(0, &mut bytes).ok()?;
-        Some(String::from_utf8_lossy(&bytes).into_owned())
-    }
-
     /// All files that are there may stay until somebody starts the job once more.
     pub(crate) fn excuse_all(&mut self) {
         self.excused.extend(self.files.iter().cloned());
@@ -417,37 +421,6 @@ impl Oracle {
     /// This file may stay until somebody starts the job once more.
     pub(crate) fn excuse(&mut self, path: &Path) {
         self.excused.insert(file_name(path));
-    }
-
-    /// A temporary name was removed.
-    pub(crate) fn removed(&mut self, path: &Path) {
-        let temporary = file_name(path);
-        match self.named.get(&temporary) {
-            Some(name) if !self.lines.contains_key(name) && !self.gone.contains(name) => {
-                let name = name.clone();
-                self.violated(Rule::Commit, || format!("{name} is durable, unpublished, and its file is removed"));
-            }
-            Some(_) => {}
-            None => self.shared.hit(Mark::LeftoverSwept),
-        }
-    }
-
-    /// A driver was told that the output of this checkpoint is published.
-    pub(crate) fn told_published(&mut self, epoch: Epoch, checkpoint: CheckpointId) {
-        if epoch < self.anew {
-            return; // of before the job began anew
-        }
-        let named = self.finals.iter().filter(|(_, of)| **of <= checkpoint);
-        let missing = named.clone().find(|(name, _)| !self.lines.contains_key(*name) && !self.gone.contains(*name));
-        if let Some((name, _)) = missing {
-            let name = name.clone();
-            self.violated(Rule::Commit, || format!("{name} should be published with checkpoint {checkpoint}"));
-        }
-        let names: Vec<String> = named.map(|(name, _)| name.clone()).collect();
-        self.settled.extend(names.into_iter().filter(|name| !self.gone.contains(name)));
-        if let Err(detail) = self.judge.check_published(checkpoint) {
-            self.violated(Rule::Out, || format!("after checkpoint {checkpoint} was published: {detail}"));
-        }
     }
 
     /// The machine has lost power: looks at what is left. `log` are the objects of the log that are there, `files` those
@@ -524,16 +497,6 @@ impl Oracle {
             self.violated(Rule::Orphan, || format!("{orphan} belongs to nobody, the epoch is {epoch}"));
         }
     }
-
-    /// Names below the output folder that were not published.
-    pub(crate) fn leftovers(&self) -> Vec<PathBuf> {
-        let entries = self.disk.list_folder(Path::new(OUT)).unwrap_or_default();
-        entries
-            .into_iter()
-            .map(|entry| PathBuf::from(entry.name))
-            .filter(|name| file_name(name).starts_with('.') && !self.excused.contains(&file_name(name)))
-            .collect()
-    }
 }
 
 /// The epoch in the name of a snapshot file.
@@ -561,8 +524,4 @@ fn completed_id(entry: &LogEntry) -> Option<CheckpointId> {
         LogEntryKind::Completed { checkpoint, .. } => Some(checkpoint.checkpoint),
         LogEntryKind::Claim { .. } | LogEntryKind::Ended { .. } => None,
     }
-}
-
-fn file_name(path: &Path) -> String {
-    path.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_owned()
 }

@@ -9,13 +9,15 @@ use cutwater_core::{
 };
 use cutwater_dataflow::exec::{Element, OperatorSnapshot};
 use cutwater_dataflow::{Committer, Finish, JobGraph, OperatorKind};
-use cutwater_driver::{Driver, End};
+use cutwater_driver::{Driver, End, Lasting, Natives};
 use cutwater_restart::FailureClass;
 use cutwater_state::{Block, ColdState, ColdView, StateHeader};
 use cutwater_storage::LocalFolder;
 use cutwater_task::{Base, TaskCore, TaskSnapshot};
 
 use crate::contents::Entries;
+use crate::image::TierImage;
+use crate::native::{Native, Reading, Storing};
 use crate::shared::ProcessId;
 use crate::tier::Tier;
 
@@ -51,6 +53,10 @@ pub(crate) struct Process {
     pub(crate) uploads: Vec<Upload>,
     /// What lies below the tables of each subtask, of the newest attempt that has such.
     pub(crate) tiers: BTreeMap<SubtaskId, Arc<Tier>>,
+    /// Of each attempt the files of images that later ones may have.
+    pub(crate) natives: BTreeMap<Attempt, Natives>,
+    /// The same as planted errors have it: all files of all images.
+    pub(crate) planted: BTreeMap<(Attempt, SubtaskId), BTreeMap<CheckpointId, Lasting>>,
     /// Snapshots on their way into tiers.
     pub(crate) applying: Vec<Applying>,
     /// Until then they don't get on.
@@ -63,6 +69,8 @@ pub(crate) struct Process {
     pub(crate) noticed: BTreeMap<SubtaskId, CheckpointId>,
     /// Whether it was started from a savepoint.
     pub(crate) from_savepoint: bool,
+    /// The checkpoint that its savepoint is of.
+    pub(crate) savepoint: Option<(Epoch, CheckpointId)>,
     /// Checkpoints that it found damaged, and those past which it said to have gone back.
     pub(crate) damaged: BTreeSet<CheckpointId>,
     pub(crate) fell_from: BTreeSet<CheckpointId>,
@@ -362,6 +370,8 @@ pub(crate) struct Starting {
     pub(crate) stage: Stage,
     pub(crate) cores: Vec<TaskCore>,
     pub(crate) to_build: VecDeque<SubtaskId>,
+    /// What is being read for the first of them, of files of a tier.
+    pub(crate) reading: Option<Reading>,
     pub(crate) tries: u32,
 }
 
@@ -395,6 +405,8 @@ pub(crate) struct Upload {
     /// Whether some of them lie in a tier. Then there is a file even if nothing is in it.
     pub(crate) tiered: bool,
     pub(crate) blocks: Vec<Block>,
+    /// What is stored as files of its tier.
+    pub(crate) native: Option<Native>,
     pub(crate) inline: TaskSnapshot,
     pub(crate) finish: Vec<Finish>,
     pub(crate) step: UploadStep,
@@ -405,6 +417,8 @@ pub(crate) enum UploadStep {
     Finish,
     /// Write the file.
     Write,
+    /// Store the files of its tier.
+    Native(Box<Storing>),
     /// Tell the driver.
     Tell(Vec<FileRef>),
 }
@@ -426,6 +440,8 @@ pub(crate) struct Applying {
     pub(crate) told: bool,
     /// What it is read from, how many parts have been, and how often the subtask had written to the tier before.
     pub(crate) view: Option<Box<dyn ColdView>>,
+    /// The same as files, if it is stored so.
+    pub(crate) image: Option<TierImage>,
     pub(crate) scanned: usize,
     pub(crate) written: u64,
 }

@@ -169,6 +169,7 @@ impl Simulation {
             exactly_once: true,
             object_store: true,
             tiers: Vec::new(),
+            images: None,
             window_bytes: 100_000,
             read_records: 100,
             timeout_us: 1_000_000,

@@ -137,7 +137,8 @@ fn smaller_worlds(config: &WorldConfig) -> Vec<WorldConfig> {
     world(&|config| config.parallelism = vec![1]);
     world(&|config| config.parallelism.iter_mut().for_each(|it| *it = (*it - 1).max(1)));
     world(&|config| config.deltas = false);
-    world(&|config| config.tiers.clear());
+    world(&|config| (config.tiers, config.images) = (Vec::new(), None));
+    world(&|config| config.images = None);
     world(&|config| config.max_concurrent = 1);
     world(&|config| config.search = Search::Walk);
     for at in 0..config.pipelines.len() {

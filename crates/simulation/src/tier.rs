@@ -6,11 +6,12 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use cutwater_core::{KeyGroup, KeyGroupRange};
 use cutwater_state::{
-    Block, ColdBatch, ColdError, ColdFound, ColdState, ColdTier, ColdView, ColdVisitor, ModelTier, StateError,
-    StateHeader, apply_block, blocks_of_view,
+    Block, ColdBatch, ColdError, ColdFound, ColdState, ColdTier, ColdView, ColdVisitor, ImageSource, ModelTier,
+    StateError, StateHeader, apply_block, blocks_of_view,
 };
 
 use crate::config::Rates;
+use crate::image::{Numbers, ReadImage, TierImage};
 use crate::marks::Mark;
 use crate::mutant::Mutant;
 use crate::shared::Handle;
@@ -21,6 +22,7 @@ pub(crate) struct Tier {
     shared: Handle,
     mutant: Option<Mutant>,
     seen: Mutex<Seen>,
+    numbers: Mutex<Numbers>,
 }
 
 /// A name of an entry, and of which state.
@@ -37,11 +39,22 @@ struct Seen {
     removed_before: BTreeSet<Name>,
     /// How often the subtask has written to it while it ran.
     written: u64,
+    /// How what it had when it began came into it.
+    filled: Option<Filled>,
+}
+
+/// How a tier was filled by a restore.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Filled {
+    /// Entry by entry.
+    Blocks,
+    /// It has taken images over.
+    Image,
 }
 
 impl Tier {
     /// An empty one, in place of the one before.
-    pub(crate) fn new(shared: &Handle, mutant: Option<Mutant>, before: Option<&Self>) -> Self {
+    pub(crate) fn new(shared: &Handle, mutant: Option<Mutant>, groups_in_file: u16, before: Option<&Self>) -> Self {
         let removed_before = before.map(|before| {
             let mut seen = before.seen();
             let seen = &mut *seen;
@@ -49,7 +62,8 @@ impl Tier {
         });
         let removed_before = removed_before.unwrap_or_default();
         let seen = Mutex::new(Seen { removed_before, ..Seen::default() });
-        Self { model: ModelTier::default(), shared: shared.clone(), mutant, seen }
+        let model = ModelTier::with_groups_in_file(groups_in_file);
+        Self { model, shared: shared.clone(), mutant, seen, numbers: Mutex::default() }
     }
 
     fn seen(&self) -> MutexGuard<'_, Seen> {
@@ -58,8 +72,18 @@ impl Tier {
 
     /// All that is to be restored has been: its subtask runs. Whether anything has come into it.
     pub(crate) fn begin(&self) -> bool {
-        self.seen().running = true;
-        !self.model.is_empty()
+        let mut seen = self.seen();
+        seen.running = true;
+        let filled = !self.model.is_empty();
+        if filled {
+            seen.filled.get_or_insert(Filled::Blocks);
+        }
+        filled
+    }
+
+    /// How it was filled, if anything has come into it before it ran.
+    pub(crate) fn was_filled(&self) -> Option<Filled> {
+        self.seen().filled
     }
 
     /// How often its subtask has written to it.
@@ -83,6 +107,38 @@ impl Tier {
         self.model.view()
     }
 
+    /// It as it is now, as files.
+    pub(crate) fn image_now(&self) -> Result<TierImage, ColdError> {
+        let failed = |reason: String| ColdError { action: "make an image".into(), reason: reason.into() };
+        let image = self.model.image()?.ok_or_else(|| failed("the model has none".to_owned()))?;
+        let mut numbers = self.numbers.lock().unwrap_or_else(PoisonError::into_inner);
+        numbers.name(&*image).map_err(|error| failed(error.to_string()))
+    }
+
+    /// Takes over what these images have of the key groups. Whether it goes on from the first.
+    pub(crate) fn take_over(&self, images: &[ReadImage], groups: KeyGroupRange) -> Result<bool, ColdError> {
+        let opened: Vec<_> = images.iter().map(ReadImage::open).collect();
+        let sources: Vec<_> = opened.iter().map(|(model, _)| model as &dyn ImageSource).collect();
+        let goes_on = self.model.import(&sources, groups)? == Some(0);
+        self.watch_import()?;
+        for (at, (_, numbers)) in opened.into_iter().enumerate() {
+            let found = numbers?;
+            if goes_on && at == 0 {
+                *self.numbers.lock().unwrap_or_else(PoisonError::into_inner) = found;
+            }
+        }
+        Ok(goes_on)
+    }
+
+    fn watch_import(&self) -> Result<(), ColdError> {
+        let mut seen = self.seen();
+        seen.filled = Some(Filled::Image);
+        for (state, name) in std::mem::take(&mut seen.removed_before) {
+            self.model.get(state, &[&name], &mut |_, _| self.shared.hit(Mark::TierRestoredRemoved))?;
+        }
+        Ok(())
+    }
+
     /// Whether a fault of this rate strikes.
     fn strikes(&self, fault: &'static str, rate: impl Fn(&Rates) -> u16) -> bool {
         let mut shared = self.shared.lock();
@@ -103,6 +159,11 @@ impl Tier {
     /// Whether it can't be read.
     pub(crate) fn read_fails(&self) -> bool {
         self.strikes("tier_read", |rates| rates.tier_read)
+    }
+
+    /// Whether there can be no image of it.
+    pub(crate) fn image_fails(&self) -> bool {
+        self.strikes("tier_read", |rates| rates.tier_read.saturating_mul(10))
     }
 
     /// Writes the batch, or a part of it that is left to chance.
@@ -246,6 +307,10 @@ impl ColdTier for Tier {
 
     fn about(&self, state: ColdState) -> Result<u64, ColdError> {
         self.model.about(state)
+    }
+
+    fn keep_only(&self, states: &[ColdState]) -> Result<(), ColdError> {
+        self.model.keep_only(states)
     }
 }
 

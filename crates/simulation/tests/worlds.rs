@@ -19,7 +19,7 @@ const MUTANT_SEEDS: u64 = 20_000;
 const CHILD: &str = "SIMULATED_IN_ANOTHER_PROCESS";
 
 /// Each name under which somebody changes disk or store: a world may die right before it.
-const STEPS: [&str; 24] = [
+const STEPS: [&str; 27] = [
     "file.create",
     "file.create-folder",
     "file.link",
@@ -37,6 +37,9 @@ const STEPS: [&str; 24] = [
     "local.delete",
     "local.folder.create",
     "local.folder.sync-parent",
+    "native.import-file",
+    "native.store-file",
+    "native.store-index",
     "object.create-boundary",
     "object.create-record",
     "object.delete",

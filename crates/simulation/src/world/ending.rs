@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use cutwater_coordinator::inspect::{LogEntryKind, read_slot};
+use cutwater_coordinator::native_number;
 use cutwater_core::{Attempt, CheckpointId, Epoch};
 use cutwater_restart::FailureClass;
 use cutwater_storage::{Files, ObjectName, Store};
@@ -83,8 +84,8 @@ impl World<'_> {
         }
     }
 
-    /// A file of the newest checkpoint is lost for good, if there is another checkpoint that is whole. Not where later ones
-    /// may build on it: they would be lost with it.
+    /// A file of the newest checkpoint is lost for good, if there is another checkpoint that is whole. None that later ones may
+    /// build on or name too: they would be lost with it.
     pub(super) fn lose_file(&mut self) {
         if self.config.deltas {
             return;
@@ -95,7 +96,8 @@ impl World<'_> {
         if retained.iter().flatten().any(|name| self.oracle.lost.contains(name)) {
             return;
         }
-        let own = newest.iter().filter(|name| !others.iter().any(|other| other.contains(*name)));
+        let alone = |name: &&String| matches!(native_number(name), None | Some(0));
+        let own = newest.iter().filter(alone).filter(|name| !others.iter().any(|other| other.contains(*name)));
         let own: Vec<String> = own.cloned().collect();
         if own.is_empty() {
             return;

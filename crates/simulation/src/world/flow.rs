@@ -214,8 +214,21 @@ impl World<'_> {
                     self.post(id, Message::Swept { attempt, checkpoint, subtask });
                 }
                 let chain = self.chain_of(id, attempt, subtask, base);
-                let upload =
-                    Upload { attempt, subtask, barrier, base, chain, states, tiered, blocks, inline, finish, step };
+                let native = None;
+                let upload = Upload {
+                    attempt,
+                    subtask,
+                    barrier,
+                    base,
+                    chain,
+                    states,
+                    tiered,
+                    blocks,
+                    native,
+                    inline,
+                    finish,
+                    step,
+                };
                 if tiered {
                     return self.complete_for_tier(id, (attempt, checkpoint, subtask), upload);
                 }

@@ -15,6 +15,7 @@ use super::events::Entity;
 use crate::disk::{self, ProcessFiles};
 use crate::marks::Mark;
 use crate::mutant::Mutant;
+use crate::native::Reading;
 use crate::process::{LateOp, Message, Op, Process, UploadStep};
 use crate::shared::{DiskEvent, Probe, ProcessId, Rule};
 
@@ -153,6 +154,10 @@ impl World<'_> {
             slots_per_boundary: Some(self.config.slots_per_boundary),
         };
         let from = self.where_to_start();
+        let savepoint = match &from {
+            RestoreFrom::Foreign(savepoint) => Some((savepoint.epoch, savepoint.checkpoint)),
+            RestoreFrom::Latest | RestoreFrom::Nothing | RestoreFrom::Checkpoint(_) => None,
+        };
         let mut settings = settings;
         settings.checkpointing.allow_rewind |= self.is(Mutant::RewindUnasked) && from != RestoreFrom::Latest;
         let driver = match Driver::new(settings) {
@@ -186,9 +191,12 @@ impl World<'_> {
             written: VecDeque::new(),
             uploads: Vec::new(),
             tiers: BTreeMap::new(),
+            natives: BTreeMap::new(),
+            planted: BTreeMap::new(),
             applying: Vec::new(),
             stalled_until: Moment::ZERO,
             from_savepoint: from != RestoreFrom::Latest,
+            savepoint,
             damaged: BTreeSet::new(),
             fell_from: BTreeSet::new(),
             copies: Vec::new(),
@@ -249,8 +257,18 @@ impl World<'_> {
         if process.driver.epoch().is_none() {
             self.hit(Mark::KilledWhileOpening);
         }
-        if process.starting.is_some() {
+        if let Some(starting) = &process.starting {
             self.hit(Mark::KilledWhileStarting);
+            if starting.reading.as_ref().is_some_and(Reading::is_begun) {
+                self.hit(Mark::NativeKilledReading);
+            }
+        }
+        if process
+            .uploads
+            .iter()
+            .any(|upload| matches!(&upload.step, UploadStep::Native(storing) if storing.is_begun()))
+        {
+            self.hit(Mark::NativeKilledBetween);
         }
         if process.commit.is_some() {
             self.hit(Mark::KilledWhileCommitting);
@@ -282,10 +300,17 @@ impl World<'_> {
             }
         }
         for upload in process.uploads {
-            if let UploadStep::Write = upload.step
-                && let Ok((name, bytes)) = super::upload::file_of(&upload)
-            {
-                self.late.push(LateOp::Create { name, bytes });
+            match &upload.step {
+                UploadStep::Write => {
+                    if let Ok((name, bytes)) = super::upload::file_of(&upload) {
+                        self.late.push(LateOp::Create { name, bytes });
+                    }
+                }
+                UploadStep::Native(storing) => {
+                    let sent = storing.under_way().filter_map(|at| upload.object(storing, at));
+                    self.late.extend(sent.map(|(name, bytes)| LateOp::Create { name, bytes }));
+                }
+                UploadStep::Finish | UploadStep::Tell(_) => {}
             }
         }
     }

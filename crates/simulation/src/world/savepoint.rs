@@ -2,6 +2,7 @@
 
 use cutwater_coordinator::{CompletedCheckpoint, RequestId, RestoreFrom};
 use cutwater_core::CheckpointId;
+use cutwater_driver::is_native;
 
 use super::World;
 use super::events::Entity;
@@ -113,6 +114,9 @@ impl World<'_> {
             self.violated(Rule::Ref, || format!("a savepoint is made, and {missing} files are not in it"));
         }
         self.hit(Mark::SavepointMade);
+        if copying.checkpoint.files().any(is_native) {
+            self.hit(Mark::NativeSavepoint);
+        }
         let current = self.processes.get(&id).map(|process| process.attempt);
         if current != Some(copying.attempt) {
             self.hit(Mark::SavepointOfOldAttempt);

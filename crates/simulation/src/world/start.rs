@@ -6,6 +6,7 @@ use cutwater_coordinator::CompletedCheckpoint;
 use cutwater_core::{Attempt, CheckpointId, SubtaskId};
 use cutwater_dataflow::CommitContext;
 use cutwater_dataflow::exec::OperatorSnapshot;
+use cutwater_driver::is_native;
 use cutwater_restart::FailureClass;
 use cutwater_storage::Store;
 use cutwater_task::{RestoredBase, TaskCore, TaskSnapshot, TaskStart};
@@ -13,6 +14,7 @@ use cutwater_task::{RestoredBase, TaskCore, TaskSnapshot, TaskStart};
 use super::World;
 use super::ending::StartFailure;
 use super::events::Entity;
+use super::import::Restored;
 use crate::marks::Mark;
 use crate::mutant::Mutant;
 use crate::process::{Process, Running, Stage, Starting, subtasks};
@@ -58,6 +60,7 @@ impl World<'_> {
             stage: if self.mutant == Some(Mutant::SweepBeforeRecommit) { Stage::Committers } else { Stage::SweepStore },
             cores: Vec::new(),
             to_build: subtasks(&process.graph, process.parallelism).collect(),
+            reading: None,
             tries: 0,
             restore,
         });
@@ -154,12 +157,32 @@ impl World<'_> {
                 starting.stage = Stage::Build;
             }
             Stage::Build => {
-                let Some(subtask) = starting.to_build.pop_front() else { return Ok(true) };
+                let Starting { restore, reading, to_build, .. } = &mut *starting;
+                let Some(&subtask) = to_build.front() else { return Ok(true) };
+                if let Some(checkpoint) = restore.as_deref() {
+                    let restored = self.restored(id, checkpoint, subtask);
+                    if reading.is_none() && !reading.insert(self.open_images(id, restored)?).images.is_empty()
+                        || self.read_image(id, reading, restored)?
+                    {
+                        return Ok(false);
+                    }
+                }
+                starting.to_build.pop_front();
                 let core = self.build(id, starting, subtask)?;
+                starting.reading = None;
                 starting.cores.push(core);
             }
         }
         Ok(false)
+    }
+
+    /// What a subtask is restored from.
+    fn restored<'a>(&self, id: ProcessId, checkpoint: &'a CompletedCheckpoint, subtask: SubtaskId) -> Restored<'a> {
+        let task = subtask.task.0 as usize;
+        let parallelism =
+            self.processes.get(&id).map_or(1, |process| process.graph.tasks()[task].parallelism(process.parallelism));
+        let groups = checkpoint.max_parallelism;
+        Restored { checkpoint, subtask, groups, range: groups.range_of(subtask.index, parallelism) }
     }
 
     pub(super) fn build(
@@ -183,7 +206,7 @@ impl World<'_> {
             from_nothing: starting.restore.is_none(),
             restored: Vec::new(),
             base: None,
-            tier: self.tier_for(id, subtask),
+            tier: self.tier_for(id, subtask, groups),
         };
         let mut files = Vec::new();
         let mut own = None;
@@ -201,10 +224,17 @@ impl World<'_> {
                     own = Some(part.files.clone());
                 }
                 start.restored.push(TaskSnapshot::decode(&part.inline).map_err(|error| failed(error.to_string()))?);
-                if !part.files.is_empty() {
-                    files.push(part.files.clone());
+                let beside: Vec<_> = part.files.iter().filter(|file| !is_native(file)).cloned().collect();
+                if !beside.is_empty() {
+                    files.push(beside);
                 }
             }
+        }
+        let images = starting.restore.as_deref().zip(starting.reading.as_ref());
+        let images = images.filter(|(_, reading)| !reading.images.is_empty());
+        let images = images.map(|(checkpoint, reading)| (reading, self.restored(id, checkpoint, subtask)));
+        if let Some((reading, restored)) = images {
+            self.import(id, starting, reading, restored)?;
         }
         if self.is(Mutant::WatermarkAhead) && !start.restored.is_empty() {
             for part in &mut start.restored {
@@ -225,6 +255,9 @@ impl World<'_> {
         })?;
         if let Some(lost) = core.dropped_states().first() {
             return Err(failed(format!("the state {} of {} would be lost", lost.state, lost.operator)));
+        }
+        if let Some((reading, restored)) = images {
+            self.claim(id, &mut core, reading, restored)?;
         }
         let mut range = groups.range_of(subtask.index, spec.parallelism(parallelism));
         if self.is(Mutant::GroupLost) && parallelism > 1 && range.last > range.first {

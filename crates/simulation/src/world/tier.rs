@@ -5,17 +5,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cutwater_coordinator::CompletedCheckpoint;
-use cutwater_core::{KeyGroup, KeyGroupRange, SubtaskId};
-use cutwater_state::{AttachedTier, Block, BlockKind, ColdState, StateHeader};
+use cutwater_core::{KeyGroup, KeyGroupRange, MaxParallelism, SubtaskId};
+use cutwater_state::format::NativeState;
+use cutwater_state::{AttachedTier, Block, BlockKind, ColdState, ColdTier, StateError, StateHeader};
 use cutwater_task::TaskCore;
 
 use super::World;
 use super::events::Entity;
 use crate::marks::Mark;
 use crate::mutant::Mutant;
+use crate::native::Native;
 use crate::process::{Applying, Message, SnapshotId, Upload};
 use crate::shared::ProcessId;
-use crate::tier::{Tier, blocks_of};
+use crate::tier::{Filled, Tier, blocks_of};
 
 /// In so many parts the key groups of a state are read out of a view.
 const PARTS: u32 = 3;
@@ -25,13 +27,20 @@ const STALLS: [u64; 3] = [500, 5_000, 100_000];
 
 impl World<'_> {
     /// What lies below the tables of a subtask that starts: a tier of its own, if its process has such.
-    pub(super) fn tier_for(&mut self, id: ProcessId, subtask: SubtaskId) -> Option<AttachedTier> {
+    pub(super) fn tier_for(
+        &mut self,
+        id: ProcessId,
+        subtask: SubtaskId,
+        groups: MaxParallelism,
+    ) -> Option<AttachedTier> {
+        let files = self.config.images.as_ref().map_or(1, |images| images.files.max(1));
+        let in_file = u16::try_from(groups.count().div_ceil(files)).unwrap_or(u16::MAX);
         let process = self.processes.get_mut(&id)?;
         let overlay_bytes = self.config.overlay_of(id)?;
         let before = process.tiers.remove(&subtask);
         let tier = match before {
             Some(before) if self.mutant == Some(Mutant::TierReused) => before,
-            before => Arc::new(Tier::new(&self.shared, self.mutant, before.as_deref())),
+            before => Arc::new(Tier::new(&self.shared, self.mutant, in_file, before.as_deref())),
         };
         process.tiers.insert(subtask, Arc::clone(&tier));
         Some(AttachedTier { tier, overlay_bytes })
@@ -83,6 +92,7 @@ impl World<'_> {
             dropped: false,
             told: false,
             view: None,
+            image: None,
             scanned: 0,
             written: 0,
         });
@@ -287,6 +297,10 @@ impl World<'_> {
         applying.written = applying.tier.written();
         applying.view = Some(applying.tier.view_now().map_err(|error| error.to_string())?);
         let whole = applying.blocks.is_empty();
+        let barrier = applying.upload.as_ref().map(|upload| upload.barrier);
+        if barrier.is_some_and(|barrier| self.is_native(id, barrier)) {
+            self.take_image(id, snapshot)?;
+        }
         self.tell(Entity::Tier(id), || format!("has checkpoint {} of {}", snapshot.1, snapshot.2));
         if whole {
             self.tell_applied(id, snapshot, true);
@@ -294,11 +308,49 @@ impl World<'_> {
         Ok(false)
     }
 
-    /// Reads the next part of the view; true if there is none.
+    /// The tier as it is now is stored as files.
+    fn take_image(&mut self, id: ProcessId, snapshot: SnapshotId) -> Result<(), String> {
+        let Some(applying) = self.applying_mut(id, snapshot) else { return Ok(()) };
+        if applying.tier.image_fails() {
+            self.hit(Mark::NativeImageFailed);
+            return Err("there can be no image of the tier, as the seed wants it".to_owned());
+        }
+        applying.image = Some(applying.tier.image_now().map_err(|error| error.to_string())?);
+        let filled = applying.tier.was_filled();
+        if filled == Some(Filled::Blocks) {
+            self.hit(Mark::NativeFromBlocks);
+        }
+        Ok(())
+    }
+
+    /// What the oracle is told of an image, and the index says.
+    fn describe_image(applying: &mut Applying) -> Result<Option<Native>, StateError> {
+        let (Some(image), Some(view)) = (applying.image.take(), &applying.view) else { return Ok(None) };
+        let (mut states, mut blocks) = (Vec::new(), Vec::new());
+        for (index, (header, state)) in (0_u16..).zip(applying.states.iter().zip(&applying.cold)) {
+            let Some(state) = *state else { continue };
+            blocks.extend(blocks_of(&**view, state, index, header, header.max_parallelism.all())?);
+            let entries = applying.tier.about(state).map_err(|error| StateError::Cold {
+                operator: header.operator.as_str().into(),
+                state: header.name.as_str().into(),
+                source: Box::new(error),
+            })?;
+            states.push(NativeState { header: header.clone(), entries });
+        }
+        Ok(Some(Native { states, image, blocks }))
+    }
+
+    /// Reads the next part of the view; true if there is none. What is stored as files is not read.
     fn scan(&mut self, id: ProcessId, snapshot: SnapshotId) -> Result<bool, String> {
         let short = self.is(Mutant::TierScanShort);
         self.tell_applied(id, snapshot, true);
         let Some(applying) = self.applying_mut(id, snapshot) else { return Ok(false) };
+        if let Some(native) = Self::describe_image(applying).map_err(|error| error.to_string())? {
+            if let Some(upload) = &mut applying.upload {
+                upload.native = Some(native);
+            }
+            return Ok(true);
+        }
         let Some(view) = &applying.view else { return Ok(false) };
         let (states, cold) = (&applying.states, &applying.cold);
         let all = (0_u16..)
@@ -308,7 +360,12 @@ impl World<'_> {
             let groups = header.max_parallelism.count();
             (0..PARTS).filter_map(move |part| Some((index, header, cold, part_of(groups, part)?)))
         });
-        let Some((index, header, cold, groups)) = parts.nth(applying.scanned) else { return Ok(true) };
+        let Some((index, header, cold, groups)) = parts.nth(applying.scanned) else {
+            if applying.tier.was_filled() == Some(Filled::Image) {
+                self.hit(Mark::NativeToBlocks);
+            }
+            return Ok(true);
+        };
         let last = parts.next().is_none();
         let fails = applying.tier.read_fails();
         let blocks = blocks_of(&**view, cold, index, header, groups).map_err(|error| error.to_string())?;

@@ -30,7 +30,11 @@ impl World<'_> {
                 // Only a replay brings that output back: the attempt fails.
                 Err(reason) => return self.fail_attempt(id, &upload, &reason),
             },
-            UploadStep::Write => self.write(id, &upload).map(UploadStep::Tell),
+            UploadStep::Write => self.write(id, &upload).map(|files| match &upload.native {
+                Some(native) => UploadStep::Native(Box::new(self.begin_native(id, &upload, native, files))),
+                None => UploadStep::Tell(files),
+            }),
+            UploadStep::Native(storing) => self.store_native(id, &upload, storing),
             UploadStep::Tell(files) => {
                 self.acked(id, &upload, files);
                 if self.is(Mutant::AckBeforeSync) {
@@ -91,6 +95,7 @@ impl World<'_> {
         let checkpoint = upload.barrier.checkpoint;
         let taken = process.contents.entry((upload.attempt, upload.subtask)).or_default();
         let mut blocks = upload.blocks.clone();
+        blocks.extend(upload.native.iter().flat_map(|native| native.blocks.iter().cloned()));
         if self.config.deltas {
             let before = upload.base.map(|base| (base, taken.get(&base.checkpoint).cloned().unwrap_or_default()));
             let mut contents = before.clone().map(|(_, contents)| contents).unwrap_or_default();
@@ -178,7 +183,7 @@ impl World<'_> {
         chain
     }
 
-    fn put(&mut self, id: ProcessId, name: &str, bytes: Vec<u8>) -> Result<(), String> {
+    pub(super) fn put(&mut self, id: ProcessId, name: &str, bytes: Vec<u8>) -> Result<(), String> {
         if self.is_out_of_reach() {
             return Err("the store can't be reached".to_owned());
         }
