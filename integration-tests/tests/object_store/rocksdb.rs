@@ -169,9 +169,7 @@ fn savepoints_in_a_bucket_go_from_rocksdb_to_rocksdb_and_canonical_ones_to_memor
 // ---- killed at each step
 
 /// Small files, and files that go in parts, of which one fails.
-const SMALL: &str = "--rocksdb state --deltas --pause 8 --tolerate 1000";
-const LARGE: &str = "--rocksdb state --deltas --pause 3 --tolerate 1000 --ballast 75000 --overlay 4000000 \
-                     --fail object.upload.part:3";
+const OPTIONS: &str = "--rocksdb state --deltas --pause 8 --tolerate 1000";
 /// Of RocksDB's files on their way into the bucket, and of the one that says which they are.
 const OF_FILES: [&str; 9] = [
     "rocksdb.image.make",
@@ -184,14 +182,6 @@ const OF_FILES: [&str; 9] = [
     "index.finish",
     "index.delete",
 ];
-const OF_UPLOADS: [&str; 6] = [
-    "object.upload.begin",
-    "object.upload.note",
-    "object.upload.part",
-    "object.upload.complete",
-    "object.upload.abort",
-    "object.upload.forget",
-];
 /// Processes that die with some checkpoints in the bucket.
 const TWO: &str = "--parallelism 2 --die rocksdb.image.make:6";
 const ONE: &str = "--parallelism 1 --die rocksdb.image.make:3";
@@ -199,7 +189,6 @@ const ONE: &str = "--parallelism 1 --die rocksdb.image.make:3";
 const OF_RESTORE: [&str; 3] = ["rocksdb.import.fetch", "rocksdb.open", "rocksdb.import.take-over"];
 
 struct Death {
-    options: &'static str,
     /// A first process dies here, with some checkpoints in the bucket.
     before: Option<&'static str>,
     step: &'static str,
@@ -214,7 +203,7 @@ impl Death {
     fn die<'a>(&self, env: &'a Env, below: &str) -> (Stepped<'a>, String, Ended) {
         let mut number = self.number;
         for attempt in 0..TRIES {
-            let stepped = Stepped::new(env, format!("{below}-{attempt}"), self.options);
+            let stepped = Stepped::new(env, format!("{below}-{attempt}"), OPTIONS);
             if let Some(before) = self.before {
                 assert_eq!(stepped.run(before).signal, Some(SIGKILL), "{before}");
             }
@@ -232,7 +221,7 @@ impl Death {
     fn run(&self, server: &Server, env: &Env, index: usize, expected: &[u8]) {
         let (stepped, moment, dead) = self.die(env, &format!("rocksdb-steps-{index}"));
         let parallelism = 1 + index % 3;
-        let what = format!("{}, {:?}, {moment}, then at parallelism {parallelism}", self.options, self.before);
+        let what = format!("{:?}, {moment}, then at parallelism {parallelism}", self.before);
         assert_eq!(dead.signal, Some(SIGKILL), "{what}: {dead}");
         let over = Log::read_in(&server.storage(&stepped.job())).finished();
         let stepped = stepped.moved();
@@ -240,9 +229,8 @@ impl Death {
         assert_same_output(&stepped.output(), expected, &what);
         assert_eq!(stepped.unpublished(), [""; 0], "{what}");
         drop(stepped.run("").with_code(0));
-        // A job that had finished is not started again: what it was about to delete stays. So does what a checkpoint had stored
-        // that failed in the last epoch.
-        if !over && self.options == SMALL {
+        // A job that had finished is not started again: what it was about to delete stays.
+        if !over {
             assert_whole(server, env, &stepped.job(), &what);
         } else {
             let verified =
@@ -253,8 +241,8 @@ impl Death {
 }
 
 /// The output of a run that nobody disturbs, and its steps.
-fn undisturbed(env: &Env, options: &'static str, below: &str) -> (Vec<u8>, Counts) {
-    let stepped = Stepped::new(env, below, options);
+fn undisturbed(env: &Env) -> (Vec<u8>, Counts) {
+    let stepped = Stepped::new(env, "undisturbed", OPTIONS);
     let counts = counts(&stepped.run("").with_code(0));
     let output = stepped.output();
     assert!(output.split(|byte| *byte == b'\n').count() > 9_000, "the job writes too little to prove anything");
@@ -265,26 +253,16 @@ fn undisturbed(env: &Env, options: &'static str, below: &str) -> (Vec<u8>, Count
 fn a_process_killed_at_any_step_of_a_file_of_rocksdb_leaves_no_trace_in_the_output_and_nothing_in_the_bucket() {
     let server = Server::start(Kind::MinIo);
     let env = server.env();
-    let [small, large] =
-        [SMALL, LARGE].map(|options| undisturbed(&env, options, &format!("undisturbed{}", options.len())));
+    let (output, counts) = undisturbed(&env);
     let mut cases = Vec::new();
-    let mut case = |options, (before, parallelism), step, number, after| {
-        cases.push(Death { options, before, step, number, after, parallelism });
+    let mut case = |(before, parallelism), step, number, after| {
+        cases.push(Death { before, step, number, after, parallelism });
     };
     let anew = (None, 2);
-    let taken = |counts: &Counts, step: &str| {
-        counts.get(step).copied().unwrap_or_else(|| panic!("{step} never comes: {counts:?}"))
-    };
     for step in OF_FILES {
-        let taken = taken(&small.1, step);
-        let numbers = BTreeSet::from([1, taken]);
-        numbers.iter().for_each(|number| case(SMALL, anew, step, *number, "0"));
-        case(SMALL, anew, step, taken.div_ceil(2), "1");
-    }
-    for step in OF_UPLOADS {
-        let taken = taken(&large.1, step);
-        case(LARGE, anew, step, taken.div_ceil(2), "0");
-        case(LARGE, anew, step, 1, "4");
+        let taken = counts.get(step).copied().unwrap_or_else(|| panic!("{step} never comes: {counts:?}"));
+        case(anew, step, taken.div_ceil(3), "0");
+        case(anew, step, taken.div_ceil(2), "1");
     }
     for step in OF_RESTORE {
         for (number, after) in [(1, "0"), (2, "0"), (2, "0.5")] {
@@ -294,13 +272,11 @@ fn a_process_killed_at_any_step_of_a_file_of_rocksdb_leaves_no_trace_in_the_outp
                 (_, 1) => (Some(ONE), 2),
                 (..) => (Some(TWO), 2),
             };
-            case(SMALL, before, step, number, after);
+            case(before, step, number, after);
         }
     }
     side_by_side(AT_ONCE, cases.len(), |index| {
-        let case = &cases[index];
-        let expected = if case.options == SMALL { &small.0 } else { &large.0 };
-        case.run(&server, &env, index, expected);
+        cases[index].run(&server, &env, index, &output);
     });
     tell(&format!("{} deaths", cases.len()));
 }
