@@ -111,7 +111,7 @@ marks! {
     TierRemoved = "an entry is removed from a tier",
     TierCameBack = "an entry comes into a tier again from which it was removed",
     TierRestoredRemoved = "a restore brings back what the tier before had removed",
-    TierPending = "a subtask declines while a tier has yet to get the snapshot before",
+    TierPending = "a subtask declines while a tier still lacks the snapshot before",
     TierGivenUp = "a snapshot is given up with a part of it in a tier",
     TierToldLate = "a subtask hears late that its tier has a checkpoint which is over",
     TierGoesOnBelowView = "a subtask writes to its tier while a view of it is read",
@@ -125,7 +125,7 @@ marks! {
     TierToMemory = "state of a job with tiers is restored without one",
     // Checkpoints of files of tiers.
     NativeShared = "a checkpoint shares files of a tier with its base",
-    NativeAnew = "all files of a tier are stored anew, since none of the base are known",
+    NativeAnew = "all files of a tier are stored anew, as none of the base is known",
     NativeLivesOn = "a file of a tier outlives the checkpoint that it was stored for",
     NativeIndexHeld = "the record holds the index of the files of a tier",
     NativeImageFailed = "there can be no image of a tier",
