@@ -366,7 +366,7 @@ impl World<'_> {
             }
             return Ok(true);
         };
-        let last = parts.next().is_none();
+        let last = parts.next().is_none_or(|(next, ..)| next != index); // of its state
         let fails = applying.tier.read_fails();
         let blocks = blocks_of(&**view, cold, index, header, groups).map_err(|error| error.to_string())?;
         applying.scanned += 1;
