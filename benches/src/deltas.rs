@@ -39,6 +39,8 @@ pub(crate) struct Deltas {
 }
 
 const STEP: Duration = Duration::from_micros(500);
+/// For the last records, which have left their source, to come through the job.
+const SETTLE: Duration = Duration::from_millis(50);
 
 /// A job whose state has been filled and changed, and its last checkpoint.
 struct Made {
@@ -117,6 +119,7 @@ impl Deltas {
             gate.burst(touched_each);
             let all = before + touched_each * u64::from(self.size.parallelism.get());
             job.wait_for("the records of a burst", STEP, |job| job.status().records_in >= all)?;
+            clock::pause_until(clock::now() + SETTLE);
             later.push(job.checkpoint()?);
         }
         job.cancel()?;

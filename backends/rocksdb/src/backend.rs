@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use cutwater_core::{KeyGroup, KeyGroupRange};
 use cutwater_state::{
-    AttachedTier, Capabilities, ColdBatch, ColdError, ColdFound, ColdImage, ColdState, ColdTier, ColdView, ColdVisitor,
-    ImageSource, StateBackend, StateHeader, TierOwner,
+    AttachedTier, Capabilities, ColdBatch, ColdError, ColdFound, ColdImage, ColdLoad, ColdState, ColdTier, ColdView,
+    ColdVisitor, ImageSource, StateBackend, StateHeader, TierOwner,
 };
 
 use crate::error::folder_failed;
@@ -261,6 +261,10 @@ impl ColdTier for OwnTier {
 
     fn write(&self, state: ColdState, batch: &ColdBatch) -> Result<(), ColdError> {
         self.made()?.write(state, batch)
+    }
+
+    fn load(&self, state: ColdState) -> Result<Option<Box<dyn ColdLoad>>, ColdError> {
+        self.made()?.load(state)
     }
 
     fn view(&self) -> Result<Box<dyn ColdView>, ColdError> {

@@ -6,10 +6,10 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use cutwater_core::KeyGroupRange;
-use cutwater_state::{ColdError, ColdState, StateHeader};
+use cutwater_state::{ColdBatch, ColdError, ColdState, StateHeader};
 use rocksdb::{
-    BoundColumnFamily, ColumnFamilyDescriptor, DBWithThreadMode, FlushOptions, MultiThreaded, Options, WriteOptions,
-    properties,
+    BoundColumnFamily, ColumnFamilyDescriptor, DBWithThreadMode, FlushOptions, MultiThreaded, Options, WriteBatch,
+    WriteOptions, properties,
 };
 
 use crate::error::{failed, folder_failed};
@@ -18,6 +18,9 @@ use crate::family::family_name;
 use crate::import::outside;
 use crate::steps::{Step, Steps};
 use crate::{RocksBudget, TierStatistics, options};
+
+/// Bytes of a batch that are handed to RocksDB at once, which copies them: what is larger goes in several.
+const BATCH_BYTES: usize = 8 << 20;
 
 /// Column families can be added while others are used.
 pub(crate) type Db = DBWithThreadMode<MultiThreaded>;
@@ -144,6 +147,36 @@ impl Database {
             action: format!("find the state {}", state.0).into(),
             reason: format!("it was not opened in the tier in {}: open it first", self.folder.display()).into(),
         })
+    }
+
+    /// Puts and deletes what the batch says.
+    pub(crate) fn write(&self, state: ColdState, batch: &ColdBatch) -> Result<(), ColdError> {
+        let family = self.family(state)?;
+        self.steps.before(Step::Write, &self.folder)?;
+        let write = |writes: &WriteBatch| {
+            self.db
+                .write_opt(writes, &self.without_wal)
+                .map_err(|error| failed(format!("write {} entries", batch.len()), &error))
+        };
+        let mut writes = WriteBatch::with_capacity_bytes((batch.bytes() + 16 * batch.len()).min(BATCH_BYTES + 4096));
+        for (name, value) in batch.iter() {
+            match value {
+                Some(value) => writes.put_cf(&family, name, value),
+                None => writes.delete_cf(&family, name),
+            }
+            if writes.size_in_bytes() >= BATCH_BYTES {
+                write(&writes)?;
+                writes.clear();
+            }
+        }
+        if writes.is_empty() { Ok(()) } else { write(&writes) }
+    }
+
+    /// How many writes to the state are in no file yet.
+    pub(crate) fn writes_in_memory(&self, state: ColdState) -> Result<u64, ColdError> {
+        let family = self.family(state)?;
+        let number = self.db.property_int_value_cf(&family, properties::NUM_ENTRIES_ACTIVE_MEM_TABLE);
+        Ok(number.map_err(|error| failed("count writes", &error))?.unwrap_or(0))
     }
 
     /// About how many entries a state has.

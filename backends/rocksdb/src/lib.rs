@@ -99,6 +99,8 @@ mod image;
 #[cfg(feature = "rocksdb")]
 mod import;
 #[cfg(feature = "rocksdb")]
+mod load;
+#[cfg(feature = "rocksdb")]
 mod options;
 #[cfg(feature = "rocksdb")]
 mod statistics;

@@ -14,6 +14,12 @@ const BLOOM_BITS: f64 = 10.0;
 /// Of what says which files there are, before it is written anew: each image has it.
 const MANIFEST_BYTES: usize = 64 << 10;
 const BLOCK_BYTES: usize = 8 << 10;
+/// So many files or runs of files of a state are left before some become one. Twice RocksDB's default: a checkpoint stores again
+/// what was rewritten since the last, so that most of them have only what changed. A lookup asks one more filter for each.
+const RUNS: i32 = 8;
+/// At so many writes wait for it, first some of the time and then all of it.
+const RUNS_DELAY: i32 = 3 * RUNS;
+const RUNS_STOP: i32 = 5 * RUNS;
 /// Flushes and compactions at once. More would finish sooner and take the cores from the subtasks.
 const BACKGROUND_JOBS: i32 = 2;
 
@@ -53,6 +59,9 @@ pub(crate) fn family(budget: &RocksBudget) -> Options {
     options.set_compression_type(DBCompressionType::Lz4);
     // Files are stored again when they are rewritten: of 1 GB of which 1 % changes, this rewrites a sixth of what levels do.
     options.set_compaction_style(DBCompactionStyle::Universal);
+    options.set_level_zero_file_num_compaction_trigger(RUNS);
+    options.set_level_zero_slowdown_writes_trigger(RUNS_DELAY);
+    options.set_level_zero_stop_writes_trigger(RUNS_STOP);
     options.set_block_based_table_factory(&blocks);
     options
 }

@@ -30,6 +30,8 @@ pub enum Step {
     Clean,
     /// Writes a batch of entries.
     Write,
+    /// Writes a file of entries, which the database takes over.
+    Load,
     /// Writes what is in memory into files, and links all files into the folder of an image.
     MakeImage,
     /// Removes the folder of an image.
@@ -42,7 +44,7 @@ pub enum Step {
 
 impl Step {
     /// All steps, in order.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::SweepHome,
         Self::MakeHome,
         Self::NameHome,
@@ -53,6 +55,7 @@ impl Step {
         Self::Clip,
         Self::Clean,
         Self::Write,
+        Self::Load,
         Self::MakeImage,
         Self::RemoveImage,
         Self::Remove,
@@ -73,6 +76,7 @@ impl fmt::Display for Step {
             Self::Clip => "rocksdb.import.clip",
             Self::Clean => "rocksdb.import.clean",
             Self::Write => "rocksdb.write",
+            Self::Load => "rocksdb.load",
             Self::MakeImage => "rocksdb.image.make",
             Self::RemoveImage => "rocksdb.image.remove",
             Self::Remove => "rocksdb.remove",

@@ -6,22 +6,22 @@ use std::thread::JoinHandle;
 
 use cutwater_core::{KeyGroup, KeyGroupRange};
 use cutwater_state::{
-    ColdBatch, ColdError, ColdFound, ColdImage, ColdState, ColdTier, ColdView, ColdVisitor, ImageSource, StateHeader,
+    ColdBatch, ColdError, ColdFound, ColdImage, ColdLoad, ColdState, ColdTier, ColdView, ColdVisitor, ImageSource,
+    StateHeader,
 };
-use rocksdb::{ReadOptions, WriteBatch};
+use rocksdb::ReadOptions;
 
 use crate::database::Database;
 use crate::error::failed;
 use crate::image::RocksImage;
 use crate::import::import;
+use crate::load::RocksLoad;
 use crate::steps::{Step, Steps};
 use crate::view::RocksView;
 use crate::{RocksBudget, TierStatistics};
 
 /// How many names are looked up at once: their values are in memory together.
 const LOOKUPS: usize = 128;
-/// Bytes of a batch that are handed to RocksDB at once, which copies them: what is larger goes in several.
-const BATCH_BYTES: usize = 8 << 20;
 
 /// The cold tier of one subtask: a RocksDB database in a folder of its own, with a column family for each state.
 ///
@@ -229,26 +229,13 @@ impl ColdTier for RocksTier {
     }
 
     fn write(&self, state: ColdState, batch: &ColdBatch) -> Result<(), ColdError> {
-        let family = self.database.family(state)?;
-        self.database.steps.before(Step::Write, &self.database.folder)?;
-        let write = |writes: &WriteBatch| {
-            self.database
-                .db
-                .write_opt(writes, &self.database.without_wal)
-                .map_err(|error| failed(format!("write {} entries", batch.len()), &error))
-        };
-        let mut writes = WriteBatch::with_capacity_bytes((batch.bytes() + 16 * batch.len()).min(BATCH_BYTES + 4096));
-        for (name, value) in batch.iter() {
-            match value {
-                Some(value) => writes.put_cf(&family, name, value),
-                None => writes.delete_cf(&family, name),
-            }
-            if writes.size_in_bytes() >= BATCH_BYTES {
-                write(&writes)?;
-                writes.clear();
-            }
-        }
-        if writes.is_empty() { Ok(()) } else { write(&writes) }
+        self.database.write(state, batch)
+    }
+
+    /// Not while there are writes in memory: they have to become a file first, and with them it can be one.
+    fn load(&self, state: ColdState) -> Result<Option<Box<dyn ColdLoad>>, ColdError> {
+        let writes = self.database.writes_in_memory(state)?;
+        Ok((writes == 0).then(|| Box::new(RocksLoad::new(&self.database, state)) as _))
     }
 
     fn view(&self) -> Result<Box<dyn ColdView>, ColdError> {

@@ -94,7 +94,7 @@ impl Hosted {
                     let reports = self.reports.clone();
                     let uploader = &self.uploader;
                     let tier = self.core.tier().map(|attached| &attached.tier);
-                    let tier = tier.map(|tier| Applying::new(uploader, subtask, barrier.checkpoint, tier, cold));
+                    let tier = tier.map(|tier| Applying::new(uploader, subtask, barrier, tier, cold));
                     let upload =
                         Upload::new(uploader, subtask, barrier, base, states, tier, cut_at, aligned_for, reports);
                     self.upload = Some(upload);

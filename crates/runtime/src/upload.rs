@@ -1,6 +1,7 @@
 //! The asynchronous part of a snapshot: blocks become a file, the file becomes durable, the subtask is acknowledged.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
@@ -11,7 +12,8 @@ use cutwater_dataflow::{Finish, UserError};
 use cutwater_driver::Natives;
 use cutwater_state::format::{Compression, NativeState, SnapshotEncoder, SnapshotHeader};
 use cutwater_state::{
-    Block, ColdBatch, ColdImage, ColdState, ColdTier, ColdView, StateError, StateHeader, apply_block, blocks_of_view,
+    Block, ColdBatch, ColdImage, ColdLoad, ColdState, ColdTier, ColdView, StateHeader, apply_block, blocks_of_view,
+    load_block,
 };
 use cutwater_storage::{ObjectName, ObjectWriter, Store, StoreError};
 use cutwater_task::{Base, Cause, TaskError, TaskSnapshot};
@@ -232,7 +234,7 @@ impl Work {
                 Part::Complete(inline, finish) => {
                     let mut image = None;
                     if let Some(applying) = applying {
-                        let below = applying.finish(self.is_native())?;
+                        let below = applying.finish()?;
                         image = below.write(&self.states, |block| writer.block(&mut encoder, block))?;
                     }
                     encoder.finish(&mut bytes);
@@ -248,15 +250,6 @@ impl Work {
             }
         }
         Ok(None)
-    }
-
-    /// Whether the snapshot is to be in the form of the backend.
-    fn is_native(&self) -> bool {
-        match self.barrier.form {
-            SnapshotForm::Configured => self.uploader.native,
-            SnapshotForm::Canonical => false,
-            SnapshotForm::Native => true,
-        }
     }
 
     fn store_native(
@@ -355,6 +348,9 @@ pub(crate) struct Applying {
     tier: Arc<dyn ColdTier>,
     /// Of each state that in the tier, if it has one.
     cold: Vec<Option<ColdState>>,
+    /// Whether an image of the tier is to be stored.
+    native: bool,
+    loads: BTreeMap<ColdState, Option<Box<dyn ColdLoad>>>,
     batch: ColdBatch,
     applied: bool,
 }
@@ -363,25 +359,52 @@ impl Applying {
     pub(crate) fn new(
         uploader: &Arc<Uploader>,
         subtask: SubtaskId,
-        checkpoint: CheckpointId,
+        barrier: Barrier,
         tier: &Arc<dyn ColdTier>,
         cold: Vec<Option<ColdState>>,
     ) -> Self {
         let (uploader, tier) = (Arc::clone(uploader), Arc::clone(tier));
-        Self { uploader, subtask, checkpoint, tier, cold, batch: ColdBatch::default(), applied: false }
+        let native = match barrier.form {
+            SnapshotForm::Configured => uploader.native,
+            SnapshotForm::Canonical => false,
+            SnapshotForm::Native => true,
+        };
+        Self {
+            uploader,
+            subtask,
+            checkpoint: barrier.checkpoint,
+            tier,
+            cold,
+            native,
+            loads: BTreeMap::new(),
+            batch: ColdBatch::default(),
+            applied: false,
+        }
     }
 
     fn state(&self, state: u16) -> Option<ColdState> {
         self.cold.get(usize::from(state)).copied().flatten()
     }
 
-    fn apply(&mut self, state: ColdState, header: &StateHeader, block: &Block) -> Result<(), StateError> {
-        apply_block(&*self.tier, state, header, block, &mut self.batch)
+    fn apply(&mut self, state: ColdState, header: &StateHeader, block: &Block) -> Result<(), NotWritten> {
+        // Where an image follows, all of it becomes a file next.
+        let load = match self.loads.entry(state) {
+            Entry::Occupied(load) => load.into_mut(),
+            Entry::Vacant(none) => none.insert(if self.native { self.tier.load(state)? } else { None }),
+        };
+        match load {
+            Some(load) => load_block(&mut **load, header, block, &mut self.batch)?,
+            None => apply_block(&*self.tier, state, header, block, &mut self.batch)?,
+        }
+        Ok(())
     }
 
     /// All blocks are in the tier: everything that it has is the snapshot, to be read from what this returns.
-    fn finish(mut self, native: bool) -> Result<Below, NotWritten> {
-        let image = if native { self.tier.image()? } else { None };
+    fn finish(mut self) -> Result<Below, NotWritten> {
+        for load in std::mem::take(&mut self.loads).into_values().flatten() {
+            load.finish()?;
+        }
+        let image = if self.native { self.tier.image()? } else { None };
         let tier = Arc::clone(&self.tier);
         let below = match image {
             Some(image) => Below::Image(image, tier, std::mem::take(&mut self.cold)),

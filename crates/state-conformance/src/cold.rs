@@ -107,6 +107,93 @@ pub(crate) fn many<T: ColdTier>(tier: &T, state: ColdState) -> Entries {
     expected.into_iter().collect()
 }
 
+/// Batches as a sweep makes them: names that are removed, then entries whose key groups rise, and in between what comes late.
+/// Each is told to `write`.
+fn swept(mut write: impl FnMut(&ColdBatch)) {
+    let name = |n: u64| name_of((n % 10) as u16, &(n * 7_919 % 6_007).to_be_bytes());
+    let all = |groups: &[u64]| (0..3_000).filter(|n| groups.contains(&(n % 10))).collect::<Vec<u64>>();
+    let mut batch = ColdBatch::default();
+    let mut send = |of: &[u64], value: &dyn Fn(u64) -> Option<String>| {
+        for n in all(of) {
+            match value(n) {
+                Some(value) => batch.put(&name(n), value.repeat(8).as_bytes()),
+                None if n % 3 == 0 => batch.delete(&name(n)),
+                None => {}
+            }
+        }
+        write(&batch);
+        batch.clear();
+    };
+    send(&[0, 1, 2, 3, 4], &|_| None);
+    send(&[5, 6, 7, 8, 9], &|_| None);
+    send(&[0, 1, 2], &|n| (n % 5 == 0).then(|| format!("first {n}")));
+    send(&[2, 3, 4], &|n| (n % 2 == 0).then(|| format!("second {n}")));
+    send(&[1, 2], &|n| (n % 9 == 0).then(|| format!("late {n}")));
+    send(&[0, 3], &|_| None);
+    send(&[4, 5, 6, 7, 8, 9], &|n| (n % 4 != 0).then(|| format!("third {n}")));
+}
+
+/// As [`many`], some of it [loaded](ColdTier::load) before the rest is written.
+pub(crate) fn many_loaded<T: ColdTier>(tier: &T, state: ColdState) -> Entries {
+    let mut expected = BTreeMap::new();
+    let mut load = tier.load(state).expect("it can begin");
+    swept(|batch| {
+        for (name, value) in batch.iter() {
+            match value {
+                Some(value) => expected.insert(name.to_vec(), value.to_vec()),
+                None => expected.remove(name),
+            };
+        }
+        let done = load.as_mut().map_or_else(|| tier.write(state, batch), |load| load.write(batch));
+        done.expect("it can be written");
+    });
+    load.map_or(Ok(()), |load| load.finish()).expect("it can be finished");
+    expected.extend(many(tier, state));
+    expected.into_iter().collect()
+}
+
+/// What is loaded is written, whatever its order, once the load is finished.
+pub fn what_is_loaded_is_written_once_the_load_is_finished<T: ColdTier>(make: impl Fn() -> T) {
+    // Into an empty state, into one with entries in memory, and into one that has been loaded before.
+    for (filled, loads) in [(false, 1), (true, 1), (false, 2)] {
+        let (tier, expected) = (make(), make());
+        let (state, same) = (open(&tier, "state"), open(&expected, "state"));
+        let beside = open(&tier, "beside");
+        put(&tier, beside, &name_of(3, b"key"), b"value");
+        if filled {
+            many(&tier, state);
+            many(&expected, same);
+        }
+        for _ in 0..loads {
+            let before = contents(&tier, state);
+            let Some(mut load) = tier.load(state).expect("it can begin") else {
+                swept(|batch| tier.write(state, batch).expect("it can be written"));
+                continue;
+            };
+            swept(|batch| load.write(batch).expect("it can be taken"));
+            assert_eq!(contents(&tier, state), before, "nothing is seen before it is finished");
+            load.finish().expect("it can be finished");
+        }
+        (0..loads).for_each(|_| swept(|batch| expected.write(same, batch).expect("it can be written")));
+        assert!(contents(&tier, state) == contents(&expected, same), "filled: {filled}, loads: {loads}");
+        assert_eq!(contents(&tier, beside), [(name_of(3, b"key"), b"value".to_vec())]);
+        put(&tier, state, &name_of(1, b"later"), b"value");
+        assert_eq!(get(&tier, state, &name_of(1, b"later")), Some(b"value".to_vec()));
+    }
+}
+
+/// A load that is not finished leaves the tier as it was.
+pub fn a_load_that_is_not_finished_leaves_nothing<T: ColdTier>(make: impl Fn() -> T) {
+    let tier = make();
+    let state = open(&tier, "state");
+    if let Some(mut load) = tier.load(state).expect("it can begin") {
+        swept(|batch| load.write(batch).expect("it can be taken"));
+    }
+    assert_eq!(contents(&tier, state), []);
+    let expected = many(&tier, state);
+    assert_eq!(contents(&tier, state), expected);
+}
+
 /// A read sees every earlier write of any thread.
 pub fn a_read_sees_every_earlier_write_of_any_thread<T: ColdTier>(make: impl Fn() -> T) {
     let tier = make();

@@ -6,7 +6,7 @@ use std::io::{Read as _, Write};
 use cutwater_core::KeyGroupRange;
 use cutwater_state::{ColdBatch, ColdError, ColdState, ColdTier, ImageFile, ImageSource, MakeFile, StateKind};
 
-use crate::cold::{Entries, contents, get, groups, header, many, name_of, open, put, write};
+use crate::cold::{Entries, contents, get, groups, header, many_loaded, name_of, open, put, write};
 
 /// An image that was stored.
 #[derive(Clone, Debug)]
@@ -75,7 +75,7 @@ fn disturb<T: ColdTier>(tier: &T, state: ColdState, entries: &Entries) {
 pub fn an_image_is_the_tier_as_it_was_at_the_call<T: ColdTier>(make: impl Fn() -> T) {
     let tier = make();
     let (state, empty) = (open(&tier, "state"), open(&tier, "empty"));
-    let expected = many(&tier, state);
+    let expected = many_loaded(&tier, state);
     let other = tier.open(&header("other", "state", StateKind::Map)).expect("a state can be opened");
     put(&tier, other, &name_of(3, b"key"), b"value");
     let made = tier.image().expect("there can be an image").expect("the tier has images");
@@ -103,7 +103,7 @@ pub fn an_image_is_the_tier_as_it_was_at_the_call<T: ColdTier>(make: impl Fn() -
 /// A part of it gives the entries of the groups asked for, and no others, which can be written again.
 pub fn a_part_of_an_image_is_imported<T: ColdTier>(make: impl Fn() -> T) {
     let tier = make();
-    let expected = many(&tier, open(&tier, "state"));
+    let expected = many_loaded(&tier, open(&tier, "state"));
     let whole = image(&tier, groups(0, 9));
     for wanted in [groups(0, 0), groups(0, 4), groups(5, 9), groups(3, 6), groups(9, 9), groups(0, 12), groups(20, 30)]
     {
@@ -125,7 +125,7 @@ pub fn a_part_of_an_image_is_imported<T: ColdTier>(make: impl Fn() -> T) {
 /// Parts of several images are imported together, whether these were parts of others before or not, and however often.
 pub fn parts_of_several_images_are_imported_together<T: ColdTier>(make: impl Fn() -> T) {
     let tier = make();
-    let expected = many(&tier, open(&tier, "state"));
+    let expected = many_loaded(&tier, open(&tier, "state"));
     put(&tier, open(&tier, "other"), &name_of(7, b"key"), b"value");
     let whole = image(&tier, groups(0, 9));
     let cases = [vec![groups(0, 4), groups(5, 9)], vec![groups(0, 2), groups(3, 3), groups(4, 8), groups(9, 9)]];
@@ -179,7 +179,7 @@ pub fn lasting_files_of_a_name_are_the_same<T: ColdTier>(make: impl Fn() -> T) {
     let state = open(&tier, "state");
     let mut images = Vec::new();
     for round in 0..6_u8 {
-        let entries = many(&tier, state);
+        let entries = many_loaded(&tier, state);
         put(&tier, state, &name_of(2, &[round]), b"value");
         images.push(image(&tier, groups(0, 9)));
         disturb(&tier, state, &entries);
@@ -193,7 +193,7 @@ pub fn lasting_files_of_a_name_are_the_same<T: ColdTier>(make: impl Fn() -> T) {
 /// The same if the tier goes on from an image, which one says that was imported alone.
 pub fn a_tier_goes_on_from_an_image<T: ColdTier>(make: impl Fn() -> T) {
     let tier = make();
-    let entries = many(&tier, open(&tier, "state"));
+    let entries = many_loaded(&tier, open(&tier, "state"));
     let first = image(&tier, groups(0, 9));
     for wanted in [groups(0, 9), groups(0, 4)] {
         let (next, goes_on) = imported(&make, &[&first], wanted);
@@ -201,7 +201,7 @@ pub fn a_tier_goes_on_from_an_image<T: ColdTier>(make: impl Fn() -> T) {
         let state = open(&next, "state");
         let second = image(&next, wanted);
         disturb(&next, state, &entries);
-        many(&next, state);
+        many_loaded(&next, state);
         let third = image(&next, wanted);
         check_lasting(&[&first, &second, &third]);
     }
@@ -210,8 +210,8 @@ pub fn a_tier_goes_on_from_an_image<T: ColdTier>(make: impl Fn() -> T) {
 /// States that nobody has are forgotten: they are in no image any more.
 pub fn states_that_nobody_has_are_forgotten<T: ColdTier>(make: impl Fn() -> T) {
     let tier = make();
-    let expected = many(&tier, open(&tier, "state"));
-    many(&tier, open(&tier, "other"));
+    let expected = many_loaded(&tier, open(&tier, "state"));
+    many_loaded(&tier, open(&tier, "other"));
     let both = image(&tier, groups(0, 9));
     let (restored, _) = imported(&make, &[&both], groups(0, 9));
     let state = open(&restored, "state");
@@ -225,7 +225,7 @@ pub fn states_that_nobody_has_are_forgotten<T: ColdTier>(make: impl Fn() -> T) {
 /// An image of which the files that say what it is are others is an error.
 pub fn a_damaged_image_is_an_error<T: ColdTier>(make: impl Fn() -> T) {
     let tier = make();
-    many(&tier, open(&tier, "state"));
+    many_loaded(&tier, open(&tier, "state"));
     let mut damaged = image(&tier, groups(0, 9));
     let at = damaged.files.iter().position(|file| !file.lasting).expect("something says what it is");
     damaged.contents[at] = vec![0xff; 40];

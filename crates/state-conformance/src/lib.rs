@@ -104,6 +104,8 @@ macro_rules! cold_tier_suite {
             a_range_begins_at_its_name_and_ends_with_its_group
             of_one_batch_the_last_write_of_a_name_counts
             a_deleted_name_is_gone
+            what_is_loaded_is_written_once_the_load_is_finished
+            a_load_that_is_not_finished_leaves_nothing
             names_do_not_disturb_each_other
             states_do_not_disturb_each_other
             a_scan_visits_the_groups_asked_for_in_order

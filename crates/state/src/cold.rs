@@ -14,7 +14,7 @@ mod model;
 mod names;
 
 pub use self::batch::ColdBatch;
-pub use self::blocks::{apply_block, blocks_of_view};
+pub use self::blocks::{apply_block, blocks_of_view, load_block};
 pub(crate) use self::blocks::{batch_of, split_for_tier};
 pub use self::model::ModelTier;
 pub(crate) use self::names::{TIME_BYTES, append_name, split_name};
@@ -35,6 +35,7 @@ pub(crate) use self::names::{TIME_BYTES, append_name, split_name};
 ///   order of their names, each once.
 /// - A deleted name is gone, and names and states do not disturb each other.
 /// - A scan visits the entries of the groups asked for in the order of their names, each once, until it is told to stop.
+/// - What is [loaded](ColdTier::load) is written, whatever its order, once the load is finished; one that is not leaves nothing.
 /// - A [view](ColdTier::view) is the tier as it was at the call, whatever is written later, also after later views.
 /// - Any bytes can be a name or a value, empty ones too; values may have megabytes.
 /// - A state that is opened again by the same header is the same; one of another header is another.
@@ -87,6 +88,18 @@ pub trait ColdTier: Send + Sync + fmt::Debug {
     ///
     /// [`ColdError`] if it can't be written: then all of it may have been, or a part, or nothing.
     fn write(&self, state: ColdState, batch: &ColdBatch) -> Result<(), ColdError>;
+
+    /// Begins to take what a snapshot has of the state, which may be more than [`Self::write`] should get, and an
+    /// [image](Self::image) of which is made next. `None`, which is the default: `write` does as well. Nobody else may write to
+    /// the state before it is dropped.
+    ///
+    /// # Errors
+    ///
+    /// [`ColdError`] if it can't begin.
+    fn load(&self, state: ColdState) -> Result<Option<Box<dyn ColdLoad>>, ColdError> {
+        let _ = state;
+        Ok(None)
+    }
 
     /// The tier as it is now, to be read by whoever makes a snapshot of it. Takes no time that grows with the state.
     ///
@@ -145,6 +158,25 @@ pub trait ColdTier: Send + Sync + fmt::Debug {
         let _ = states;
         Ok(())
     }
+}
+
+/// What a snapshot has of one state on its way into a [`ColdTier`]: see [`ColdTier::load`]. Dropped before it is finished, it
+/// leaves the tier as it was.
+pub trait ColdLoad: Send + fmt::Debug {
+    /// Takes what the batch says, as [`ColdTier::write`] would after all batches before. Cheapest if key groups rise from batch
+    /// to batch.
+    ///
+    /// # Errors
+    ///
+    /// [`ColdError`] if it can't be taken: the load is to be dropped.
+    fn write(&mut self, batch: &ColdBatch) -> Result<(), ColdError>;
+
+    /// Makes the tier have all of it. Before that reads see none of it.
+    ///
+    /// # Errors
+    ///
+    /// [`ColdError`] if it can't: then the tier may have all of it, or a part, or nothing.
+    fn finish(self: Box<Self>) -> Result<(), ColdError>;
 }
 
 /// A [`ColdTier`] as it was once, as files that nobody changes. They go when it is dropped.

@@ -97,8 +97,9 @@ pub use backend::{AttachedTier, Capabilities, StateBackend, StateBackendExt, Tie
 pub use block::{Block, BlockKind};
 pub use codec::{CodecId, Data, Key, codec_of, decode, encode, hash_key};
 pub use cold::{
-    ColdBatch, ColdError, ColdFound, ColdImage, ColdState, ColdTier, ColdView, ColdVisitor, ImageFile, ImageSource,
-    MakeFile, ModelTier, apply_block, blocks_of_view, group_of_name, group_prefix, stamp_of_value,
+    ColdBatch, ColdError, ColdFound, ColdImage, ColdLoad, ColdState, ColdTier, ColdView, ColdVisitor, ImageFile,
+    ImageSource, MakeFile, ModelTier, apply_block, blocks_of_view, group_of_name, group_prefix, load_block,
+    stamp_of_value,
 };
 pub use error::StateError;
 pub use list::ListTable;

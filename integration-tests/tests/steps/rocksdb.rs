@@ -16,6 +16,8 @@ use crate::{SIGKILL, TRIES};
 /// State in RocksDB; the same with copies on this machine, which are links, and savepoints of RocksDB's files.
 const VARIANTS: [&str; 2] =
     ["--rocksdb state --deltas --pause 3", "--rocksdb state --deltas --pause 3 --local copies --native"];
+/// All that changes stays in memory until a checkpoint, and is enough for a file.
+const LOADS: &str = "--rocksdb state --deltas --pause 3 --ballast 2000 --overlay 16000000";
 /// Of files on their way.
 const OF_FILES: [&str; 8] = [
     "native.begin",
@@ -27,6 +29,8 @@ const OF_FILES: [&str; 8] = [
     "index.finish",
     "index.delete",
 ];
+/// What a process does whose snapshots are large.
+const OF_LOADS: [Step; 1] = [Step::Load];
 /// What a process does that begins from a checkpoint.
 const OF_RESTORE: [Step; 7] =
     [Step::SweepHome, Step::Fetch, Step::Open, Step::TakeOver, Step::Copy, Step::Clip, Step::Clean];
@@ -156,6 +160,15 @@ fn a_process_killed_at_any_step_of_rocksdb_leaves_no_trace_in_the_output() {
     run(&cases, &runs[0].0);
 }
 
+#[test]
+fn a_process_killed_while_a_snapshot_becomes_a_file_of_rocksdb_leaves_no_trace_in_the_output() {
+    let (expected, counts) = undisturbed(LOADS);
+    let start = Start { name: LOADS, left: Stepped::new(LOADS), parallelism: 2 };
+    let deaths: Vec<_> = OF_LOADS.iter().flat_map(|step| deaths(&step.to_string(), &counts)).collect();
+    assert!(!deaths.is_empty(), "never a file with {LOADS}: {counts:?}");
+    run(&deaths.into_iter().map(|death| (&start, death)).collect::<Vec<_>>(), &expected);
+}
+
 /// What is left of a process that died so, with some checkpoints.
 fn killed(before: &Stepped, options: &str) -> Stepped {
     for _ in 0..TRIES {
@@ -205,6 +218,6 @@ fn a_process_killed_while_it_takes_over_files_of_rocksdb_leaves_no_trace_in_the_
 
 #[test]
 fn all_steps_are_died_at() {
-    let all: BTreeSet<Step> = OF_RUN.into_iter().chain(OF_RESTORE).collect();
+    let all: BTreeSet<Step> = OF_RUN.into_iter().chain(OF_LOADS).chain(OF_RESTORE).collect();
     assert_eq!(all, Step::ALL.into_iter().collect::<BTreeSet<_>>());
 }

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use cutwater_core::{Attempt, Epoch, KeyGroup, KeyGroupRange, MaxParallelism, OperatorUid, SubtaskId, TaskId};
 use cutwater_rocksdb::{RocksBudget, RocksDbBackend, RocksTier};
 use cutwater_state::{
-    CodecId, ColdBatch, ColdError, ColdFound, ColdImage, ColdState, ColdTier, ColdView, ColdVisitor, ImageSource,
-    Schema, StateBackend as _, StateHeader, StateKind, TierOwner,
+    CodecId, ColdBatch, ColdError, ColdFound, ColdImage, ColdLoad, ColdState, ColdTier, ColdView, ColdVisitor,
+    ImageSource, Schema, StateBackend as _, StateHeader, StateKind, TierOwner,
 };
 use tempfile::TempDir;
 
@@ -70,6 +70,10 @@ impl ColdTier for TempTier {
 
     fn write(&self, state: ColdState, batch: &ColdBatch) -> Result<(), ColdError> {
         self.tier.write(state, batch)
+    }
+
+    fn load(&self, state: ColdState) -> Result<Option<Box<dyn ColdLoad>>, ColdError> {
+        self.tier.load(state)
     }
 
     fn view(&self) -> Result<Box<dyn ColdView>, ColdError> {
@@ -136,6 +140,10 @@ impl ColdTier for JobTier {
 
     fn write(&self, state: ColdState, batch: &ColdBatch) -> Result<(), ColdError> {
         self.tier.write(state, batch)
+    }
+
+    fn load(&self, state: ColdState) -> Result<Option<Box<dyn ColdLoad>>, ColdError> {
+        self.tier.load(state)
     }
 
     fn view(&self) -> Result<Box<dyn ColdView>, ColdError> {

@@ -44,7 +44,35 @@ impl ColdBatch {
     /// Puts the writes in the order of their names; those of one name stay in their order.
     pub fn sort(&mut self) {
         let Self { bytes, writes } = self;
-        writes.sort_by(|a, b| bytes[a.start..a.name].cmp(&bytes[b.start..b.name]));
+        let name = |write: &Write| &bytes[write.start..write.name];
+        let group = |write: &Write| &name(write)[..name(write).len().min(2)];
+        if !writes.is_sorted_by_key(group) {
+            writes.sort_by(|a, b| name(a).cmp(name(b)));
+            return;
+        }
+        // As a sweep emits them: of a group all are near, and mostly differ in what comes first.
+        let front = |name: &[u8]| {
+            let mut front = [0; 8];
+            let rest = name.get(2..).unwrap_or_default();
+            let some = rest.len().min(8);
+            front[..some].copy_from_slice(&rest[..some]);
+            u64::from_be_bytes(front)
+        };
+        let mut order = Vec::new();
+        for of_group in writes.chunk_by_mut(|a, b| group(a) == group(b)) {
+            order.clear();
+            order.extend(of_group.iter().map(|write| (front(name(write)), *write)));
+            order.sort_by(|(front_a, a), (front_b, b)| front_a.cmp(front_b).then_with(|| name(a).cmp(name(b))));
+            for (write, (_, next)) in of_group.iter_mut().zip(&order) {
+                *write = *next;
+            }
+        }
+    }
+
+    /// Whether the names rise, or stay.
+    #[must_use]
+    pub fn is_sorted(&self) -> bool {
+        self.writes.is_sorted_by_key(|write| &self.bytes[write.start..write.name])
     }
 
     /// The writes in order; without a value the name is to be deleted.

@@ -2,7 +2,7 @@ use std::ops::ControlFlow;
 
 use cutwater_core::KeyGroupRange;
 
-use super::{ColdBatch, ColdError, ColdState, ColdTier, ColdView, append_name, split_name};
+use super::{ColdBatch, ColdError, ColdLoad, ColdState, ColdTier, ColdView, append_name, split_name};
 use crate::block::{BLOCK_BYTES, BlockBuilder, read_entries};
 use crate::codec::checked_length;
 use crate::store::NAME_REST;
@@ -22,6 +22,28 @@ pub fn apply_block(
     block: &Block,
     batch: &mut ColdBatch,
 ) -> Result<(), StateError> {
+    batch_for_tier(header, block, batch)?;
+    batch.sort();
+    tier.write(state, batch).map_err(|error| cold_error(header, error))
+}
+
+/// As [`apply_block`], with a [load](ColdTier::load) of the state.
+///
+/// # Errors
+///
+/// As [`apply_block`].
+pub fn load_block(
+    load: &mut dyn ColdLoad,
+    header: &StateHeader,
+    block: &Block,
+    batch: &mut ColdBatch,
+) -> Result<(), StateError> {
+    batch_for_tier(header, block, batch)?;
+    batch.sort();
+    load.write(batch).map_err(|error| cold_error(header, error))
+}
+
+fn batch_for_tier(header: &StateHeader, block: &Block, batch: &mut ColdBatch) -> Result<u64, StateError> {
     batch_of(header, block, block.groups, batch, |value| match (block.kind, header.kind) {
         (BlockKind::ForTier, _) => split_for_tier(value),
         (_, kind) if kind.is_timers() => Ok((value, &[])),
@@ -30,8 +52,7 @@ pub fn apply_block(
             Err(StateError::Damaged { part: "block for a tier", offset: 0, reason })
         }
         _ => Ok((&[], value)),
-    })?;
-    tier.write(state, batch).map_err(|error| cold_error(header, error))
+    })
 }
 
 /// What a block says of these key groups, as writes to a tier, in place of what the batch had; `split` parts what belongs to the
@@ -58,7 +79,6 @@ pub(crate) fn batch_of(
         }
         Ok(())
     })?;
-    batch.sort();
     Ok(entries)
 }
 

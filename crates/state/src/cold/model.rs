@@ -6,15 +6,15 @@ use cutwater_core::{KeyGroup, KeyGroupRange};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    ColdBatch, ColdError, ColdFound, ColdImage, ColdState, ColdTier, ColdView, ColdVisitor, ImageFile, ImageSource,
-    group_of_name, group_prefix, stamp_of_value,
+    ColdBatch, ColdError, ColdFound, ColdImage, ColdLoad, ColdState, ColdTier, ColdView, ColdVisitor, ImageFile,
+    ImageSource, group_of_name, group_prefix, stamp_of_value,
 };
 use crate::{StateHeader, StateKind};
 
 /// A cold tier in memory, for tests and simulations: what a tier has to do, without a disk.
 #[derive(Debug)]
 pub struct ModelTier {
-    inner: Mutex<Inner>,
+    inner: Arc<Mutex<Inner>>,
     /// Entries of so many key groups are in a file of an image together.
     groups_in_file: u16,
 }
@@ -46,13 +46,44 @@ impl Inner {
         });
         ColdState(u32::try_from(found).expect("fewer states than 2^32"))
     }
+
+    fn write(&mut self, state: ColdState, batch: &ColdBatch) {
+        let entries = Arc::make_mut(&mut self.entries);
+        for (name, value) in batch.iter() {
+            match value {
+                Some(value) => entries.insert((state, name.to_vec()), value.to_vec()),
+                None => entries.remove(&(state, name.to_vec())),
+            };
+        }
+    }
+}
+
+/// Keeps what it gets until all of it is there.
+#[derive(Debug)]
+struct ModelLoad {
+    inner: Arc<Mutex<Inner>>,
+    state: ColdState,
+    batches: Vec<ColdBatch>,
+}
+
+impl ColdLoad for ModelLoad {
+    fn write(&mut self, batch: &ColdBatch) -> Result<(), ColdError> {
+        self.batches.push(batch.clone());
+        Ok(())
+    }
+
+    fn finish(self: Box<Self>) -> Result<(), ColdError> {
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        self.batches.iter().for_each(|batch| inner.write(self.state, batch));
+        Ok(())
+    }
 }
 
 impl ModelTier {
     /// An empty one in whose images entries of so many key groups of a state, at least 1, are in a file together; 16 by default.
     #[must_use]
     pub fn with_groups_in_file(groups: u16) -> Self {
-        Self { inner: Mutex::default(), groups_in_file: groups.max(1) }
+        Self { inner: Arc::default(), groups_in_file: groups.max(1) }
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
@@ -111,15 +142,12 @@ impl ColdTier for ModelTier {
     }
 
     fn write(&self, state: ColdState, batch: &ColdBatch) -> Result<(), ColdError> {
-        let mut inner = self.inner();
-        let entries = Arc::make_mut(&mut inner.entries);
-        for (name, value) in batch.iter() {
-            match value {
-                Some(value) => entries.insert((state, name.to_vec()), value.to_vec()),
-                None => entries.remove(&(state, name.to_vec())),
-            };
-        }
+        self.inner().write(state, batch);
         Ok(())
+    }
+
+    fn load(&self, state: ColdState) -> Result<Option<Box<dyn ColdLoad>>, ColdError> {
+        Ok(Some(Box::new(ModelLoad { inner: Arc::clone(&self.inner), state, batches: Vec::new() })))
     }
 
     fn view(&self) -> Result<Box<dyn ColdView>, ColdError> {

@@ -469,6 +469,7 @@ impl<E: Entry> Store<E> {
             return Err(StateError::Damaged { part: "block to restore", offset: 0, reason });
         }
         let restored = batch_of(&header, block, range, &mut cold.batch, split::<E>)?;
+        cold.batch.sort();
         let names: BTreeSet<&[u8]> = cold.batch.iter().map(|(name, _)| name).collect();
         let repeated =
             || StateError::Damaged { part: "entry of a block", offset: 0, reason: "the key is there already".into() };
