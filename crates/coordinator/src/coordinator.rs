@@ -3,6 +3,7 @@ use std::time::Duration;
 
 use cutwater_core::{Attempt, CheckpointId, Moment, SubtaskId};
 
+use crate::log::names::epoch_of_snapshot;
 use crate::log::{Log, Pin};
 use crate::{
     AbortReason, Action, CompletedCheckpoint, CreateOutcome, Job, Origin, Outcome, Plan, Purpose, RequestId,
@@ -65,6 +66,7 @@ pub struct Coordinator {
     failures: FailureCounter,
     counts: Counts,
     last_completion: Option<Moment>,
+    storing: bool, // something may still be told that has files
 }
 
 #[derive(Clone, Debug, Hash)]
@@ -81,8 +83,8 @@ enum Phase {
         tries: u32,
         retry_at: Option<Moment>,
     },
-    /// The outcome is recorded, or can't be; the listing and what is being deleted are waited for, since nobody comes back
-    /// for files that are left once a job has finished.
+    /// The outcome is recorded, or can't be; the listing, what is being stored and what is being deleted are waited for,
+    /// since nobody comes back for files that are left once a job has finished.
     Closing {
         unrecorded: Option<String>,
     },
@@ -116,6 +118,7 @@ impl Coordinator {
             next_request: 1,
             counts: Counts::default(),
             last_completion: None,
+            storing: false,
         }
     }
 
@@ -227,6 +230,22 @@ impl Coordinator {
             }
             None => self.discard(snapshot.stored_files().map(|file| file.name.clone())),
         }
+        self.settle(now);
+    }
+
+    /// Files that a subtask has stored, or may have, for a checkpoint that it then does not acknowledge, since one of them could
+    /// not be stored or the checkpoint was given up. They are deleted, except those that a retained checkpoint or the one in
+    /// flight names, and those whose names are not made by [`snapshot_name`](crate::snapshot_name) or
+    /// [`native_name`](crate::native_name).
+    pub fn handle_litter(&mut self, now: Moment, names: Vec<String>) {
+        self.discard(names.into_iter().filter(|name| epoch_of_snapshot(name).is_some()));
+        self.settle(now);
+    }
+
+    /// Whether acknowledgements or litter may still come of attempts that are over; no unless told. While they may,
+    /// [`Action::Closed`] waits, so that files which come late are deleted: nobody comes back for them once a job has finished.
+    pub fn handle_storing(&mut self, now: Moment, storing: bool) {
+        self.storing = storing;
         self.settle(now);
     }
 

@@ -76,6 +76,8 @@
 //!   record that lets go of it is durable. What could not be deleted is carried on in the next record.
 //! - When checkpoints go with the job ([`ExternalizedCheckpointRetention`]), the record of its end says so first, and only
 //!   then their files are deleted. Whoever opens the log after that finds no checkpoint in it.
+//! - Files of a checkpoint that came to nothing are deleted whoever tells of them: an acknowledgement that comes too late, or
+//!   [`Coordinator::handle_litter`] where there is none.
 //! - Files that were never acknowledged, of a process that died, are found by one listing after opening: snapshot files of
 //!   lower epochs that no record names. Whoever wrote them can append nothing after our claim, so nobody will need them.
 //!

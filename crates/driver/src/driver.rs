@@ -212,6 +212,19 @@ impl Driver {
         self.tell(now, attempt, Report::Ack { checkpoint, snapshot });
     }
 
+    /// Files that a subtask has stored in vain: see [`Coordinator::handle_litter`].
+    pub fn handle_litter(&mut self, now: Moment, names: Vec<String>) {
+        self.coordinator.handle_litter(now, names);
+        self.settle(now);
+    }
+
+    /// Whether acknowledgements or litter may still come of attempts that are over; no unless told. The end of the job waits
+    /// for them: see [`Coordinator::handle_storing`]. Tell it before [`Self::handle_stopped`].
+    pub fn handle_storing(&mut self, now: Moment, storing: bool) {
+        self.coordinator.handle_storing(now, storing);
+        self.settle(now);
+    }
+
     /// A subtask has swept its snapshot: see [`Coordinator::handle_swept`]. Need not be told.
     pub fn handle_swept(&mut self, now: Moment, attempt: Attempt, checkpoint: CheckpointId, subtask: SubtaskId) {
         // Of an attempt that is only starting there is no checkpoint.

@@ -38,8 +38,10 @@ mod notices;
 mod savepoints;
 mod statistics;
 mod store;
+mod storing;
 
 use statistics::Recorder;
+use storing::Storing;
 
 /// How long worker threads may take to end before they are left behind.
 const JOIN_DEADLINE: Duration = Duration::from_secs(30);
@@ -126,6 +128,7 @@ pub(crate) struct Shell {
     driver: Driver,
     max_parallelism: MaxParallelism,
     running: Option<Running>,
+    storing: Storing,
     recorder: Recorder,
     failures: FailureHistory,
     /// Tells of the restore that is under way.
@@ -179,6 +182,7 @@ impl Shell {
             shared,
             max_parallelism,
             running: None,
+            storing: Storing::default(),
             recorder: Recorder::new(history.checkpoints),
             failures: FailureHistory::new(history.failures),
             restoring: None,
@@ -209,7 +213,8 @@ impl Shell {
             if let Some(result) = self.done.take_if(|_| self.tidying == 0 && !keeping.is_busy(self.clock.now())) {
                 return result;
             }
-            let deadline = [self.driver.next_deadline(), keeping.next_deadline()].into_iter().flatten().min();
+            let deadlines = [self.driver.next_deadline(), keeping.next_deadline(), self.storing_deadline()];
+            let deadline = deadlines.into_iter().flatten().min();
             let sleep = async {
                 match deadline {
                     Some(moment) => tokio::time::sleep_until(self.clock.instant(moment).into()).await,
@@ -217,9 +222,9 @@ impl Shell {
                 }
             };
             tokio::select! {
-                Some(event) = inbox.recv() => self.handle(event),
+                Some(event) = inbox.recv() => self.handle(event, &reports),
                 Some(report) = reported.recv() => self.handle_report(report),
-                () = sleep => self.driver.handle_timeout(self.clock.now()),
+                () = sleep => self.handle_timeout(self.clock.now()),
             }
         }
     }
@@ -234,7 +239,7 @@ impl Shell {
         self.tokio.spawn_blocking(move || drop(events.send(work())));
     }
 
-    fn handle(&mut self, event: Event) {
+    fn handle(&mut self, event: Event, reports: &UnboundedSender<Report>) {
         let now = self.clock.now();
         match event {
             Event::Probed(Ok(())) => {
@@ -265,7 +270,7 @@ impl Shell {
                 if let Err(failure) = result {
                     tracing::error!(job = self.graph.name(), "{}", chain(&failure));
                 }
-                self.driver.handle_stopped(now, attempt);
+                self.stopped_storing(now, attempt, reports);
             }
             Event::Committed(attempt, checkpoint, committers, result) => {
                 if let Some(running) = self.running.as_mut().filter(|running| running.attempt == attempt) {
@@ -343,6 +348,8 @@ impl Shell {
             Report::Failed { attempt, error } => {
                 self.fail(Failure::Task(*error), |driver, class| driver.handle_failure(now, attempt, class));
             }
+            Report::Litter(names) => self.driver.handle_litter(now, names),
+            Report::AllStored => self.all_stored(now),
         }
     }
 
@@ -405,10 +412,13 @@ impl Shell {
             Action::Start { epoch, attempt, restore, handles } => {
                 self.start(epoch, attempt, restore, handles, reports);
             }
-            Action::Stop { attempt } => self.stop(attempt),
+            Action::Stop { attempt } => self.stop(attempt, reports),
             Action::Trigger { barrier, subtasks, hold, attempt: _ } => self.trigger(barrier, &subtasks, hold),
             Action::Drain { attempt: _ } => self.tell_all(|| Command::Drain),
-            Action::Abort { checkpoint, attempt: _ } => self.tell_all(|| Command::Abort(checkpoint)),
+            Action::Abort { checkpoint, attempt } => {
+                self.storing.uploads.give_up(attempt, Some(checkpoint));
+                self.tell_all(|| Command::Abort(checkpoint));
+            }
             Action::Published { checkpoint, attempt: _ } => self.tell_all(|| Command::Published(checkpoint)),
             Action::LastCut { attempt: _ } => self.tell_all(|| Command::LastCut),
             Action::Commit { attempt, checkpoint, handles } => self.commit(attempt, checkpoint, handles, Vec::new()),
@@ -495,6 +505,7 @@ impl Shell {
             backend: self.options.backend.name(),
             native: self.options.task.deltas.is_some() && self.options.backend.capabilities().images,
             natives: Mutex::default(),
+            uploads: Arc::clone(&self.storing.uploads),
         });
         let start = Start {
             graph: Arc::clone(&self.graph),
@@ -524,7 +535,8 @@ impl Shell {
         });
     }
 
-    fn stop(&mut self, attempt: Attempt) {
+    fn stop(&mut self, attempt: Attempt, reports: &UnboundedSender<Report>) {
+        self.storing.uploads.give_up(attempt, None);
         match self.running.take() {
             Some(running) => {
                 running.incarnation.abort();
@@ -533,7 +545,7 @@ impl Shell {
                     Event::Stopped(attempt, running.incarnation.join(JOIN_DEADLINE).map_err(Failure::Host))
                 });
             }
-            None => self.driver.handle_stopped(self.clock.now(), attempt),
+            None => self.stopped_storing(self.clock.now(), attempt, reports),
         }
     }
 

@@ -40,12 +40,42 @@ pub(crate) enum Command {
 
 /// What a subtask tells the driver.
 pub(crate) enum Report {
-    Acked { attempt: Attempt, checkpoint: CheckpointId, snapshot: Box<SubtaskSnapshot>, cut_at: Moment },
-    Swept { attempt: Attempt, checkpoint: CheckpointId, subtask: SubtaskId },
-    Declined { attempt: Attempt, checkpoint: CheckpointId, subtask: SubtaskId, reason: String, counted: bool },
-    EndOfData { attempt: Attempt, subtask: SubtaskId },
-    LastCut { attempt: Attempt, subtask: SubtaskId, handles: Vec<OperatorSnapshot>, finish: Vec<Finish> },
-    Failed { attempt: Attempt, error: Box<TaskError> },
+    Acked {
+        attempt: Attempt,
+        checkpoint: CheckpointId,
+        snapshot: Box<SubtaskSnapshot>,
+        cut_at: Moment,
+    },
+    Swept {
+        attempt: Attempt,
+        checkpoint: CheckpointId,
+        subtask: SubtaskId,
+    },
+    Declined {
+        attempt: Attempt,
+        checkpoint: CheckpointId,
+        subtask: SubtaskId,
+        reason: String,
+        counted: bool,
+    },
+    EndOfData {
+        attempt: Attempt,
+        subtask: SubtaskId,
+    },
+    LastCut {
+        attempt: Attempt,
+        subtask: SubtaskId,
+        handles: Vec<OperatorSnapshot>,
+        finish: Vec<Finish>,
+    },
+    Failed {
+        attempt: Attempt,
+        error: Box<TaskError>,
+    },
+    /// Names of files that were, or may have been, stored in vain.
+    Litter(Vec<String>),
+    /// No upload was under way, and what they had to tell was told.
+    AllStored,
 }
 
 /// Counters of one subtask that others may read at any time.

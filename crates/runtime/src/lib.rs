@@ -55,6 +55,7 @@ mod signals;
 mod spans;
 mod statistics;
 mod status;
+mod under_way;
 mod upload;
 
 pub use clock::Clock;

@@ -1,10 +1,10 @@
 //! Copies of snapshot files on this machine, from which a restore takes what it can.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::{fs, io};
 
 use cutwater_coordinator::inspect::epoch_of_snapshot;
@@ -43,6 +43,8 @@ pub(crate) struct LocalCopies {
     backup: bool,
     from_local: bool,
     queued: AtomicU64,
+    /// The copies that are being made, and whether their files have been deleted meanwhile.
+    made: Mutex<BTreeMap<ObjectName, bool>>,
     /// A folder of this process.
     own: Option<PathBuf>,
 }
@@ -63,8 +65,8 @@ impl LocalCopies {
         let store = |dir| job_folder(Arc::new(LocalFolder::new(dir)), job);
         let stores: Vec<_> = dirs.into_iter().map(store).collect();
         let used = !stores.is_empty() && (backup || from_local);
-        let (job, queued) = (job.to_owned(), AtomicU64::new(0));
-        used.then(|| Arc::new(Self { job, stores, folders, backup, from_local, queued, own }))
+        let (job, queued, made) = (job.to_owned(), AtomicU64::new(0), Mutex::default());
+        used.then(|| Arc::new(Self { job, stores, folders, backup, from_local, queued, made, own }))
     }
 
     /// Which of the folders is for a file.
@@ -129,9 +131,14 @@ impl LocalCopies {
         }
         let (pieces, received) = channel();
         let (copies, name) = (Arc::clone(self), name.clone());
+        self.made().insert(name.clone(), false);
         tokio.spawn_blocking(move || {
             if let Err(error) = copies.write(&name, received) {
                 tracing::warn!(job = copies.job, "no local copy of {name}: {}", chain(&error));
+            }
+            let deleted = copies.made().remove(&name);
+            if deleted == Some(true) {
+                copies.delete_one(&name);
             }
         });
         Some(Copying { copies: Arc::clone(self), pieces: Some(pieces) })
@@ -162,11 +169,9 @@ impl LocalCopies {
             let listed = store.list("").unwrap_or_default();
             let names =
                 listed.iter().map(|listed| &listed.name).filter(|name| epoch_of_snapshot(name.as_str()).is_some());
-            for name in names.filter(|name| !needed.contains(name.as_str()) && !of_newer(name.as_str())) {
-                if let Err(error) = store.delete(name) {
-                    tracing::warn!(job = self.job, "could not delete a local copy: {}", chain(&error));
-                }
-            }
+            names
+                .filter(|name| !needed.contains(name.as_str()) && !of_newer(name.as_str()))
+                .for_each(|name| self.delete_one(name));
         }
     }
 
@@ -174,10 +179,21 @@ impl LocalCopies {
     pub(crate) fn delete(&self, names: &[String]) {
         let snapshots = names.iter().filter(|name| epoch_of_snapshot(name).is_some());
         for name in snapshots.filter_map(|name| ObjectName::parse(name).ok()) {
-            if let Err(error) = self.store(&name).delete(&name) {
-                tracing::warn!(job = self.job, "could not delete a local copy: {}", chain(&error));
+            if let Some(deleted) = self.made().get_mut(&name) {
+                *deleted = true;
             }
+            self.delete_one(&name);
         }
+    }
+
+    fn delete_one(&self, name: &ObjectName) {
+        if let Err(error) = self.store(name).delete(name) {
+            tracing::warn!(job = self.job, "could not delete a local copy: {}", chain(&error));
+        }
+    }
+
+    fn made(&self) -> MutexGuard<'_, BTreeMap<ObjectName, bool>> {
+        self.made.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

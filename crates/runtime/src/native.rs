@@ -12,6 +12,7 @@ use cutwater_state::ColdImage;
 use cutwater_state::format::NativeState;
 use cutwater_storage::{ObjectName, StoreError, StoreErrorKind};
 
+use crate::under_way::UnderWay;
 use crate::upload::{NotWritten, Uploader, Writer};
 
 /// What is smaller stands in the index, unless it lasts.
@@ -30,6 +31,7 @@ pub(crate) fn store(
     states: Vec<NativeState>,
     image: &dyn ColdImage,
     room: usize,
+    under_way: &UnderWay,
 ) -> Result<(Vec<FileRef>, Lasting), NotWritten> {
     let known = uploader.natives.lock().unwrap_or_else(PoisonError::into_inner).of(subtask, barrier.base);
     let places = Place::of_files(barrier, subtask, image.files(), &known, HELD_BYTES);
@@ -40,7 +42,7 @@ pub(crate) fn store(
             Ok(Stored::Index(content))
         }
         Place::Shared(known) => Ok(Stored::Object(known.clone())),
-        Place::Object(name) => copy(uploader, name, image, at).map(Stored::Object),
+        Place::Object(name) => copy(uploader, name, image, at, under_way).map(Stored::Object),
     };
     let stored = side_by_side(&places, work)?;
     let files = image.files().iter().cloned().zip(stored);
@@ -48,7 +50,7 @@ pub(crate) fn store(
     let name = ObjectName::parse(&NativeFiles::index_name(barrier, subtask))?;
     let mut writer = Writer::new(uploader, name, room);
     writer.write_owned(index.encode()?)?;
-    files.insert(0, writer.finish()?);
+    files.insert(0, writer.finish(under_way)?);
     Ok((files, lasting))
 }
 
@@ -86,10 +88,18 @@ fn side_by_side<F: Sync, T: Send>(
 }
 
 /// Stores one file of an image.
-fn copy(uploader: &Uploader, name: &str, image: &dyn ColdImage, at: usize) -> Result<FileRef, NotWritten> {
+fn copy(
+    uploader: &Uploader,
+    name: &str,
+    image: &dyn ColdImage,
+    at: usize,
+    under_way: &UnderWay,
+) -> Result<FileRef, NotWritten> {
+    under_way.go_on()?;
     let file = &image.files()[at];
     let mut reader = image.open(at)?;
     let name = ObjectName::parse(name)?;
+    under_way.note(&name); // the copy is there from now on
     let linked = match (&uploader.local, image.path(at)) {
         (Some(local), Some(path)) => local.link_from(&path, &name),
         _ => false,
@@ -100,6 +110,7 @@ fn copy(uploader: &Uploader, name: &str, image: &dyn ColdImage, at: usize) -> Re
     }
     let mut left = file.bytes;
     while left > 0 {
+        under_way.go_on()?;
         let mut piece = vec![0; PIECE.min(usize::try_from(left).unwrap_or(PIECE))];
         reader.read_exact(&mut piece)?;
         left -= piece.len() as u64;
@@ -110,5 +121,5 @@ fn copy(uploader: &Uploader, name: &str, image: &dyn ColdImage, at: usize) -> Re
             StoreError::new(StoreErrorKind::Corrupt, "copy a file that has grown", String::new(), &file.name).into()
         );
     }
-    Ok(writer.finish_stored()?)
+    Ok(writer.finish_stored(under_way)?)
 }

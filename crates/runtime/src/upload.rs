@@ -24,6 +24,7 @@ use crate::host::Handles;
 use crate::hosted::{Command, Report};
 use crate::local::{Copying, LocalCopies};
 use crate::native;
+use crate::under_way::{UnderWay, Uploads};
 
 /// What all uploads of an attempt share.
 pub(crate) struct Uploader {
@@ -51,6 +52,7 @@ pub(crate) struct Uploader {
     /// Whether checkpoints are in the form of the backend.
     pub(crate) native: bool,
     pub(crate) natives: Mutex<Natives>,
+    pub(crate) uploads: Arc<Uploads>,
 }
 
 /// The files of snapshots that later ones of the same subtask may build on.
@@ -117,7 +119,8 @@ impl Upload {
     fn begin(&mut self) {
         if let Some(work) = self.work.take() {
             let (parts, received) = channel();
-            self.tokio.spawn_blocking(move || work.run(&received));
+            let under_way = work.begin();
+            self.tokio.spawn_blocking(move || work.run(&received, &under_way));
             self.parts = Some(parts);
         }
     }
@@ -187,6 +190,8 @@ pub(crate) enum NotWritten {
     /// Output that a sink had prepared. A failed sync is never tried again, so no later checkpoint can have it either:
     /// only the records that it was made of bring it back.
     Output(UserError),
+    /// The checkpoint was given up meanwhile.
+    GivenUp,
 }
 
 impl<E: Into<UserError>> From<E> for NotWritten {
@@ -196,22 +201,32 @@ impl<E: Into<UserError>> From<E> for NotWritten {
 }
 
 impl Work {
-    fn run(mut self, parts: &Receiver<Part>) {
+    fn begin(&self) -> UnderWay {
+        UnderWay::new(&self.uploader.uploads, self.uploader.attempt, self.barrier.checkpoint, self.reports.clone())
+    }
+
+    fn run(mut self, parts: &Receiver<Part>, under_way: &UnderWay) {
         let applying = self.applying.take();
-        match self.write(parts, applying) {
-            Ok(Some((files, inline))) => self.acknowledge(files, &inline),
-            Ok(None) => {} // given up: the writer is dropped, and with it what was written
+        match self.write(parts, applying, under_way) {
+            // From now on whoever hears of it deletes the files if the checkpoint is over.
+            Ok((files, inline)) => return self.acknowledge(files, &inline),
+            Err(NotWritten::GivenUp) => {}
             Err(NotWritten::Snapshot(error)) => self.decline(&chain(&*error)),
             Err(NotWritten::Output(error)) => self.fail(error),
         }
+        let litter = under_way.litter();
+        if !litter.is_empty() {
+            drop(self.reports.send(Report::Litter(litter)));
+        }
     }
 
-    /// Writes the blocks as they come; `None` if the snapshot was dropped.
+    /// Writes the blocks as they come. A file that is being written when this ends too early leaves nothing.
     fn write(
         &self,
         parts: &Receiver<Part>,
         mut applying: Option<Applying>,
-    ) -> Result<Option<(Vec<FileRef>, TaskSnapshot)>, NotWritten> {
+        under_way: &UnderWay,
+    ) -> Result<(Vec<FileRef>, TaskSnapshot), NotWritten> {
         let name = ObjectName::parse(&snapshot_name(self.barrier, self.subtask))?;
         let before = self.base.iter().flatten().filter_map(|file| file.content.as_ref()).map(|content| content.len());
         let room = self.uploader.held.saturating_sub(before.sum());
@@ -227,7 +242,10 @@ impl Work {
                         Some((state, applying)) => {
                             applying.apply(state, &self.states[usize::from(block.state)], &block)?;
                         }
-                        None => writer.block(&mut encoder, block)?,
+                        None => {
+                            under_way.go_on()?;
+                            writer.block(&mut encoder, block)?;
+                        }
                     }
                     self.written(bytes);
                 }
@@ -235,21 +253,25 @@ impl Work {
                     let mut image = None;
                     if let Some(applying) = applying {
                         let below = applying.finish()?;
-                        image = below.write(&self.states, |block| writer.block(&mut encoder, block))?;
+                        image = below.write(&self.states, |block| {
+                            under_way.go_on()?;
+                            writer.block(&mut encoder, block)
+                        })?;
                     }
                     encoder.finish(&mut bytes);
                     writer.flush(&mut bytes)?;
                     run_all(finish).map_err(NotWritten::Output)?;
-                    let mut files = vec![writer.finish()?];
+                    under_way.go_on()?;
+                    let mut files = vec![writer.finish(under_way)?];
                     if let Some((image, states)) = image {
                         let room = room.saturating_sub(files[0].content.as_ref().map_or(0, |content| content.len()));
-                        files.extend(self.store_native(&*image, states, room)?);
+                        files.extend(self.store_native(&*image, states, room, under_way)?);
                     }
-                    return Ok(Some((files, inline)));
+                    return Ok((files, inline));
                 }
             }
         }
-        Ok(None)
+        Err(NotWritten::GivenUp) // the subtask has dropped it
     }
 
     fn store_native(
@@ -257,9 +279,10 @@ impl Work {
         image: &dyn ColdImage,
         states: Vec<NativeState>,
         room: usize,
+        under_way: &UnderWay,
     ) -> Result<Vec<FileRef>, NotWritten> {
         let Self { uploader, barrier, subtask, .. } = self;
-        let (files, lasting) = native::store(uploader, *barrier, *subtask, states, image, room)?;
+        let (files, lasting) = native::store(uploader, *barrier, *subtask, states, image, room, under_way)?;
         let mut natives = uploader.natives.lock().unwrap_or_else(PoisonError::into_inner);
         natives.remember(*subtask, barrier.base, barrier.checkpoint, lasting);
         Ok(files)
@@ -528,14 +551,15 @@ impl<'a> Writer<'a> {
     }
 
     /// [`Self::finish`] of a file that is an object even if it is empty.
-    pub(crate) fn finish_stored(mut self) -> Result<FileRef, StoreError> {
+    pub(crate) fn finish_stored(mut self, under_way: &UnderWay) -> Result<FileRef, StoreError> {
         self.begin()?;
-        self.finish()
+        self.finish(under_way)
     }
 
-    pub(crate) fn finish(self) -> Result<FileRef, StoreError> {
+    pub(crate) fn finish(self, under_way: &UnderWay) -> Result<FileRef, StoreError> {
         let name = self.name.as_str().to_owned();
         let Some(out) = self.out else { return Ok(FileRef::held(name, self.held)) };
+        under_way.note(&self.name); // it may be there after an error too
         let written = out.stored.finish()?;
         out.copied.into_iter().for_each(Copying::finish);
         Ok(FileRef::stored(name, written.bytes, written.crc32c))

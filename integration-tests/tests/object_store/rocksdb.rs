@@ -168,8 +168,8 @@ fn savepoints_in_a_bucket_go_from_rocksdb_to_rocksdb_and_canonical_ones_to_memor
 
 // ---- killed at each step
 
-/// Small files, and files that go in parts, of which one fails.
-const OPTIONS: &str = "--rocksdb state --deltas --pause 8 --tolerate 1000";
+/// In each run one checkpoint comes to nothing when nearly all of it is stored.
+const OPTIONS: &str = "--rocksdb state --deltas --pause 8 --tolerate 1000 --fail index.finish:2";
 /// Of RocksDB's files on their way into the bucket, and of the one that says which they are.
 const OF_FILES: [&str; 9] = [
     "rocksdb.image.make",
@@ -279,4 +279,25 @@ fn a_process_killed_at_any_step_of_a_file_of_rocksdb_leaves_no_trace_in_the_outp
         cases[index].run(&server, &env, index, &output);
     });
     tell(&format!("{} deaths", cases.len()));
+}
+
+/// What a checkpoint had stored that fails is deleted by the run itself: there is no start after it.
+#[test]
+fn a_checkpoint_of_files_of_rocksdb_that_fails_leaves_nothing_in_the_bucket() {
+    const PLAIN: &str = "--rocksdb state --deltas --pause 8 --tolerate 1000";
+    const LARGE: &str = "--rocksdb state --deltas --pause 3 --tolerate 1000 --ballast 75000";
+    let server = Server::start(Kind::MinIo);
+    let env = server.env();
+    let small = OF_FILES.iter().filter(|step| !step.ends_with(".delete")).map(|step| (PLAIN, *step, 3));
+    let large = ["object.upload.part", "object.upload.complete"].map(|step| (LARGE, step, 2));
+    let cases: Vec<_> = small.chain(large).collect();
+    side_by_side(AT_ONCE, cases.len(), |index| {
+        let (options, step, number) = cases[index];
+        let stepped = Stepped::new(&env, format!("fails-{index}"), options);
+        let what = format!("{step} number {number} fails");
+        let ended = stepped.run(&format!("--fail {step}:{number}")).with_code(0);
+        assert!(counts(&ended).get(step) >= Some(&number), "{what}: it never comes");
+        assert_eq!(stepped.unpublished(), [""; 0], "{what}");
+        assert_whole(&server, &env, &stepped.job(), &what);
+    });
 }

@@ -29,10 +29,11 @@ impl Coordinator {
             failures,
             counts: _,
             last_completion,
+            storing,
         } = self;
         log.digest(hasher);
         (clock, phase, restore, falls_back, origin, base, next_id).hash(hasher);
-        (run, has_run, pending, requests, next_request, failures, last_completion).hash(hasher);
+        (run, has_run, pending, requests, next_request, failures, last_completion, storing).hash(hasher);
     }
 }
 

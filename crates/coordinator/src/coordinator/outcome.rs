@@ -296,7 +296,7 @@ impl Coordinator {
     }
 
     fn finish_closing(&mut self) {
-        if let (Phase::Closing { unrecorded }, false) = (&mut self.phase, self.log.is_tidying()) {
+        if let (Phase::Closing { unrecorded }, false) = (&mut self.phase, self.storing || self.log.is_tidying()) {
             let unrecorded = unrecorded.take();
             self.phase = Phase::Over;
             self.log.close();

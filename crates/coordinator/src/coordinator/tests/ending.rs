@@ -4,6 +4,7 @@ use super::*;
 use crate::ExternalizedCheckpointRetention::{
     self, DeleteOnCancellation, NoExternalizedCheckpoints, RetainOnCancellation,
 };
+use crate::native_name;
 
 fn keeping(retention: ExternalizedCheckpointRetention) -> Settings {
     Settings { externalized_checkpoint_retention: retention, ..retaining(2) }
@@ -191,4 +192,58 @@ fn from_another_folder_a_job_without_checkpoints_of_its_own_starts_where_it_woul
     rig.checkpoint();
     let rig = open(rig, RestoreFrom::Latest);
     assert_eq!(rig.seen[0], "epoch 4 from 4");
+}
+
+fn barrier(checkpoint: u64) -> Barrier {
+    let (epoch, attempt, checkpoint) = (Epoch(1), Attempt(1), CheckpointId(checkpoint));
+    Barrier { epoch, attempt, checkpoint, base: None, form: SnapshotForm::Configured }
+}
+
+#[test]
+fn a_job_that_ends_waits_for_what_is_still_being_stored_and_deletes_it() {
+    let mut rig = job(RetainOnCancellation);
+    rig.coordinator.handle_storing(rig.now, true);
+    rig.end(Outcome::Finished);
+    assert_eq!(rig.seen, [""; 0], "recorded, and not closed yet");
+    rig.ack(1, 3, S0);
+    assert_eq!(rig.seen, ["delete c3-a1-S0"]);
+    rig.seen.clear();
+    let (snapshot, native) = (snapshot_name(barrier(3), T0), native_name(barrier(3), T0, 1));
+    let names = [&snapshot, "log/00000000000000000001", "notes.txt", "chk/1-3-0-0-1.snap", &native].map(str::to_owned);
+    rig.coordinator.handle_litter(rig.now, names.to_vec());
+    rig.drain();
+    assert_eq!(rig.seen, [format!("delete {native} {snapshot}")], "only files of snapshots");
+    rig.seen.clear();
+    rig.coordinator.handle_storing(rig.now, false);
+    rig.drain();
+    assert_eq!(rig.seen, ["closed: None"]);
+}
+
+#[test]
+fn litter_that_can_not_be_deleted_is_tried_again_and_no_file_of_a_checkpoint_is_litter() {
+    let mut rig = Rig::running(retaining(2));
+    let (kept, litter) = (native_name(barrier(1), S0, 1), native_name(barrier(1), S0, 2));
+    rig.request();
+    let acknowledge = |rig: &mut Rig, subtask, name: &str| {
+        let files = vec![FileRef::stored(name.to_owned(), 1, 0)];
+        let snapshot = SubtaskSnapshot { subtask, files, inline: vec![], phases: Phases::default(), state_bytes: 1 };
+        rig.coordinator.handle_ack(rig.now, Attempt(1), CheckpointId(1), snapshot);
+        rig.drain();
+    };
+    let tell = |rig: &mut Rig| {
+        rig.seen.clear();
+        rig.coordinator.handle_litter(rig.now, vec![kept.clone(), litter.clone()]);
+        rig.drain();
+    };
+    acknowledge(&mut rig, S0, &kept);
+    rig.fails_deletions = true;
+    tell(&mut rig);
+    assert_eq!(rig.seen, [format!("delete {litter}")], "of one in flight");
+    rig.fails_deletions = false;
+    for (subtask, name) in [(S1, "a"), (T0, "b"), (T1, "c")] {
+        acknowledge(&mut rig, subtask, name);
+    }
+    assert_eq!(rig.seen[1..], ["completed 1 for [1]".to_owned(), format!("delete {litter}")]);
+    tell(&mut rig);
+    assert_eq!(rig.seen, [format!("delete {litter}")], "of one that is retained");
 }
