@@ -34,6 +34,8 @@ execution.checkpointing:
 ";
 /// Lasts for one and a half seconds.
 const PACED: &str = "--data flights.csv --interval 40ms --pace 12000";
+/// Lasts for nine, so that it is stopped long before its end, on a machine that has much to do as well.
+const SLOW: &str = "--data flights.csv --interval 40ms --pace 2000";
 
 fn folder() -> Flights {
     static DATA: OnceLock<String> = OnceLock::new();
@@ -51,15 +53,19 @@ fn reference() -> &'static [u8] {
     })
 }
 
-/// What lies in the bucket is what the newest checkpoint names, and all of it is whole.
-fn assert_whole(server: &Server, env: &Env, job: &str, what: &str) {
+/// What lies in the bucket is what the newest checkpoint names, and all of it is whole. `before`: what there was when the last
+/// process was started, if others were killed.
+fn assert_whole(server: &Server, env: &Env, job: &str, before: Option<&Left>, what: &str) {
     let verified = cutwater(&Flights::new(), env, &format!("checkpoints verify s3://{BUCKET}/{job}"));
     assert_eq!(verified.code, Some(0), "{what}: {verified}");
     let log = Log::read_in(&server.storage(job));
     assert!(log.finished(), "{what}");
     let newest = log.newest().expect("it has finished");
     let named: BTreeSet<String> = newest.stored_files().map(|file| format!("{job}/{}", file.name)).collect();
-    let left = Left::of_job(server, job);
+    let mut left = Left::of_job(server, job);
+    if let Some(before) = before {
+        left = left.but_late(before, newest.epoch, what);
+    }
     assert_eq!(left.files, named, "{what}");
     assert_eq!(left.notes, [""; 0], "{what}");
 }
@@ -92,14 +98,14 @@ fn kills_of_a_job_with_files_of_rocksdb_in_a_bucket_leave_no_trace_in_the_output
             assert!(newest.files().any(|file| native_number(&file.name).is_some()), "{what}: no files of RocksDB");
         }
         // All that is of the job lies in the store, but for its output: it goes on from another folder.
-        let folder = folder.copy();
+        let (folder, before) = (folder.copy(), Left::of_job(&server, &job));
         let ended = flights(&folder, &env, &below, &format!("{PACED} --parallelism {parallelism}")).wait().with_code(0);
         resumed.fetch_add(usize::from(ended.stderr.contains("resumes from checkpoint")), Ordering::Relaxed);
         assert_same_output(&folder.output(), reference(), &what);
         assert_eq!(folder.unpublished(), [""; 0], "{what}");
         let ended = flights(&folder, &env, &below, PACED).wait().with_code(0);
         assert!(ended.stdout.starts_with("finished already"), "{what}: {ended}");
-        assert_whole(&server, &env, &job, &what);
+        assert_whole(&server, &env, &job, Some(&before), &what);
     });
     let (resumed, shared) = (resumed.into_inner(), shared.into_inner());
     tell(&format!("{resumed} of {KILLS} went on from a checkpoint, of which {shared} had files of earlier ones"));
@@ -109,7 +115,7 @@ fn kills_of_a_job_with_files_of_rocksdb_in_a_bucket_leave_no_trace_in_the_output
 /// The job stops with a savepoint, in which form the options say.
 fn savepoint(server: &Server, env: &Env, below: &str, options: &str) -> (Flights, String) {
     let folder = folder();
-    let options = format!("{PACED} --parallelism 2 --savepoints s3://{BUCKET}/{below}-savepoints {options}");
+    let options = format!("{SLOW} --parallelism 2 --savepoints s3://{BUCKET}/{below}-savepoints {options}");
     let mut process = flights(&folder, env, below, &options);
     let store = server.storage(&format!("{below}/flights"));
     process.wait_until("checkpoints", |_| Log::read_in(&store).completed().count() >= 4);
@@ -162,7 +168,7 @@ fn savepoints_in_a_bucket_go_from_rocksdb_to_rocksdb_and_canonical_ones_to_memor
         let ended = ended.with_code(0).saying(&["resumes from checkpoint"]);
         assert_same_output(&folder.output(), reference(), &format!("{what}: {ended}"));
         assert_eq!(folder.unpublished(), [""; 0], "{what}");
-        assert_whole(&server, &env, &job, &what);
+        assert_whole(&server, &env, &job, None, &what);
     });
 }
 
@@ -224,6 +230,7 @@ impl Death {
         let what = format!("{:?}, {moment}, then at parallelism {parallelism}", self.before);
         assert_eq!(dead.signal, Some(SIGKILL), "{what}: {dead}");
         let over = Log::read_in(&server.storage(&stepped.job())).finished();
+        let before = Left::of_job(server, &stepped.job());
         let stepped = stepped.moved();
         drop(stepped.run(&format!("--parallelism {parallelism}")).with_code(0));
         assert_same_output(&stepped.output(), expected, &what);
@@ -231,7 +238,7 @@ impl Death {
         drop(stepped.run("").with_code(0));
         // A job that had finished is not started again: what it was about to delete stays.
         if !over {
-            assert_whole(server, env, &stepped.job(), &what);
+            assert_whole(server, env, &stepped.job(), Some(&before), &what);
         } else {
             let verified =
                 cutwater(&Flights::new(), env, &format!("checkpoints verify s3://{BUCKET}/{}", stepped.job()));
@@ -298,6 +305,6 @@ fn a_checkpoint_of_files_of_rocksdb_that_fails_leaves_nothing_in_the_bucket() {
         let ended = stepped.run(&format!("--fail {step}:{number}")).with_code(0);
         assert!(counts(&ended).get(step) >= Some(&number), "{what}: it never comes");
         assert_eq!(stepped.unpublished(), [""; 0], "{what}");
-        assert_whole(&server, &env, &stepped.job(), &what);
+        assert_whole(&server, &env, &stepped.job(), None, &what);
     });
 }
