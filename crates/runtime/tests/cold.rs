@@ -337,8 +337,12 @@ fn a_job_that_fails_goes_on_from_what_its_tier_held() {
         let opened = backend.opened.lock().unwrap();
         // Sources have one too, and put nothing there.
         let attempts: Vec<u32> = opened.iter().map(|(owner, _)| owner.attempt.0).collect();
-        assert_eq!(attempts.iter().max(), Some(&6), "{attempts:?}");
-        let entries: usize = opened.iter().filter(|(owner, _)| owner.attempt.0 == 6).map(|(_, tier)| tier.len()).sum();
+        let last = attempts.iter().copied().max().unwrap_or(0);
+        // Two of the failures are near: on two subtasks both may come before the attempt of the first is over.
+        let is_expected = if parallelism == 1 { last == 6 } else { (5..=6).contains(&last) };
+        assert!(is_expected, "{attempts:?}");
+        let entries: usize =
+            opened.iter().filter(|(owner, _)| owner.attempt.0 == last).map(|(_, tier)| tier.len()).sum();
         assert!(entries > 2_000, "{entries} of {KEYS} keys are in the tiers");
     }
 }
