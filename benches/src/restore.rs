@@ -4,7 +4,7 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cutwater::{DeltaLimits, JobState};
+use cutwater::{DeltaLimits, JobState, LocalRecovery};
 use serde_json::json;
 
 use crate::backend::Backend;
@@ -32,6 +32,9 @@ pub(crate) struct Restore {
     /// At which parallelism the job is started again; the same if not given.
     #[arg(long)]
     rescale_to: Option<NonZeroU32>,
+    /// Copies of the checkpoint's files on this machine, from which it is restored.
+    #[arg(long)]
+    local: bool,
     /// Leave the page cache as it is, so that the files are read from memory.
     #[arg(long)]
     warm: bool,
@@ -50,6 +53,9 @@ impl Restore {
         let mut options = options(self.size.parallelism, place.store()?);
         self.backend.set(&mut options, disk.path())?;
         options.task.deltas = self.incremental.then(DeltaLimits::default);
+        if self.local {
+            options.local = LocalRecovery { backup: true, from_local: true, dirs: vec![disk.path().join("copies")] };
+        }
         let job = self.size.fill(&gate, &meter, options.clone())?;
         let (_, checkpoint) = job.checkpoint()?;
         job.cancel()?;
@@ -85,6 +91,7 @@ impl Restore {
             "backend": self.backend.name(),
             "incremental": self.incremental,
             "rescale_to": self.rescale_to,
+            "local": self.local,
             "page_cache": if cold { "cold" } else { "warm" },
             "pairs": self.pairs,
             "target": place.target(),
