@@ -134,7 +134,6 @@ impl World<'_> {
             let event = events[self.choose(&events)];
             self.shared.lock().choices.note(event_number(event));
             self.perform(event);
-            self.look_whether_stored();
             self.look_at_disk();
             self.clear_dead();
             self.remove_ended();

@@ -387,9 +387,6 @@ impl World<'_> {
         match fault {
             1 => {
                 self.shared.lock().marks.fault("message_lost");
-                if let Message::Acked { snapshot, .. } = &message {
-                    self.oracle.unheard.extend(snapshot.stored_files().map(|file| file.name.clone()));
-                }
                 return self.hit(Mark::MessageLost);
             }
             2 => {
@@ -477,10 +474,6 @@ impl World<'_> {
                 self.with_driver(id, |driver| driver.handle_last_cut(now, attempt, subtask, handles, finish));
             }
             Message::Failed { attempt, class } => self.report_failure(id, attempt, class),
-            Message::Litter { names } => {
-                self.hit(Mark::LitterTold);
-                self.with_driver(id, |driver| driver.handle_litter(now, names));
-            }
         }
     }
 

@@ -362,9 +362,6 @@ impl World<'_> {
                         self.oracle.excused.insert(name);
                     }
                 }
-                if created && is_slot && self.oracle.finished {
-                    self.oracle.nobody_comes_back();
-                }
                 if created && is_slot && self.oracle.lets_go() && self.oracle.finished {
                     self.oracle.excuse_all(); // whoever wrote it may be dead, and nobody comes back for the files
                 }

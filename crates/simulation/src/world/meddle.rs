@@ -207,7 +207,6 @@ impl World<'_> {
             end: None,
             unknown: None,
             acked: BTreeSet::new(),
-            storing: false,
         };
         self.processes.insert(id, process);
         self.tell(Entity::Driver(id), || format!("starts at parallelism {parallelism}"));
@@ -239,9 +238,6 @@ impl World<'_> {
                     self.oracle.excuse_all(); // nobody comes back for them
                 }
             }
-            if self.oracle.finished {
-                self.oracle.nobody_comes_back();
-            }
             self.leave_behind(process);
         }
         if power_lost {
@@ -249,9 +245,6 @@ impl World<'_> {
             self.tell(Entity::World, || "the machine loses power".to_owned());
             disk::lose_power(&self.disk, &self.shared);
             self.look_after_power_loss();
-            if self.oracle.finished {
-                self.oracle.nobody_comes_back();
-            }
         }
         let mut shared = self.shared.lock();
         shared.killed.clear();

@@ -2,7 +2,6 @@
 
 use cutwater_coordinator::{FileRef, Phases, SubtaskSnapshot, snapshot_name};
 use cutwater_core::{Attempt, CheckpointId, SubtaskId};
-use cutwater_driver::NativeFiles;
 use cutwater_restart::FailureClass;
 use cutwater_state::format::{Compression, SnapshotEncoder, SnapshotHeader};
 use cutwater_storage::{ObjectName, Store};
@@ -24,7 +23,6 @@ impl World<'_> {
         let at = self.shared.lock().choices.below(count);
         let Some(process) = self.processes.get_mut(&id) else { return };
         let mut upload = process.uploads.swap_remove(at);
-        let begun = upload.begun();
         let next = match std::mem::replace(&mut upload.step, UploadStep::Finish) {
             UploadStep::Finish if self.is(Mutant::AckBeforeSync) => Ok(UploadStep::Write),
             UploadStep::Finish => match finish(&mut upload) {
@@ -53,20 +51,7 @@ impl World<'_> {
                     process.uploads.push(upload);
                 }
             }
-            Err(reason) => {
-                self.decline(id, (upload.attempt, upload.barrier.checkpoint, upload.subtask), reason);
-                self.leave_litter(id, begun);
-            }
-        }
-    }
-
-    /// What was stored of a snapshot that can't be stored to its end is to be deleted.
-    fn leave_litter(&mut self, id: ProcessId, names: Vec<String>) {
-        if self.shared.is_dead(id) || self.is(Mutant::LitterUntold) {
-            return;
-        }
-        if let Some(process) = self.processes.get_mut(&id) {
-            process.net.push(Message::Litter { names });
+            Err(reason) => self.decline(id, (upload.attempt, upload.barrier.checkpoint, upload.subtask), reason),
         }
     }
 
@@ -284,21 +269,6 @@ impl World<'_> {
             process.acked.insert((checkpoint, snapshot.subtask));
         }
         self.with_driver(id, |driver| driver.handle_ack(now, attempt, checkpoint, snapshot));
-    }
-}
-
-impl Upload {
-    /// The files that may be there once its next step has failed.
-    fn begun(&self) -> Vec<String> {
-        let own = snapshot_name(self.barrier, self.subtask);
-        match &self.step {
-            UploadStep::Write => vec![own],
-            UploadStep::Native(storing) => {
-                let index = NativeFiles::index_name(self.barrier, self.subtask);
-                storing.begun().cloned().chain([own, index]).collect()
-            }
-            UploadStep::Finish | UploadStep::Tell(_) => Vec::new(),
-        }
     }
 }
 
