@@ -58,6 +58,8 @@
 //! - Blocks have checksums, and a damaged one is an error that names the file. A full disk, a folder in use and missing
 //!   rights are errors that say what to do. None of them is a panic.
 //! - An image is the tier as it was, in files that RocksDB does not change: one that is in two images is stored once.
+//! - What a snapshot has becomes a file beside the use of the tier, and is seen all at once or not at all; what is small, or
+//!   comes to a state with writes in memory, is written like anything else.
 //! - A view is made in microseconds: a snapshot of RocksDB, without flush or copy.
 //! - Memory for blocks, indexes, filters and writes stays near the budget, however large the state.
 //!
@@ -73,7 +75,7 @@
 //! # What is not here
 //!
 //! A log: what a tier holds does not survive the process, checkpoints do.
-//! Compression other than lz4.
+//! Compression other than lz4. The file of a snapshot is not compressed where samples of it do not get smaller.
 //!
 //! # Building it
 //!
