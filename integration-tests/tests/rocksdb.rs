@@ -173,7 +173,9 @@ fn state_that_is_mostly_on_the_disk_survives_failures() {
         let handle = spawn(graph, options).expect("sound options");
         assert_eq!(handle.wait().expect("it finishes"), JobOutcome::Finished);
         let status = handle.status();
-        assert_eq!(status.restarts, 4, "{:?}", status.failures);
+        // On several subtasks two of the planned failures may come before the attempt of the first is over.
+        let is_expected = if parallelism == 1 { status.restarts == 4 } else { (1..=4).contains(&status.restarts) };
+        assert!(is_expected, "{:?}", status.failures);
         assert_counts(&out, RECORDS, &format!("parallelism {parallelism}"));
         drop(handle);
         wait_for_folders(disk.path(), &[]);
