@@ -221,7 +221,8 @@ impl Log {
 
     /// Whether the listing, or a deletion, is out, or is to be when a copy is made.
     pub(crate) fn is_tidying(&self) -> bool {
-        self.listing.is_some() || self.retention.is_at_work() || self.retention.is_letting_go()
+        let retention = &self.retention;
+        self.listing.is_some() || retention.is_at_work() || retention.is_letting_go() || retention.awaits_copy()
     }
 
     pub(crate) fn epoch(&self) -> Option<Epoch> {

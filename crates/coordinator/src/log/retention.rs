@@ -94,6 +94,12 @@ impl Retention {
         self.let_go && !self.subsumed.is_empty()
     }
 
+    /// Whether a checkpoint that is subsumed stays only until it is copied.
+    pub(crate) fn awaits_copy(&self) -> bool {
+        let mut copied = self.pins.iter().filter(|(pin, _)| matches!(pin, Pin::Copy(_)));
+        copied.any(|(_, kept)| self.subsumed.contains_key(&kept.slot))
+    }
+
     /// Takes over what the log says. `discarded`: the checkpoints went when the job ended, and what is left of their
     /// files is to be deleted.
     pub(super) fn begin(

@@ -164,6 +164,20 @@ fn a_copy_that_is_being_made_is_finished_before_its_files_go() {
     assert_eq!(rig.seen[1..], ["delete c3-a1-S0 c3-a1-S1 c3-a1-T0 c3-a1-T1", "closed: None"]);
 }
 
+/// It is subsumed, so that nobody would come back for its files once the job has finished.
+#[test]
+fn a_job_that_finishes_waits_for_the_copy_of_a_checkpoint_that_nothing_else_keeps() {
+    let mut rig = Rig::running(Settings { externalized_checkpoint_retention: RetainOnCancellation, ..retaining(1) });
+    rig.request_for(Purpose::Copy);
+    let request = rig.coordinator.next_request - 1;
+    rig.ack_all(1);
+    rig.checkpoint();
+    rig.end(Outcome::Finished);
+    assert_eq!(rig.seen, [""; 0], "recorded, and not closed yet");
+    rig.copied(request);
+    assert_eq!(rig.seen, [DELETIONS[0], "closed: None"]);
+}
+
 #[test]
 fn from_another_folder_a_job_without_checkpoints_of_its_own_starts_where_it_would_have_gone_on() {
     let at = |rig: &Rig| Box::new(rig.coordinator.latest().unwrap().clone());
