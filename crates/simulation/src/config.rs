@@ -301,6 +301,8 @@ rates! {
     tier_stall: 0;
     /// The store does not answer whoever restores a snapshot, in worlds with tiers.
     restore_fails: 0;
+    /// A snapshot that is being stored does not get on for a while, and others do.
+    upload_stall: 60;
 }
 
 impl WorldConfig {

@@ -51,7 +51,7 @@
 //! - [`Tape`]: a run as its decisions. [`Simulation::shrink`] makes a failing one small; those of errors that were found
 //!   stay in `testdata/`. [`Trace`]: the run for people.
 //! - [`Mark`] and [`Marks`]: interesting states, so that "no failure" does not mean "nothing happened".
-//! - [`Mutant`]: 67 errors planted at the seam between cores and world, to see that the oracle finds them.
+//! - [`Mutant`]: 69 errors planted at the seam between cores and world, to see that the oracle finds them.
 //! - [`exhaustive`]: every run of the commit log in small worlds, breadth first.
 //!
 //! # What is modelled, and what is not

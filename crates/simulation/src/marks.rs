@@ -48,6 +48,8 @@ marks! {
     FileDeleted = "a file of a subsumed checkpoint is deleted",
     DeleteFailed = "a delete fails and is made up for",
     OrphanSwept = "a file of a dead epoch is swept",
+    LitterTold = "a subtask tells of files that it has stored in vain",
+    EndAwaited = "the end of a job waits for what is being stored",
     StaleListing = "a listing is stale",
     EpochByContest = "an epoch rises within a process",
     Discarded = "the checkpoints of a job go when it ends",

@@ -78,6 +78,10 @@ mutants! {
     CommittedEarly = "committed-early",
     /// Orphaned files are never swept.
     OrphansKept = "orphans-kept",
+    /// A snapshot that can't be stored to its end tells nothing of what it has stored.
+    LitterUntold = "litter-untold",
+    /// The end of a job waits for no snapshot that is being stored.
+    EndAwaitsNoUpload = "end-awaits-no-upload",
     /// The watermark of a restored subtask is the highest of its predecessors, not the lowest.
     WatermarkAhead = "watermark-ahead",
     /// Records of the log are deleted above the boundary.

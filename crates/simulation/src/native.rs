@@ -38,9 +38,23 @@ impl Storing {
         !self.to_store.is_empty() && self.places.iter().zip(&self.stored).any(done)
     }
 
+    /// The names of those that have been stored just now, or may be on their way.
+    pub(crate) fn begun(&self) -> impl Iterator<Item = &String> {
+        let later: Vec<usize> = self.to_store.iter().copied().skip(AT_ONCE).collect();
+        self.places.iter().enumerate().filter_map(move |(at, place)| match place {
+            Place::Object(name) if !later.contains(&at) => Some(name),
+            Place::Object(_) | Place::Index | Place::Shared(_) => None,
+        })
+    }
+
     /// The places of the files that may be on their way.
     pub(crate) fn under_way(&self) -> impl Iterator<Item = usize> + '_ {
         self.to_store.iter().copied().take(AT_ONCE)
+    }
+
+    /// The places of those that may be on their way beside one that has just come to its end.
+    pub(crate) fn still_under_way(&self) -> impl Iterator<Item = usize> + '_ {
+        self.to_store.iter().copied().take(AT_ONCE - 1)
     }
 }
 

@@ -95,6 +95,10 @@ pub(crate) struct Oracle {
     /// Files that were written by somebody who was replaced, after the living one had swept; that could not be removed; or
     /// whose deletion was out when its process died: a successor makes up for it, unless the job had just finished.
     pub(crate) excused: BTreeSet<String>,
+    /// Files of which those who would delete them were never told: they stay until the next start, and there may be none.
+    pub(crate) unheard: BTreeSet<String>,
+    /// Files that were on their way when their process came to the end of the job, and should have waited for them.
+    pub(crate) unawaited: BTreeSet<String>,
     pub(crate) finished: bool,
     /// It was drained: its output is that of data which ended where the sources stood.
     drained: bool,
@@ -132,6 +136,8 @@ impl Oracle {
             bygone: BTreeSet::new(),
             anew: Epoch(0),
             excused: BTreeSet::new(),
+            unheard: BTreeSet::new(),
+            unawaited: BTreeSet::new(),
             finished: false,
             drained: false,
         }
@@ -413,6 +419,11 @@ impl Oracle {
         self.rely(claim);
     }
 
+    /// Whoever has died would have deleted some of the files that are there, and the job has finished.
+    pub(crate) fn nobody_comes_back(&mut self) {
+        self.unheard.extend(self.files.iter().cloned());
+    }
+
     /// All files that are there may stay until somebody starts the job once more.
     pub(crate) fn excuse_all(&mut self) {
         self.excused.extend(self.files.iter().cloned());
@@ -490,7 +501,7 @@ impl Oracle {
         let is_let_go = |name: &String| self.lets_go() && self.ever_named.contains(name);
         let orphan = self.files.iter().find(|name| {
             !kept.contains(name.as_str())
-                && (epoch_of(name).is_some_and(|of| of < epoch) || is_let_go(name))
+                && (epoch_of(name).is_some_and(|of| of < epoch) || is_let_go(name) || !self.unheard.contains(*name))
                 && !self.excused.contains(*name)
         });
         if let Some(orphan) = orphan {

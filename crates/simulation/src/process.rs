@@ -83,6 +83,17 @@ pub(crate) struct Process {
     pub(crate) unknown: Option<String>,
     /// For marks: the acknowledgements that have come.
     pub(crate) acked: BTreeSet<(CheckpointId, SubtaskId)>,
+    /// Whether the driver was told that something is still being stored of attempts that are over.
+    pub(crate) storing: bool,
+}
+
+impl Process {
+    /// Whether something is being stored, or what has been is still to be told.
+    pub(crate) fn is_storing(&self) -> bool {
+        let told = |message: &Message| matches!(message, Message::Acked { .. } | Message::Litter { .. });
+        let applying = self.applying.iter().any(|applying| applying.upload.is_some());
+        applying || !self.uploads.is_empty() || self.net.iter().any(told)
+    }
 }
 
 /// A checkpoint that is being copied.
@@ -130,6 +141,7 @@ pub(crate) enum Message {
     EndOfData { attempt: Attempt, subtask: SubtaskId },
     HandedOver { attempt: Attempt, subtask: SubtaskId, handles: Vec<OperatorSnapshot>, finish: Vec<Finish> },
     Failed { attempt: Attempt, class: FailureClass },
+    Litter { names: Vec<String> },
 }
 
 impl Message {
@@ -161,7 +173,7 @@ impl Message {
             }
             Self::EndOfData { attempt, subtask } => Self::EndOfData { attempt: *attempt, subtask: *subtask },
             Self::Failed { attempt, class } => Self::Failed { attempt: *attempt, class: *class },
-            Self::LastCut { .. } | Self::Applied { .. } | Self::HandedOver { .. } => return None,
+            Self::LastCut { .. } | Self::Applied { .. } | Self::HandedOver { .. } | Self::Litter { .. } => return None,
         })
     }
 
@@ -179,7 +191,8 @@ impl Message {
             | Self::Failed { .. }
             | Self::LastCut { .. }
             | Self::Applied { .. }
-            | Self::HandedOver { .. } => false,
+            | Self::HandedOver { .. }
+            | Self::Litter { .. } => false,
         }
     }
 }
@@ -410,6 +423,7 @@ pub(crate) struct Upload {
     pub(crate) inline: TaskSnapshot,
     pub(crate) finish: Vec<Finish>,
     pub(crate) step: UploadStep,
+    pub(crate) stalled_until: Moment,
 }
 
 pub(crate) enum UploadStep {

@@ -49,7 +49,7 @@ const STEPS: [&str; 27] = [
     "tier.apply",
 ];
 
-const FAULTS: [&str; 28] = [
+const FAULTS: [&str; 29] = [
     "cancel",
     "corrupt_read",
     "disk_error",
@@ -77,6 +77,7 @@ const FAULTS: [&str; 28] = [
     "tier_read",
     "tier_stall",
     "tier_write",
+    "upload_stall",
     "user_error",
 ];
 

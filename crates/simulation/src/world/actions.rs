@@ -12,7 +12,7 @@ use super::World;
 use super::events::Entity;
 use crate::marks::Mark;
 use crate::mutant::Mutant;
-use crate::process::{Commit, Message, Op, Running};
+use crate::process::{Commit, Message, Op, Process, Running};
 use crate::shared::{ProcessId, Rule};
 
 impl World<'_> {
@@ -200,6 +200,21 @@ impl World<'_> {
         }
     }
 
+    /// Tells the drivers whose processes store nothing any more of attempts that are over.
+    pub(super) fn look_whether_stored(&mut self) {
+        let stored = |process: &&Process| process.storing && process.end.is_none() && !process.is_storing();
+        let stored: Vec<ProcessId> = self.processes.values().filter(stored).map(|process| process.id).collect();
+        let now = self.now;
+        for id in stored {
+            let Some(process) = self.processes.get_mut(&id) else { continue };
+            process.storing = false;
+            if process.driver.is_ending() {
+                self.shared.hit(Mark::EndAwaited);
+            }
+            self.with_driver(id, |driver| driver.handle_storing(now, false));
+        }
+    }
+
     /// The threads of the attempt end.
     pub(super) fn stop_attempt(&mut self, id: ProcessId) {
         let now = self.now;
@@ -211,6 +226,11 @@ impl World<'_> {
         process.chains.retain(|(of, _), _| *of != attempt);
         process.contents.retain(|(of, _), _| *of != attempt);
         self.tell(Entity::Driver(id), || format!("attempt {attempt} has stopped"));
+        let unawaited = self.is(Mutant::EndAwaitsNoUpload);
+        let Some(process) = self.processes.get_mut(&id) else { return };
+        process.storing = process.is_storing() && !unawaited;
+        let storing = process.storing;
+        self.with_driver(id, |driver| driver.handle_storing(now, storing));
         self.with_driver(id, |driver| driver.handle_stopped(now, attempt));
     }
 }

@@ -134,6 +134,7 @@ impl World<'_> {
             let event = events[self.choose(&events)];
             self.shared.lock().choices.note(event_number(event));
             self.perform(event);
+            self.look_whether_stored();
             self.look_at_disk();
             self.clear_dead();
             self.remove_ended();
@@ -169,7 +170,7 @@ impl World<'_> {
             let some = [
                 (!process.net.is_empty(), Event::Net(id)),
                 (!process.written.is_empty(), Event::Written(id)),
-                (!process.uploads.is_empty(), Event::Upload(id)),
+                (process.uploads.iter().any(|upload| upload.stalled_until <= now), Event::Upload(id)),
                 (process.stalled_until <= now && process.applying.iter().any(Applying::is_ready), Event::Apply(id)),
                 (!process.ops.is_empty(), Event::Op(id)),
                 (process.starting.is_some(), Event::Start(id)),
@@ -212,7 +213,8 @@ impl World<'_> {
                 let nodes = process.running.iter().flat_map(|running| &running.nodes);
                 let nodes = nodes.filter(|node| !node.failed).filter_map(|node| node.deadline);
                 let stalled = process.applying.iter().any(Applying::is_ready).then_some(process.stalled_until);
-                nodes.chain(process.deadline).chain(stalled).collect()
+                let uploads = process.uploads.iter().map(|upload| upload.stalled_until);
+                nodes.chain(process.deadline).chain(stalled).chain(uploads).collect()
             }
         });
         match deadlines.min() {

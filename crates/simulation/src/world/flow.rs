@@ -228,6 +228,7 @@ impl World<'_> {
                     inline,
                     finish,
                     step,
+                    stalled_until: self.now,
                 };
                 if tiered {
                     return self.complete_for_tier(id, (attempt, checkpoint, subtask), upload);
@@ -387,6 +388,9 @@ impl World<'_> {
         match fault {
             1 => {
                 self.shared.lock().marks.fault("message_lost");
+                if let Message::Acked { snapshot, .. } = &message {
+                    self.oracle.unheard.extend(snapshot.stored_files().map(|file| file.name.clone()));
+                }
                 return self.hit(Mark::MessageLost);
             }
             2 => {
@@ -474,6 +478,10 @@ impl World<'_> {
                 self.with_driver(id, |driver| driver.handle_last_cut(now, attempt, subtask, handles, finish));
             }
             Message::Failed { attempt, class } => self.report_failure(id, attempt, class),
+            Message::Litter { names } => {
+                self.hit(Mark::LitterTold);
+                self.with_driver(id, |driver| driver.handle_litter(now, names));
+            }
         }
     }
 

@@ -358,9 +358,12 @@ impl World<'_> {
                 let is_slot = name.starts_with("log/");
                 if created {
                     self.oracle.created(&name, &bytes);
-                    if name.starts_with("chk/") {
+                    if name.starts_with("chk/") && !self.oracle.unawaited.contains(&name) {
                         self.oracle.excused.insert(name);
                     }
+                }
+                if created && is_slot && self.oracle.finished {
+                    self.oracle.nobody_comes_back();
                 }
                 if created && is_slot && self.oracle.lets_go() && self.oracle.finished {
                     self.oracle.excuse_all(); // whoever wrote it may be dead, and nobody comes back for the files

@@ -16,7 +16,7 @@ use crate::disk::{self, ProcessFiles};
 use crate::marks::Mark;
 use crate::mutant::Mutant;
 use crate::native::Reading;
-use crate::process::{LateOp, Message, Op, Process, UploadStep};
+use crate::process::{LateOp, Message, Op, Process, Upload, UploadStep};
 use crate::shared::{DiskEvent, Probe, ProcessId, Rule};
 
 /// How long a process sleeps, in microseconds.
@@ -207,6 +207,7 @@ impl World<'_> {
             end: None,
             unknown: None,
             acked: BTreeSet::new(),
+            storing: false,
         };
         self.processes.insert(id, process);
         self.tell(Entity::Driver(id), || format!("starts at parallelism {parallelism}"));
@@ -238,6 +239,9 @@ impl World<'_> {
                     self.oracle.excuse_all(); // nobody comes back for them
                 }
             }
+            if self.oracle.finished {
+                self.oracle.nobody_comes_back();
+            }
             self.leave_behind(process);
         }
         if power_lost {
@@ -245,6 +249,9 @@ impl World<'_> {
             self.tell(Entity::World, || "the machine loses power".to_owned());
             disk::lose_power(&self.disk, &self.shared);
             self.look_after_power_loss();
+            if self.oracle.finished {
+                self.oracle.nobody_comes_back();
+            }
         }
         let mut shared = self.shared.lock();
         shared.killed.clear();
@@ -352,6 +359,7 @@ impl World<'_> {
         for id in ended {
             let Some(mut process) = self.processes.remove(&id) else { continue };
             let end = process.end.take();
+            let finished = matches!(end, Some(End::Finished));
             self.tell(Entity::Driver(id), || format!("ends: {end:?}"));
             let mark = match end {
                 Some(End::Finished) => Some(Mark::Finished),
@@ -366,6 +374,9 @@ impl World<'_> {
             };
             if let Some(mark) = mark {
                 self.hit(mark);
+            }
+            if finished {
+                self.oracle.unawaited.extend(process.uploads.iter().flat_map(Upload::begun));
             }
             self.leave_behind(process);
         }

@@ -119,7 +119,7 @@ impl World<'_> {
 
     /// A file can't be stored, or the process dies: those that were on their way beside it may still come.
     fn leave_under_way(&mut self, id: ProcessId, upload: &Upload, storing: &Storing) {
-        let others: Vec<_> = storing.under_way().filter_map(|at| upload.object(storing, at)).collect();
+        let others: Vec<_> = storing.still_under_way().filter_map(|at| upload.object(storing, at)).collect();
         if !self.shared.is_dead(id) {
             self.hit(Mark::NativeStoreFailed);
             let some = self.shared.lock().choices.below(others.len() + 1);

@@ -193,21 +193,24 @@ impl World<'_> {
 
     /// Whether nothing comes into the tiers of this process for a while.
     fn stalls(&mut self, id: ProcessId) -> bool {
-        let stall = {
-            let mut shared = self.shared.lock();
-            let rate = shared.rates.tier_stall;
-            if !shared.choices.strikes(rate) {
-                return false;
-            }
-            shared.marks.fault("tier_stall");
-            STALLS[shared.choices.below(STALLS.len())]
-        };
-        let until = self.now + Duration::from_micros(stall);
+        let rate = self.shared.lock().rates.tier_stall;
+        let Some(stall) = self.stall("tier_stall", rate) else { return false };
+        let until = self.now + stall;
         if let Some(process) = self.processes.get_mut(&id) {
             process.stalled_until = until;
         }
-        self.tell(Entity::Tier(id), || format!("does not get on for {stall} us"));
+        self.tell(Entity::Tier(id), || format!("does not get on for {stall:?}"));
         true
+    }
+
+    /// For how long something does not get on, if this fault strikes.
+    pub(super) fn stall(&self, fault: &'static str, rate: u16) -> Option<Duration> {
+        let mut shared = self.shared.lock();
+        if !shared.choices.strikes(rate) {
+            return None;
+        }
+        shared.marks.fault(fault);
+        Some(Duration::from_micros(STALLS[shared.choices.below(STALLS.len())]))
     }
 
     fn end_applying(&mut self, id: ProcessId, snapshot: SnapshotId) -> Option<Applying> {

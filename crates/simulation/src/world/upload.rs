@@ -2,6 +2,7 @@
 
 use cutwater_coordinator::{FileRef, Phases, SubtaskSnapshot, snapshot_name};
 use cutwater_core::{Attempt, CheckpointId, SubtaskId};
+use cutwater_driver::NativeFiles;
 use cutwater_restart::FailureClass;
 use cutwater_state::format::{Compression, SnapshotEncoder, SnapshotHeader};
 use cutwater_storage::{ObjectName, Store};
@@ -18,11 +19,22 @@ use crate::shared::{ProcessId, Rule};
 impl World<'_> {
     /// The next step of one of the uploads.
     pub(super) fn upload(&mut self, id: ProcessId) {
+        let Some(process) = self.processes.get(&id) else { return };
+        let ready = |at: &usize| process.uploads[*at].stalled_until <= self.now;
+        let ready: Vec<usize> = (0..process.uploads.len()).filter(ready).collect();
+        let at = ready[self.shared.lock().choices.below(ready.len())];
+        let rate = self.shared.lock().rates.upload_stall;
+        let stall = self.stall("upload_stall", rate);
         let Some(process) = self.processes.get_mut(&id) else { return };
-        let count = process.uploads.len();
-        let at = self.shared.lock().choices.below(count);
-        let Some(process) = self.processes.get_mut(&id) else { return };
+        if let Some(stall) = stall {
+            let upload = &mut process.uploads[at];
+            upload.stalled_until = self.now + stall;
+            let (subtask, checkpoint) = (upload.subtask, upload.barrier.checkpoint);
+            return self
+                .tell(Entity::Io(id), || format!("checkpoint {checkpoint} of {subtask} is not stored for {stall:?}"));
+        }
         let mut upload = process.uploads.swap_remove(at);
+        let begun = upload.begun();
         let next = match std::mem::replace(&mut upload.step, UploadStep::Finish) {
             UploadStep::Finish if self.is(Mutant::AckBeforeSync) => Ok(UploadStep::Write),
             UploadStep::Finish => match finish(&mut upload) {
@@ -51,7 +63,20 @@ impl World<'_> {
                     process.uploads.push(upload);
                 }
             }
-            Err(reason) => self.decline(id, (upload.attempt, upload.barrier.checkpoint, upload.subtask), reason),
+            Err(reason) => {
+                self.decline(id, (upload.attempt, upload.barrier.checkpoint, upload.subtask), reason);
+                self.leave_litter(id, begun);
+            }
+        }
+    }
+
+    /// What was stored of a snapshot that can't be stored to its end is to be deleted.
+    fn leave_litter(&mut self, id: ProcessId, names: Vec<String>) {
+        if self.shared.is_dead(id) || self.is(Mutant::LitterUntold) {
+            return;
+        }
+        if let Some(process) = self.processes.get_mut(&id) {
+            process.net.push(Message::Litter { names });
         }
     }
 
@@ -269,6 +294,21 @@ impl World<'_> {
             process.acked.insert((checkpoint, snapshot.subtask));
         }
         self.with_driver(id, |driver| driver.handle_ack(now, attempt, checkpoint, snapshot));
+    }
+}
+
+impl Upload {
+    /// The files that may be there once its next step has failed.
+    pub(super) fn begun(&self) -> Vec<String> {
+        let own = snapshot_name(self.barrier, self.subtask);
+        match &self.step {
+            UploadStep::Write => vec![own],
+            UploadStep::Native(storing) => {
+                let index = NativeFiles::index_name(self.barrier, self.subtask);
+                storing.begun().cloned().chain([own, index]).collect()
+            }
+            UploadStep::Finish | UploadStep::Tell(_) => Vec::new(),
+        }
     }
 }
 
