@@ -342,7 +342,8 @@ pub trait Chain: Send {
         Err("this chain does not begin with a source".into())
     }
 
-    /// Processes records of a batch until it is done or the outputs are blocked; gives back the rest.
+    /// Processes records of a batch until it is done, the outputs are blocked, or it has taken long since much of what the records
+    /// need was not in memory; gives back the rest.
     ///
     /// # Errors
     ///

@@ -8,7 +8,7 @@ use cutwater_state::{Data, Key, Snapshotable, StateError, Table, Timers};
 
 use crate::UserError;
 use crate::each::RecordContext;
-use crate::exec::{AnyBatch, BuildContext, Chain, ChainSnapshot, Exec, Keyed, KeyedBatch, SourcePoll};
+use crate::exec::{AnyBatch, BATCH_RECORDS, BuildContext, Chain, ChainSnapshot, Exec, Keyed, KeyedBatch, SourcePoll};
 use crate::graph::{BuildChain, GraphError};
 use crate::side::{MakeSides, OutputTag, OutputTagMismatch, SideOutputs, Sides};
 use crate::stage::Stage;
@@ -487,6 +487,7 @@ where
             watermark: context.watermark,
             out: Vec::new(),
             sides: self.sides.build(context)?,
+            together: BATCH_RECORDS,
             operator: OperatorStore::of(context),
             next,
             types: std::marker::PhantomData::<fn(T)>,
@@ -526,6 +527,10 @@ enum Fires {
 /// What the keys of so many timers have is fetched together.
 const FIRED_TOGETHER: usize = 256;
 
+/// Tiers are asked for about so many keys before the subtask looks at anything else: a key on the disk takes some ten
+/// microseconds, and barriers, timers and the sweep of a snapshot wait for that.
+const ASKED_TOGETHER: usize = 128;
+
 pub(crate) struct KeyedChain<K: Key, T, P: KeyedProcess<K, T>, N> {
     pub(crate) process: P,
     /// A second clone, which makes initial values while the first one is borrowed.
@@ -536,6 +541,8 @@ pub(crate) struct KeyedChain<K: Key, T, P: KeyedProcess<K, T>, N> {
     watermark: Timestamp,
     out: Vec<(Timestamp, P::Out)>,
     sides: Sides,
+    /// So many records are processed before the subtask looks at anything else.
+    together: usize,
     /// What a broadcast stream has made.
     pub(crate) operator: OperatorStore,
     next: N,
@@ -579,11 +586,10 @@ where
         self.send(exec)
     }
 
-    /// Before user code runs for these keys.
+    /// Before user code runs for these keys. Returns how many of them tiers were asked for.
     #[inline]
-    fn fetch<'k>(&mut self, keys: impl Iterator<Item = (KeyHash, &'k K)> + Clone) -> Result<(), StateError> {
-        self.table.fetch(keys.clone())?;
-        self.named.fetch(keys)
+    fn fetch<'k>(&mut self, keys: impl Iterator<Item = (KeyHash, &'k K)> + Clone) -> Result<usize, StateError> {
+        Ok(self.table.fetch(keys.clone())? + self.named.fetch(keys)?)
     }
 
     fn relieve(&mut self) -> Result<(), StateError> {
@@ -673,9 +679,13 @@ where
         let mut batch = KeyedBatch::<K, R>::enter(exec, batch)?;
         self.named.wall = exec.wall;
         let records = batch.records.as_slice();
+        let records = &records[..records.len().min(self.together)];
         self.table.prefetch(records.iter().map(|record| record.hash));
         let keys = records.iter().map(|record| (record.hash, &record.key));
-        self.fetch(keys)?;
+        let mut left = records.len();
+        let asked = self.fetch(keys)?;
+        // As many as ask for about so many keys, if the next ones are as these.
+        self.together = (left * ASKED_TOGETHER / asked.max(1)).clamp(ASKED_TOGETHER, BATCH_RECORDS);
         while let Some(Keyed { hash, key, record }) = batch.records.next() {
             let at = batch.next;
             batch.next += 1;
@@ -683,9 +693,15 @@ where
             exec.records += 1;
             let time = batch.times.get(at).copied().unwrap_or(Timestamp::MIN);
             self.call(exec, hash, &key, time, |process, cx| process.process(cx, make(record)))?;
-            if exec.outbox.is_blocked() && batch.records.len() > 0 {
-                self.relieve()?;
-                return Ok(Some(batch));
+            left -= 1;
+            if batch.records.len() > 0 {
+                if exec.outbox.is_blocked() {
+                    self.relieve()?;
+                    return Ok(Some(batch));
+                }
+                if left == 0 {
+                    return Ok(Some(batch)); // relieved at its end, as without pieces
+                }
             }
         }
         self.relieve()?;

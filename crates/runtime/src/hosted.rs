@@ -232,6 +232,10 @@ impl Core for Hosted {
         }
     }
 
+    fn is_amid(&self) -> bool {
+        self.core.is_amid()
+    }
+
     fn next_deadline(&self) -> Option<Moment> {
         self.core.next_deadline()
     }

@@ -65,7 +65,7 @@ impl<K: Key, T: Data> ListTable<K, T> {
     /// # Errors
     ///
     /// As there.
-    pub fn fetch<'k>(&mut self, keys: impl IntoIterator<Item = (KeyHash, &'k K)>) -> Result<(), StateError>
+    pub fn fetch<'k>(&mut self, keys: impl IntoIterator<Item = (KeyHash, &'k K)>) -> Result<usize, StateError>
     where
         K: 'k,
     {

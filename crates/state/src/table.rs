@@ -137,13 +137,13 @@ impl<K: Key, V: Data> Table<K, V> {
         self.store.attach(tier, limit)
     }
 
-    /// Brings the values of these keys into memory. A table with a tier below may be asked for, and told to change, only
+    /// Brings the values of these keys into memory, and returns how many of them the tier was asked for. A table with a tier below may be asked for, and told to change, only
     /// keys that were fetched since the last [`Self::relieve`]. Without a tier it does nothing.
     ///
     /// # Errors
     ///
     /// [`StateError::Cold`] if the tier can't be read, or what decoding and encoding say of keys and values.
-    pub fn fetch<'k>(&mut self, keys: impl IntoIterator<Item = (KeyHash, &'k K)>) -> Result<(), StateError>
+    pub fn fetch<'k>(&mut self, keys: impl IntoIterator<Item = (KeyHash, &'k K)>) -> Result<usize, StateError>
     where
         K: 'k,
     {

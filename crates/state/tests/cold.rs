@@ -31,7 +31,7 @@ const LIMIT: u64 = 8 << 10;
 trait Kept: Snapshotable + Sized {
     fn new() -> Self;
     fn attach(&mut self, tier: Arc<ModelTier>);
-    fn fetch(&mut self, keys: &[u32]);
+    fn fetch(&mut self, keys: &[u32]) -> usize;
     fn relieve(&mut self);
     fn get(&mut self, key: u32) -> Option<String>;
     fn put(&mut self, key: u32, value: String) -> Option<String>;
@@ -50,8 +50,8 @@ impl Kept for Table<u32, String> {
         self.attach(tier, LIMIT).unwrap();
     }
 
-    fn fetch(&mut self, keys: &[u32]) {
-        self.fetch(keys.iter().map(|key| (hash(*key), key))).unwrap();
+    fn fetch(&mut self, keys: &[u32]) -> usize {
+        self.fetch(keys.iter().map(|key| (hash(*key), key))).unwrap()
     }
 
     fn relieve(&mut self) {
@@ -84,8 +84,8 @@ impl Kept for Accumulators {
         self.attach(tier, LIMIT).unwrap();
     }
 
-    fn fetch(&mut self, keys: &[u32]) {
-        self.fetch(keys.iter().map(|key| (hash(*key), key))).unwrap();
+    fn fetch(&mut self, keys: &[u32]) -> usize {
+        self.fetch(keys.iter().map(|key| (hash(*key), key))).unwrap()
     }
 
     fn relieve(&mut self) {
@@ -386,4 +386,23 @@ fn what_is_restored_lies_in_the_tier() {
     let (_, _, blocks, _) = tested.swept.as_ref().unwrap();
     assert_eq!(blocks.iter().map(|block| block.entries).collect::<Vec<_>>(), [1, 1]);
     tested.apply(usize::MAX);
+}
+
+fn asks_only_for_what_is_not_in_memory<T: Kept>() {
+    let mut tested = Tested::<T>::new();
+    let keys: Vec<u32> = (0..2_000).collect();
+    for some in keys.chunks(100) {
+        tested.put(some, &"x".repeat(100));
+        tested.table.relieve();
+    }
+    let asked: usize = keys.chunks(100).map(|some| tested.table.fetch(some)).sum();
+    assert!(asked > 1_000 && asked <= 2_000, "{asked} of 2000 were not in memory");
+    assert_eq!(tested.table.fetch(&keys), 0, "all have been fetched");
+    assert_eq!(tested.table.fetch(&[7_000, 7_001, 7_000]), 2, "nobody knows whether these are there");
+}
+
+#[test]
+fn a_fetch_tells_for_how_many_keys_the_tier_was_asked() {
+    asks_only_for_what_is_not_in_memory::<Table<u32, String>>();
+    asks_only_for_what_is_not_in_memory::<Accumulators>();
 }

@@ -289,6 +289,8 @@ pub struct TaskCore {
     applying: Option<(CheckpointId, Cut)>,
     /// What has changed since that cut takes all the memory that it may.
     crowded: bool,
+    /// See [`Self::is_amid`].
+    amid: bool,
     /// Records of the batch at hand, for reports.
     actions: VecDeque<Action>,
 }
@@ -386,6 +388,7 @@ impl TaskCore {
             last_cut: false,
             applying: None,
             crowded: false,
+            amid: false,
             actions: VecDeque::new(),
         })
     }
@@ -547,6 +550,7 @@ impl TaskCore {
             self.flush_at = None;
             self.chain.flush(&mut self.exec);
         }
+        self.amid = false;
         self.crowded = self.applying.is_some() && self.chain.states().iter().any(|state| state.is_crowded());
         let fired = self.fire()?;
         let worked = if self.crowded {
@@ -574,6 +578,13 @@ impl TaskCore {
         }
         self.return_credit();
         Ok(Progress::Idle)
+    }
+
+    /// Whether the last quantum ended in the midst of a batch only because much of what its records need was not in memory: the
+    /// rest should follow before it is the turn of others, or those would get on faster than this one.
+    #[must_use]
+    pub fn is_amid(&self) -> bool {
+        self.amid
     }
 
     /// The next thing to do. Drain to `None` after each `handle_*` and `run`.
@@ -677,7 +688,10 @@ impl TaskCore {
                     let rest = self.chain.process(&mut self.exec, batch);
                     let input = &mut self.inputs[at];
                     match rest {
-                        Ok(Some(rest)) => input.stash.push_front(Element::Batch(rest)),
+                        Ok(Some(rest)) => {
+                            input.stash.push_front(Element::Batch(rest));
+                            self.amid = !self.exec.outbox.is_blocked();
+                        }
                         Ok(None) => {
                             input.credit += bytes;
                             if input.credit >= self.window / 4 {

@@ -199,6 +199,43 @@ fn a_snapshot_waits_until_the_tier_has_the_one_before() {
     assert_eq!(world.contents(), World::expected(records));
 }
 
+/// Records whose keys are in the tier take their time: after some of them the subtask looks at barriers and timers again, and
+/// what is in memory does not hold it up.
+#[test]
+fn a_batch_much_of_which_is_in_the_tier_is_processed_in_pieces() {
+    let job = Job::new("many");
+    job.source("numbers", generator(1 << 20, |n| n * 7919 % 5_000))
+        .key_by(|n| *n)
+        .fold("counts", 0u64, |count, _| *count += 1)
+        .sink("out", discard());
+    let graph = job.build().unwrap();
+    for (overlay_bytes, in_pieces) in [(16 << 10, true), (64 << 20, false)] {
+        let mut world = World::of(&graph, overlay_bytes);
+        (0..4).for_each(|_| world.feed());
+        world.source.run(world.now).unwrap();
+        while let Some(action) = world.source.poll_action() {
+            if let Action::Send { element, .. } = action {
+                world.counts.handle_element(world.now, ChannelId(0), element);
+            }
+        }
+        let mut pieces = Vec::new();
+        loop {
+            let before = world.counts.records();
+            world.counts.run(world.now).unwrap();
+            while world.counts.poll_action().is_some() {}
+            pieces.push(world.counts.records() - before);
+            if !world.counts.is_amid() {
+                break;
+            }
+        }
+        assert_eq!(pieces.iter().sum::<u64>(), 1024, "one batch, and it is not left in its midst: {pieces:?}");
+        let expected = if in_pieces { 128..=256 } else { 1024..=1024 };
+        let (last, others) = pieces.split_last().unwrap();
+        let sound = others.iter().all(|piece| expected.contains(piece)) && last <= expected.end();
+        assert!(sound, "with {overlay_bytes} bytes in memory: {pieces:?}");
+    }
+}
+
 #[test]
 fn maps_and_lists_are_in_the_tier_as_they_were_at_the_cut() {
     let mut world = World::of(&by_entries(), 64 << 10);

@@ -14,7 +14,7 @@ const CLEAN_SLOTS: usize = 256;
 pub(crate) trait Kept<K: Key>: Snapshotable {
     /// What is not in memory may be in the tier from now on.
     fn attach(&mut self, tier: &AttachedTier) -> Result<(), StateError>;
-    fn fetch(&mut self, keys: &mut dyn Iterator<Item = (KeyHash, &K)>) -> Result<(), StateError>;
+    fn fetch(&mut self, keys: &mut dyn Iterator<Item = (KeyHash, &K)>) -> Result<usize, StateError>;
     fn relieve(&mut self) -> Result<(), StateError>;
     fn any(&mut self) -> &mut dyn Any;
     fn set_horizon(&mut self, horizon: i64);
@@ -26,7 +26,7 @@ impl<K: Key, U: Key, V: Data> Kept<K> for MapTable<K, U, V> {
         self.attach(Arc::clone(&tier.tier), tier.overlay_bytes)
     }
 
-    fn fetch(&mut self, keys: &mut dyn Iterator<Item = (KeyHash, &K)>) -> Result<(), StateError> {
+    fn fetch(&mut self, keys: &mut dyn Iterator<Item = (KeyHash, &K)>) -> Result<usize, StateError> {
         self.fetch(keys)
     }
 
@@ -52,7 +52,7 @@ impl<K: Key, T: Data> Kept<K> for ListTable<K, T> {
         self.attach(Arc::clone(&tier.tier), tier.overlay_bytes)
     }
 
-    fn fetch(&mut self, keys: &mut dyn Iterator<Item = (KeyHash, &K)>) -> Result<(), StateError> {
+    fn fetch(&mut self, keys: &mut dyn Iterator<Item = (KeyHash, &K)>) -> Result<usize, StateError> {
         self.fetch(keys)
     }
 
@@ -155,16 +155,17 @@ impl<K: Key> Named<K> {
         Ok(())
     }
 
-    /// Before user code runs for these keys.
+    /// Before user code runs for these keys. Returns how many of them tiers were asked for.
     #[inline]
     pub(crate) fn fetch<'k>(
         &mut self,
         keys: impl IntoIterator<Item = (KeyHash, &'k K)> + Clone,
-    ) -> Result<(), StateError> {
+    ) -> Result<usize, StateError> {
+        let mut asked = 0;
         for slot in self.slots.iter_mut().filter(|slot| slot.tiered) {
-            slot.table.fetch(&mut keys.clone().into_iter())?;
+            asked += slot.table.fetch(&mut keys.clone().into_iter())?;
         }
-        Ok(())
+        Ok(asked)
     }
 
     /// After it, now and then.

@@ -158,7 +158,7 @@ impl<C: Core, F: Fn() -> Moment> Operator<C, F> {
                     break;
                 }
                 now = clock();
-                if now.since(begun) >= TURN {
+                if now.since(begun) >= TURN && !slot.is_amid() {
                     break;
                 }
             }
@@ -239,6 +239,10 @@ impl<C: Core> Slot<C> {
 
     fn is_due(&self, now: Moment) -> bool {
         self.state == State::Live && (self.ready || self.busy || self.deadline <= now)
+    }
+
+    fn is_amid(&self) -> bool {
+        self.core.as_ref().is_some_and(C::is_amid)
     }
 
     /// One quantum.

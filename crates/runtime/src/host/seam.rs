@@ -25,6 +25,10 @@ pub trait Core: Send + 'static {
     ///
     /// What it had put into `out` before a panic is not sent.
     fn run(&mut self, now: Moment, out: &mut Vec<Output<Self::Element>>) -> Progress;
+    /// Whether the last quantum ended in the midst of something after which it may be the turn of other cores, and not before.
+    fn is_amid(&self) -> bool {
+        false
+    }
     /// When to call [`Core::run`] at the latest, whether or not something arrives. Asked after each `run`. One that is not
     /// after that `run`'s `now` although the core is idle is taken for a millisecond later, so that nothing spins.
     fn next_deadline(&self) -> Option<Moment>;

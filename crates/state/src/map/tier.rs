@@ -36,21 +36,21 @@ impl<K: Key, U: Key, V: Data> MapTable<K, U, V> {
     /// # Errors
     ///
     /// As there.
-    pub fn fetch<'k>(&mut self, keys: impl IntoIterator<Item = (KeyHash, &'k K)>) -> Result<(), StateError>
+    pub fn fetch<'k>(&mut self, keys: impl IntoIterator<Item = (KeyHash, &'k K)>) -> Result<usize, StateError>
     where
         K: 'k,
     {
         let Self { store, index: Some(index), scratch } = self else {
             return self.store.fetch(keys, |part, key| part.key == *key, |hash, _| single(hash), encode_framed);
         };
-        let Some(mut wanted) = store.wanted() else { return Ok(()) };
+        let Some(mut wanted) = store.wanted() else { return Ok(0) };
         let pressed = wanted.pressed;
         for (hash, key) in keys {
             if !index.is_used(hash, key, pressed) {
                 store.want(&mut wanted, hash, key)?;
             }
         }
-        let mut last = None;
+        let (mut last, count) = (None, wanted.count());
         for (hash, part) in store.read_wanted(wanted)? {
             scratch.clear();
             encode(&part.user, scratch)?;
@@ -60,7 +60,7 @@ impl<K: Key, U: Key, V: Data> MapTable<K, U, V> {
             }
             store.push_clean(hash, part)?;
         }
-        Ok(())
+        Ok(count)
     }
 
     /// [`Table::relieve`](crate::Table::relieve). A key stays as long as one of its entries has to.

@@ -167,17 +167,18 @@ impl<E: Entry> Store<E> {
         }
     }
 
-    /// Brings the entries of these names into memory, where the tier has them. `Q` is what an entry is asked for by.
+    /// Brings the entries of these names into memory, where the tier has them, and returns for how many it was asked. `Q` is what
+    /// an entry is asked for by.
     pub(crate) fn fetch<'q, Q: 'q>(
         &mut self,
         wanted: impl IntoIterator<Item = (KeyHash, &'q Q)>,
         is: impl Fn(&E, &Q) -> bool,
         spread: impl Fn(KeyHash, &Q) -> u64,
         encode: impl Fn(&Q, &mut Vec<u8>) -> Result<(), StateError>,
-    ) -> Result<(), StateError> {
-        let Some(cold) = &mut self.cold else { return Ok(()) };
+    ) -> Result<usize, StateError> {
+        let Some(cold) = &mut self.cold else { return Ok(0) };
         if !cold.any_below && !cold.pressed {
-            return Ok(()); // all that there is is here, and will stay
+            return Ok(0); // all that there is is here, and will stay
         }
         let (pressed, any_below) = (cold.pressed, cold.any_below);
         let Lookup { mut names, mut missing } = std::mem::take(&mut cold.lookup);
@@ -203,7 +204,8 @@ impl<E: Entry> Store<E> {
         }
         missing.sort_unstable_by(|(one, _), (other, _)| names[one.clone()].cmp(&names[other.clone()]));
         missing.dedup_by(|(one, _), (other, _)| names[one.clone()] == names[other.clone()]);
-        let mut found = Vec::with_capacity(missing.len());
+        let count = missing.len();
+        let mut found = Vec::with_capacity(count);
         let mut damaged = None;
         let cold = self.cold.as_mut().expect("seen above");
         if !missing.is_empty() {
@@ -226,7 +228,7 @@ impl<E: Entry> Store<E> {
         for (hash, entry) in found {
             self.push_clean(hash, entry)?;
         }
-        Ok(())
+        Ok(count)
     }
 
     /// Adds an entry as the tier has it.

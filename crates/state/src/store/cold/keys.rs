@@ -21,6 +21,13 @@ pub(crate) struct Wanted {
     keys: Vec<(Range<usize>, KeyHash)>,
 }
 
+impl Wanted {
+    /// Of how many keys.
+    pub(crate) fn count(&self) -> usize {
+        self.keys.len()
+    }
+}
+
 /// A store has too much in memory.
 pub(crate) struct Pressure {
     /// So many entries have to go, about.
