@@ -11,11 +11,12 @@ pub(crate) fn failed(action: impl Into<Box<str>>, error: &rocksdb::Error) -> Col
 
 /// The folder of a tier could not be made.
 pub(crate) fn folder_failed(folder: &Path, error: &io::Error) -> ColdError {
-    let reason = match advice(&ErrorKind::IOError, &error.to_string()) {
-        Some(advice) => format!("{error}: {advice}"),
-        None => error.to_string(),
-    };
-    ColdError { action: format!("make the folder {}", folder.display()).into(), reason: reason.into() }
+    io_failed(format!("make the folder {}", folder.display()), error)
+}
+
+/// The system failed at what `action` says.
+pub(crate) fn io_failed(action: impl Into<Box<str>>, error: &io::Error) -> ColdError {
+    ColdError { action: action.into(), reason: reason(&ErrorKind::IOError, &error.to_string()).into() }
 }
 
 /// What RocksDB said and what to do next. Its errors are text; files and numbers of blocks are in it.

@@ -2,7 +2,8 @@
 //! entry by entry, and written to a file all the same.
 
 use std::fmt;
-use std::fs;
+use std::fs::{self, File};
+use std::io::{self, Read};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,7 +13,7 @@ use rocksdb::{DBCompressionType, IngestExternalFileOptions, Options, SstFileWrit
 use self_cell::self_cell;
 
 use crate::database::Database;
-use crate::error::failed;
+use crate::error::{failed, io_failed};
 use crate::steps::Step;
 
 /// What is less is written like anything else: it is not worth a file of its own.
@@ -23,6 +24,8 @@ const HELD_BYTES: usize = 16 << 20;
 const FILE_BYTES: usize = 256 << 20;
 /// Of each of the samples of what is to be written that are compressed to see whether it gets smaller.
 const SAMPLE_BYTES: usize = 4 << 10;
+/// What is longer is not read to have it in the page cache.
+const WARMED_BYTES: u64 = 64 << 20;
 /// What the names of the files begin with.
 const PREFIX: &str = "load-";
 
@@ -149,6 +152,23 @@ impl RocksLoad {
         finished
     }
 
+    /// Reads what was written, unless it is much. RocksDB tells the system, with each megabyte and at the end, that nobody needs
+    /// a file which is to be taken over, so that the lookups of the next batches would each wait for the disk.
+    fn warm(&self) -> Result<(), ColdError> {
+        let mut piece = vec![0; 1 << 20];
+        for path in &self.paths {
+            let read = |piece: &mut [u8]| {
+                let mut file = File::open(path)?;
+                if file.metadata()?.len() <= WARMED_BYTES {
+                    while file.read(piece)? > 0 {}
+                }
+                io::Result::Ok(())
+            };
+            read(&mut piece).map_err(|error| io_failed(format!("read {}", path.display()), &error))?;
+        }
+        Ok(())
+    }
+
     /// What `work` does with the file that is being written, if there is one.
     fn in_file(
         &mut self,
@@ -193,6 +213,7 @@ impl ColdLoad for RocksLoad {
         }
         self.write_below(None, &ColdBatch::default())?;
         self.finish_file()?;
+        self.warm()?;
         let cant = |error| failed(format!("take over {} files of entries", self.paths.len()), &error);
         let mut options = IngestExternalFileOptions::default();
         options.set_move_files(true);
