@@ -73,7 +73,7 @@ impl Soak {
         meter.measure(true);
         let start = clock::now();
         let mut seen = Vec::new();
-        let (mut before, mut counted) = (start, meter.counted());
+        let (mut before, mut counted) = (start, (start, meter.counted()));
         while clock::since(start).as_secs_f64() < self.seconds {
             clock::pause_until(before + self.interval);
             let began = clock::now();
@@ -87,11 +87,11 @@ impl Soak {
                 descriptors: descriptors() as f64,
                 files,
                 stored,
-                per_second: (all - counted) as f64 / (now - before).as_secs_f64(),
+                per_second: (all - counted.1) as f64 / (now - counted.0).as_secs_f64(),
                 checkpoint_ms: ms(took),
                 sync_ms: ms(synchronous_part(&checkpoint)),
             });
-            (before, counted) = (began.max(before + self.interval), all);
+            (before, counted) = (began.max(before + self.interval), (now, all));
         }
         job.cancel()?;
         ensure!(seen.len() >= 2 * PARTS, "only {} checkpoints: let it take longer", seen.len());
