@@ -13,6 +13,8 @@ use cutwater_simulation::{Env, Mark, Mutant, Report, Simulation};
 
 const RELEASE: bool = !cfg!(debug_assertions);
 const SEEDS: u64 = if RELEASE { 2_000 } else { 60 };
+/// Where the fixed seeds don't show what a test is about, so many times as many are tried.
+const MOST_ROUNDS: u64 = 20;
 const KEYS: u64 = 7;
 const RECORDS: u64 = 240;
 
@@ -297,17 +299,26 @@ fn breaks_no_rule(simulation: &Simulation) -> Report {
     report
 }
 
+/// Something is seen in some run: in one of those that were made, or in some more.
+fn assert_seen(simulation: &Simulation, report: &Report, mark: Mark) {
+    let more = || (1..MOST_ROUNDS).map(|round| simulation.run_seeds(round * SEEDS..(round + 1) * SEEDS, 2));
+    let seen = |report: &Report| report.marks.count(mark) > 0;
+    assert!(seen(report) || more().any(|report| seen(&report)), "never: {}", mark.name());
+}
+
 #[test]
 fn states_timers_and_windows_break_no_rule() {
-    let report = breaks_no_rule(&Simulation::of_job(job).unwrap());
-    assert!(report.marks.count(Mark::DeltaRestored) > 0, "no world restores a delta");
+    let simulation = Simulation::of_job(job).unwrap();
+    let report = breaks_no_rule(&simulation);
+    assert_seen(&simulation, &report, Mark::DeltaRestored);
 }
 
 #[test]
 fn operator_states_break_no_rule() {
-    let report = breaks_no_rule(&Simulation::of_job(|env: &Env| operator_job(env, true)).unwrap());
+    let simulation = Simulation::of_job(|env: &Env| operator_job(env, true)).unwrap();
+    let report = breaks_no_rule(&simulation);
     for mark in [Mark::Rescaled, Mark::FromSavepoint, Mark::OpenedWithCheckpoint] {
-        assert!(report.marks.count(mark) > 0, "never: {}", mark.name());
+        assert_seen(&simulation, &report, mark);
     }
 }
 

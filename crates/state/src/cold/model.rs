@@ -30,6 +30,8 @@ struct Inner {
     states: Vec<Identity>,
     /// Shared with the views.
     entries: Arc<Entries>,
+    /// The most entries there were after a write.
+    most: usize,
 }
 
 /// Names and values in a file of an image.
@@ -55,6 +57,7 @@ impl Inner {
                 None => entries.remove(&(state, name.to_vec())),
             };
         }
+        self.most = self.most.max(self.entries.len());
     }
 }
 
@@ -94,6 +97,12 @@ impl ModelTier {
     #[must_use]
     pub fn len(&self) -> usize {
         self.inner().entries.len()
+    }
+
+    /// The most entries that it has ever had after a write, of all states.
+    #[must_use]
+    pub fn most(&self) -> usize {
+        self.inner().most
     }
 
     /// Whether it has none.
