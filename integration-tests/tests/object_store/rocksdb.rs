@@ -68,6 +68,8 @@ fn assert_whole(server: &Server, env: &Env, job: &str, before: Option<&Left>, wh
     }
     assert_eq!(left.files, named, "{what}");
     assert_eq!(left.notes, [""; 0], "{what}");
+    // Whoever died between the beginning of an upload and its note has sent no part yet.
+    assert!(left.uploads.iter().all(Vec::is_empty), "{what}: {:?}", left.uploads);
 }
 
 const KILLS: usize = 12;
@@ -176,6 +178,11 @@ fn savepoints_in_a_bucket_go_from_rocksdb_to_rocksdb_and_canonical_ones_to_memor
 
 /// In each run one checkpoint comes to nothing when nearly all of it is stored.
 const OPTIONS: &str = "--rocksdb state --deltas --pause 8 --tolerate 1000 --fail index.finish:2";
+/// With files of more than 8 MiB, which go in parts; one of them fails.
+const LARGE: &str = "--rocksdb state --deltas --pause 3 --tolerate 1000 --ballast 75000 --fail object.upload.part:3";
+/// Of files in parts.
+const OF_PARTS: [&str; 4] =
+    ["object.upload.begin", "object.upload.note", "object.upload.part", "object.upload.complete"];
 /// Of RocksDB's files on their way into the bucket, and of the one that says which they are.
 const OF_FILES: [&str; 9] = [
     "rocksdb.image.make",
@@ -195,6 +202,7 @@ const ONE: &str = "--parallelism 1 --die rocksdb.image.make:3";
 const OF_RESTORE: [&str; 3] = ["rocksdb.import.fetch", "rocksdb.open", "rocksdb.import.take-over"];
 
 struct Death {
+    options: &'static str,
     /// A first process dies here, with some checkpoints in the bucket.
     before: Option<&'static str>,
     step: &'static str,
@@ -209,7 +217,7 @@ impl Death {
     fn die<'a>(&self, env: &'a Env, below: &str) -> (Stepped<'a>, String, Ended) {
         let mut number = self.number;
         for attempt in 0..TRIES {
-            let stepped = Stepped::new(env, format!("{below}-{attempt}"), OPTIONS);
+            let stepped = Stepped::new(env, format!("{below}-{attempt}"), self.options);
             if let Some(before) = self.before {
                 assert_eq!(stepped.run(before).signal, Some(SIGKILL), "{before}");
             }
@@ -248,8 +256,8 @@ impl Death {
 }
 
 /// The output of a run that nobody disturbs, and its steps.
-fn undisturbed(env: &Env) -> (Vec<u8>, Counts) {
-    let stepped = Stepped::new(env, "undisturbed", OPTIONS);
+fn undisturbed(env: &Env, below: &str, options: &'static str) -> (Vec<u8>, Counts) {
+    let stepped = Stepped::new(env, below, options);
     let counts = counts(&stepped.run("").with_code(0));
     let output = stepped.output();
     assert!(output.split(|byte| *byte == b'\n').count() > 9_000, "the job writes too little to prove anything");
@@ -260,16 +268,22 @@ fn undisturbed(env: &Env) -> (Vec<u8>, Counts) {
 fn a_process_killed_at_any_step_of_a_file_of_rocksdb_leaves_no_trace_in_the_output_and_nothing_in_the_bucket() {
     let server = Server::start(Kind::MinIo);
     let env = server.env();
-    let (output, counts) = undisturbed(&env);
+    let (output, counts) = undisturbed(&env, "undisturbed", OPTIONS);
+    let (large, large_counts) = undisturbed(&env, "undisturbed-large", LARGE);
     let mut cases = Vec::new();
+    let taken =
+        |counts: &Counts, step| counts.get(step).copied().unwrap_or_else(|| panic!("{step} never comes: {counts:?}"));
+    for (at, step) in OF_PARTS.into_iter().enumerate() {
+        let (number, after) = (taken(&large_counts, step).div_ceil(2), ["0", "1"][at % 2]);
+        cases.push(Death { options: LARGE, before: None, step, number, after, parallelism: 2 });
+    }
     let mut case = |(before, parallelism), step, number, after| {
-        cases.push(Death { before, step, number, after, parallelism });
+        cases.push(Death { options: OPTIONS, before, step, number, after, parallelism });
     };
     let anew = (None, 2);
     for step in OF_FILES {
-        let taken = counts.get(step).copied().unwrap_or_else(|| panic!("{step} never comes: {counts:?}"));
-        case(anew, step, taken.div_ceil(3), "0");
-        case(anew, step, taken.div_ceil(2), "1");
+        case(anew, step, taken(&counts, step).div_ceil(3), "0");
+        case(anew, step, taken(&counts, step).div_ceil(2), "1");
     }
     for step in OF_RESTORE {
         for (number, after) in [(1, "0"), (2, "0"), (2, "0.5")] {
@@ -283,7 +297,8 @@ fn a_process_killed_at_any_step_of_a_file_of_rocksdb_leaves_no_trace_in_the_outp
         }
     }
     side_by_side(AT_ONCE, cases.len(), |index| {
-        cases[index].run(&server, &env, index, &output);
+        let case = &cases[index];
+        case.run(&server, &env, index, if case.options == LARGE { &large } else { &output });
     });
     tell(&format!("{} deaths", cases.len()));
 }
@@ -292,11 +307,11 @@ fn a_process_killed_at_any_step_of_a_file_of_rocksdb_leaves_no_trace_in_the_outp
 #[test]
 fn a_checkpoint_of_files_of_rocksdb_that_fails_leaves_nothing_in_the_bucket() {
     const PLAIN: &str = "--rocksdb state --deltas --pause 8 --tolerate 1000";
-    const LARGE: &str = "--rocksdb state --deltas --pause 3 --tolerate 1000 --ballast 75000";
+    const PLAIN_LARGE: &str = "--rocksdb state --deltas --pause 3 --tolerate 1000 --ballast 75000";
     let server = Server::start(Kind::MinIo);
     let env = server.env();
     let small = OF_FILES.iter().filter(|step| !step.ends_with(".delete")).map(|step| (PLAIN, *step, 3));
-    let large = ["object.upload.part", "object.upload.complete"].map(|step| (LARGE, step, 2));
+    let large = ["object.upload.part", "object.upload.complete"].map(|step| (PLAIN_LARGE, step, 2));
     let cases: Vec<_> = small.chain(large).collect();
     side_by_side(AT_ONCE, cases.len(), |index| {
         let (options, step, number) = cases[index];
