@@ -13,7 +13,6 @@ use cutwater::{
 use serde_json::json;
 
 use crate::backend::Backend;
-#[cfg(feature = "rocksdb")]
 use crate::backend::RawRocks;
 use crate::job::{Folder, Running, ms, options};
 use crate::keys::{Gate, Keys, key_of, splitmix64};
@@ -172,16 +171,14 @@ impl Bare {
 /// What the job is compared with.
 enum Limit {
     Table(Box<Bare>),
-    #[cfg(feature = "rocksdb")]
     Rocks(Box<RawRocks>),
 }
 
 impl Limit {
     fn new(arguments: &KeyedCount) -> anyhow::Result<Self> {
-        #[cfg(feature = "rocksdb")]
         if arguments.backend.is_rocksdb() {
             let folder = Folder::below(arguments.checkpoints.as_deref())?;
-            return Ok(Self::Rocks(Box::new(RawRocks::new(arguments.keys.get(), arguments.skewed, folder)?)));
+            return Ok(Self::Rocks(Box::new(RawRocks::new(arguments.keys.get(), 8, arguments.skewed, folder)?)));
         }
         Ok(Self::Table(Box::new(Bare::new(arguments.keys.get())?)))
     }
@@ -189,7 +186,6 @@ impl Limit {
     fn window(&mut self) -> anyhow::Result<Window> {
         match self {
             Self::Table(bare) => bare.window(),
-            #[cfg(feature = "rocksdb")]
             Self::Rocks(raw) => {
                 let stopwatch = Stopwatch::begin(raw.done());
                 while clock::since(stopwatch.start) < BARE_WINDOW {
@@ -349,7 +345,7 @@ impl KeyedCount {
         report.figure(Figure::new("checkpoints_count", [checkpoints.len() as f64]));
         report.figure(Figure::new("checkpoint_ms", checkpoints.iter().copied()));
         report.figure(Figure::new("checkpoint_bytes", [windows.checkpoint_bytes as f64]));
-        meter.figures(&mut report);
+        meter.figures(&mut report, self.backend.longest_batch_ms());
         report.figure(
             Figure::new("preemptions_per_second", per(with, |window| window.preemptions))
                 .beside("without_checkpoints_preemptions_per_second", per(without, |window| window.preemptions)),

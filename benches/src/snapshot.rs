@@ -114,7 +114,7 @@ impl Snapshot {
         report.figure(Figure::new("checkpoint_ms", end_to_end.into_iter().map(ms)));
         report.figure(Figure::new("synchronous_part_ms", sync));
         if self.busy {
-            meter.figures(&mut report);
+            meter.figures(&mut report, self.backend.longest_batch_ms());
         }
         report.note("A checkpoint is measured from asking for it until its record is durable; MB are 1e6 bytes.");
         report.note(place.notes()[0]);

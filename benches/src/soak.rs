@@ -8,8 +8,9 @@ use anyhow::ensure;
 use cutwater::DeltaLimits;
 use serde_json::json;
 
-use crate::backend::Backend;
+use crate::backend::{Backend, RawRocks};
 use crate::blobs::StateSize;
+use crate::histogram::Histogram;
 use crate::job::{Folder, ms, options, synchronous_part};
 use crate::keys::Gate;
 use crate::machine::{Machine, descriptors, footprint};
@@ -57,6 +58,12 @@ struct Seen {
     sync_ms: f64,
 }
 
+/// What RocksDB alone has done.
+struct Raw {
+    per_second: f64,
+    batches: Histogram,
+}
+
 /// One figure of what was seen.
 type Look = fn(&Seen) -> f64;
 
@@ -95,7 +102,43 @@ impl Soak {
         }
         job.cancel()?;
         ensure!(seen.len() >= 2 * PARTS, "only {} checkpoints: let it take longer", seen.len());
-        Ok(self.report(machine, &seen, first, &meter))
+        drop(folder);
+        let mut report = self.report(machine, &seen, first, &meter);
+        if let Some(raw) = self.raw()? {
+            let per_second = Figure::new("records_per_second", seen.iter().map(|seen| seen.per_second));
+            let per_second = per_second.beside("raw_rocksdb_records_per_second", [raw.per_second]);
+            report.figure(per_second.ratio_should_be(Bound::AtLeast(0.9)));
+            for (name, quantile) in [("p50", 0.5), ("p99", 0.99), ("p999", 0.999), ("max", 1.0)] {
+                report.figure(
+                    Figure::new(
+                        format!("batch_during_snapshot_{name}_ms"),
+                        [ms(meter.quantile_during_snapshot(quantile))],
+                    )
+                    .beside(format!("raw_rocksdb_batch_{name}_ms"), [ms(raw.batches.quantile(quantile))]),
+                );
+            }
+            report.note("Raw: each record reads its value and writes it back, on one thread, without checkpoints.");
+        } else {
+            report.figure(Figure::new("records_per_second", seen.iter().map(|seen| seen.per_second)));
+        }
+        Ok(report)
+    }
+
+    /// The same keys and values in RocksDB alone, for a tenth of the time; `None` for a job in memory.
+    fn raw(&self) -> anyhow::Result<Option<Raw>> {
+        if !self.backend.is_rocksdb() {
+            return Ok(None);
+        }
+        let folder = Folder::below(self.folder.as_deref())?;
+        let mut rocks = RawRocks::new(self.size.keys().get(), self.size.value.get() as usize, false, folder)?;
+        let batches = Histogram::new();
+        let (start, until) = (clock::now(), (self.seconds / 10.0).max(10.0));
+        while clock::since(start).as_secs_f64() < until {
+            let batch = clock::now();
+            rocks.batch()?;
+            batches.note(clock::since(batch));
+        }
+        Ok(Some(Raw { per_second: rocks.done() as f64 / clock::since(start).as_secs_f64(), batches }))
     }
 
     fn report(&self, machine: Machine, seen: &[Seen], first: Duration, meter: &Meter) -> Report {
@@ -136,12 +179,11 @@ impl Soak {
                     .ratio_should_be(bound),
             );
         }
-        report.figure(Figure::new("records_per_second", all(|seen| seen.per_second)));
         report.figure(Figure::new("checkpoint_ms", all(|seen| seen.checkpoint_ms)));
         report.figure(Figure::new("synchronous_part_ms", all(|seen| seen.sync_ms)));
         report.figure(Figure::new("first_full_checkpoint_ms", [ms(first)]));
         report.figure(Figure::new("checkpoints_count", [seen.len() as f64]));
-        meter.figures(&mut report);
+        meter.figures(&mut report, self.backend.longest_batch_ms());
         report.note(
             "Files and stored bytes are those of checkpoints and of the backend together, hard links counted each. Memory is what \
              the process has in memory, without the page cache. The second fifth of the time is compared with the last.",
