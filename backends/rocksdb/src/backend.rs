@@ -1,4 +1,5 @@
 use std::fs::{self, File, TryLockError};
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -84,25 +85,13 @@ impl Home {
         fs::create_dir_all(below)?;
         sweep(below, steps)?;
         let process = std::process::id();
-        let (mut number, mut swept) = (0, 0);
+        let mut tries = 1;
         loop {
-            let young = below.join(format!("{YOUNG}{process}-{number}"));
-            let folder = below.join(format!("{PREFIX}{process}-{number}"));
-            number += 1;
-            let made = if folder.exists() {
-                Err(io::ErrorKind::AlreadyExists.into())
-            } else {
-                Self::make(&young, folder, steps)
-            };
-            match made {
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists && number < MOST_HOMES => {}
-                // Another process has taken it for a dead one's, and swept it, before it had its owner.
-                Err(error)
-                    if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::WouldBlock)
-                        && swept < MOST_SWEPT =>
-                {
-                    swept += 1;
-                }
+            let unused = unused();
+            let young = below.join(format!("{YOUNG}{process}-{unused:016x}"));
+            match Self::make(&young, below.join(format!("{PREFIX}{process}-{unused:016x}")), steps) {
+                // Another one has taken it for a dead one's, and swept it, before it had its owner.
+                Err(error) if is_swept(&error) && tries < MOST_TRIES => tries += 1,
                 made => return made,
             }
         }
@@ -115,16 +104,19 @@ impl Home {
         let owner = File::create_new(young.join(OWNER))?;
         owner.try_lock()?;
         steps.ask(Step::NameHome, &folder)?;
-        match fs::rename(young, &folder) {
-            // Another backend of this process was faster.
-            Err(error) if matches!(error.kind(), io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::AlreadyExists) => {
-                drop(remove(young));
-                return Err(io::ErrorKind::AlreadyExists.into());
-            }
-            renamed => renamed?,
-        }
+        fs::rename(young, &folder)?;
         Ok(Self { folder, steps: steps.clone(), _owner: owner })
     }
+}
+
+/// A number that no folder has had before: one that sweeps may have opened the owner of a folder that is gone by now, and would
+/// lock it and remove what has its name.
+fn unused() -> u64 {
+    RandomState::new().build_hasher().finish()
+}
+
+fn is_swept(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::WouldBlock)
 }
 
 /// Makes a folder that nobody but its owner can look into: state lies in it, and it may be where everybody's temporary files go.
@@ -135,10 +127,8 @@ fn private_dir(folder: &Path) -> io::Result<()> {
     builder.create(folder)
 }
 
-/// A process makes one for each backend.
-const MOST_HOMES: u32 = 100_000;
-/// So many of a process may be swept while they are being made.
-const MOST_SWEPT: u32 = 10;
+/// So often a folder may be swept while it is being made.
+const MOST_TRIES: u32 = 100;
 
 impl Drop for Home {
     fn drop(&mut self) {
