@@ -4,12 +4,12 @@
 
 use std::collections::BTreeSet;
 use std::num::NonZeroU32;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
-use cutwater::rocksdb::{RocksBudget, RocksDbBackend};
+use cutwater::rocksdb::{RocksBudget, RocksDbBackend, Step};
 use cutwater::state::StateBackend;
 use cutwater::{
     Collect, DeltaLimits, Job, JobGraph, JobHandle, JobOutcome, JobState, KeyedProcess, ListState, MapState, Options,
@@ -240,6 +240,48 @@ fn savepoints_go_from_rocksdb_to_memory_and_back() {
         drop(handle.wait());
         made += handle.status().records_in;
     }
+}
+
+/// Both subtasks need all files of the one before; neither goes on before the other has them too.
+#[test]
+fn subtasks_share_the_files_that_they_are_made_of() {
+    let (folder, disk) = (tempfile::tempdir().expect("temporary"), tempfile::tempdir().expect("temporary"));
+    let out = Collect::default();
+    let native = |parallelism, backend| {
+        let mut options = options(folder.path(), parallelism, backend);
+        options.task.deltas = Some(DeltaLimits::default());
+        options
+    };
+    let first = spawn(counts(u64::MAX, &[], &out), native(1, rocksdb(disk.path()))).expect("sound options");
+    while first.status().completed_checkpoints < 2 || first.status().records_in < RECORDS / 6 {
+        assert!(!first.is_done(), "it has ended: {:?}", first.wait());
+        std::thread::yield_now();
+    }
+    first.cancel();
+    first.wait().expect("it was cancelled");
+    let records = first.status().records_in;
+    let (opened, both) = (Arc::new((Mutex::new(Vec::new()), Condvar::new())), Duration::from_secs(20));
+    let found = Arc::clone(&opened);
+    let backend = RocksDbBackend::new(Some(disk.path()), 64 << 10, RocksBudget::new(8 << 20, 8 << 20));
+    let backend = backend.with_steps(Arc::new(move |step, folder| {
+        if step == Step::Open {
+            let (found, changed) = &*found;
+            let files = std::fs::read_dir(folder)?.map(|file| file.expect("readable"));
+            let tables = files.filter(|file| file.path().extension().is_some_and(|extension| extension == "sst"));
+            let tables: BTreeSet<_> = tables.map(|file| file.metadata().expect("it is there").ino()).collect();
+            let mut found = found.lock().expect("no panic");
+            found.push(tables);
+            changed.notify_all();
+            drop(changed.wait_timeout_while(found, both, |found| found.len() < 2));
+        }
+        Ok(())
+    }));
+    let second = spawn(counts(records, &[], &out), native(2, Arc::new(backend))).expect("sound options");
+    assert_eq!(second.wait().expect("it finishes"), JobOutcome::Finished);
+    assert_counts(&out, records, "both halves");
+    let opened = opened.0.lock().expect("no panic");
+    assert!(!opened[0].is_empty());
+    assert_eq!(opened[0], opened[1], "the same files of the disk");
 }
 
 /// Of checkpoints with RocksDB's own files, at other parallelisms, from the store or from copies on this machine; one of these is

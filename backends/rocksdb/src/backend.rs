@@ -111,6 +111,7 @@ impl Home {
 
 /// A number that no folder has had before: one that sweeps may have opened the owner of a folder that is gone by now, and would
 /// lock it and remove what has its name.
+#[expect(clippy::disallowed_methods, reason = "nothing but the name of a temporary folder depends on it")]
 fn unused() -> u64 {
     RandomState::new().build_hasher().finish()
 }

@@ -65,10 +65,8 @@ fn fetch(image: &dyn ImageSource, folder: &Path, steps: &Steps) -> Result<(), Co
         }
         let path = folder.join(&file.name);
         steps.before(Step::Fetch, &path)?;
-        if file.lasting && image.link(at, &path) {
-            return Ok(());
-        }
-        image.read(at, &mut || Ok(Box::new(File::create(&path)?) as Box<dyn io::Write>))
+        let make = &mut || Ok(Box::new(File::create(&path)?) as Box<dyn io::Write>);
+        if file.lasting { image.put(at, &path, make) } else { image.read(at, make) }
     };
     let next = AtomicUsize::new(0);
     let work = || {

@@ -18,7 +18,7 @@ use crate::error::{Failure, RestoreError};
 use crate::host::{EdgeLayout, Handles, Incarnation, Layout, TaskLayout};
 use crate::hosted::{Command, Gauges, Hosted, Report};
 use crate::job::Options;
-use crate::restore::{self, Build, RestorePoint};
+use crate::restore::{self, Build, Fetched, RestorePoint};
 use crate::status::Shared;
 use crate::upload::{Uploader, chain};
 
@@ -67,6 +67,7 @@ impl Start {
                 return Err(failed(RestoreError::MaxParallelism { found, asked }));
             }
         }
+        let fetched = Fetched::default();
         let mut build = Build {
             graph: &self.graph,
             parallelism,
@@ -77,6 +78,7 @@ impl Start {
             backend: &*self.options.backend,
             restore: self.point.as_ref(),
             local: self.uploader.local.as_deref(),
+            fetched: &fetched,
             progress: None,
             ignored: &self.options.ignore_unclaimed,
             foreign: self.foreign,

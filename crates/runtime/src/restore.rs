@@ -23,6 +23,7 @@ use crate::job::IgnoreUnclaimed;
 use crate::local::LocalCopies;
 use crate::upload::Chains;
 
+mod fetched;
 mod file;
 mod files;
 mod native;
@@ -32,6 +33,7 @@ use file::File;
 use files::{Overlap, Tables};
 use native::StoredImage;
 
+pub(crate) use fetched::Fetched;
 pub(crate) use progress::Progress;
 pub use progress::RestoreProgress;
 
@@ -53,6 +55,8 @@ pub(crate) struct Build<'a> {
     pub(crate) restore: Option<&'a RestorePoint>,
     /// Copies of its files, which are read first.
     pub(crate) local: Option<&'a LocalCopies>,
+    /// Which of its files subtasks have by now.
+    pub(crate) fetched: &'a Fetched,
     /// Where to count what is restored.
     pub(crate) progress: Option<&'a Progress>,
     pub(crate) ignored: &'a IgnoreUnclaimed,
@@ -292,7 +296,7 @@ impl Build<'_> {
             for (part, overlap) in self.parts(point, subtask) {
                 if overlap.is_some() && task.subtasks.iter().any(|of| std::ptr::eq(of, part)) {
                     let of = (self.max_parallelism, task, part);
-                    images.extend(StoredImage::open(point, of, self.local, self.progress)?);
+                    images.extend(StoredImage::open(point, of, self.local, self.fetched, self.progress)?);
                 }
             }
         }

@@ -226,11 +226,15 @@ pub trait ImageSource: Sync + fmt::Debug {
     /// [`ColdError`] if it is not there, damaged, or can't be written.
     fn read(&self, file: usize, make: &mut MakeFile<'_>) -> Result<(), ColdError>;
 
-    /// Puts a lasting file to this path without copying it, and says whether it did. It then is a file of others too, and has to
-    /// stay as it is. By default it can't.
-    fn link(&self, file: usize, to: &Path) -> bool {
-        let _ = (file, to);
-        false
+    /// Puts a lasting file to the path that `make` makes it at: it may link there what is another's too, so that the file has to
+    /// stay as it is. By default it [reads](Self::read) it.
+    ///
+    /// # Errors
+    ///
+    /// As of [`Self::read`].
+    fn put(&self, file: usize, to: &Path, make: &mut MakeFile<'_>) -> Result<(), ColdError> {
+        let _ = to;
+        self.read(file, make)
     }
 }
 

@@ -12,7 +12,7 @@ use cutwater_state::{AttachedTier, ColdError, ImageFile, ImageSource, MakeFile, 
 use cutwater_task::TaskCore;
 
 use super::file::File;
-use super::{Progress, RestorePoint};
+use super::{Fetched, Progress, RestorePoint};
 use crate::error::RestoreError;
 use crate::job::IgnoreUnclaimed;
 use crate::local::LocalCopies;
@@ -34,6 +34,7 @@ pub(super) struct StoredImage<'a> {
     groups: KeyGroupRange,
     point: &'a RestorePoint,
     local: Option<&'a LocalCopies>,
+    fetched: &'a Fetched,
     progress: Option<&'a Progress>,
     /// Why a file could not be read.
     failed: Mutex<Option<RestoreError>>,
@@ -45,6 +46,7 @@ impl<'a> StoredImage<'a> {
         point: &'a RestorePoint,
         (max, task, part): (MaxParallelism, &TaskPart, &'a SubtaskSnapshot),
         local: Option<&'a LocalCopies>,
+        fetched: &'a Fetched,
         progress: Option<&'a Progress>,
     ) -> Result<Option<Self>, RestoreError> {
         let Some(index) = native_index(&part.files) else { return Ok(None) };
@@ -73,7 +75,7 @@ impl<'a> StoredImage<'a> {
         let (number, parallelism) = (part.subtask.index, task.parallelism);
         let makes_sense = number < parallelism && parallelism <= max.count();
         let groups = if makes_sense { max.range_of(number, parallelism) } else { max.all() };
-        Ok(Some(Self { name, index, files, stored, groups, point, local, progress, failed: Mutex::default() }))
+        Ok(Some(Self { name, index, files, stored, groups, point, local, fetched, progress, failed: Mutex::default() }))
     }
 
     /// The backend that can read it.
@@ -128,6 +130,20 @@ impl<'a> StoredImage<'a> {
     }
 }
 
+impl StoredImage<'_> {
+    /// Links the copy on this machine, if there is one. Never what is in the store: an object has to stay what it is, whatever
+    /// becomes of a disk under load.
+    fn link_copy(&self, stored: &FileRef, to: &Path) -> bool {
+        let Some(local) = self.local else { return false };
+        let linked = local.link_to(&self.point.checkpoint.job, stored, to);
+        if let (Some(progress), true) = (self.progress, linked) {
+            progress.restored(stored.bytes);
+            progress.read_locally(stored.bytes);
+        }
+        linked
+    }
+}
+
 /// What can't be written here is no damage of the checkpoint.
 fn written(error: io::Error) -> StateError {
     StateError::Cold {
@@ -167,15 +183,14 @@ impl ImageSource for StoredImage<'_> {
         })
     }
 
-    /// Copies on this machine alone: an object of a store has to stay what it is, whatever becomes of a disk under load.
-    fn link(&self, file: usize, to: &Path) -> bool {
-        let (Some(local), Some(stored)) = (self.local, self.stored[file]) else { return false };
-        let linked = local.link_to(&self.point.checkpoint.job, stored, to);
+    fn put(&self, file: usize, to: &Path, make: &mut MakeFile<'_>) -> Result<(), ColdError> {
+        let Some(stored) = self.stored[file] else { return self.read(file, make) };
+        let fetch = || if self.link_copy(stored, to) { Ok(()) } else { self.read(file, make) };
+        let linked = self.fetched.put(&stored.name, to, fetch)?;
         if let (Some(progress), true) = (self.progress, linked) {
             progress.restored(stored.bytes);
-            progress.read_locally(stored.bytes);
         }
-        linked
+        Ok(())
     }
 }
 
