@@ -172,11 +172,28 @@ impl Database {
         if writes.is_empty() { Ok(()) } else { write(&writes) }
     }
 
-    /// How many writes to the state are in no file yet.
-    pub(crate) fn writes_in_memory(&self, state: ColdState) -> Result<u64, ColdError> {
+    /// About how many bytes of writes to the state are in no file yet, nor on their way to one.
+    pub(crate) fn bytes_in_memory(&self, state: ColdState) -> Result<u64, ColdError> {
         let family = self.family(state)?;
-        let number = self.db.property_int_value_cf(&family, properties::NUM_ENTRIES_ACTIVE_MEM_TABLE);
-        Ok(number.map_err(|error| failed("count writes", &error))?.unwrap_or(0))
+        let number = |property| {
+            let number = self.db.property_int_value_cf(&family, property);
+            Ok::<_, ColdError>(number.map_err(|error| failed("count writes", &error))?.unwrap_or(0))
+        };
+        // An empty one takes some room too.
+        if number(properties::NUM_ENTRIES_ACTIVE_MEM_TABLE)? == 0 {
+            return Ok(0);
+        }
+        number(properties::CUR_SIZE_ACTIVE_MEM_TABLE)
+    }
+
+    /// Writes of the state that are in memory become a file, beside what is done next.
+    pub(crate) fn begin_flush(&self, state: ColdState) -> Result<(), ColdError> {
+        let family = self.family(state)?;
+        let mut options = FlushOptions::default();
+        options.set_wait(false);
+        self.db
+            .flush_cf_opt(&family, &options)
+            .map_err(|error| failed(format!("flush a state of {}", self.folder.display()), &error))
     }
 
     /// About how many entries a state has.

@@ -22,6 +22,8 @@ use crate::{RocksBudget, TierStatistics};
 
 /// How many names are looked up at once: their values are in memory together.
 const LOOKUPS: usize = 128;
+/// So many bytes of writes in memory are worth a file of their own.
+const FLUSHED_BYTES: u64 = 16 << 20;
 
 /// The cold tier of one subtask: a RocksDB database in a folder of its own, with a column family for each state.
 ///
@@ -232,10 +234,17 @@ impl ColdTier for RocksTier {
         self.database.write(state, batch)
     }
 
-    /// Not while there are writes in memory: they have to become a file first, and with them it can be one.
+    /// Not while there are few writes in memory: they have to become a file first, and with them it can be one. Many become one
+    /// of their own meanwhile.
     fn load(&self, state: ColdState) -> Result<Option<Box<dyn ColdLoad>>, ColdError> {
-        let writes = self.database.writes_in_memory(state)?;
-        Ok((writes == 0).then(|| Box::new(RocksLoad::new(&self.database, state)) as _))
+        let writes = self.database.bytes_in_memory(state)?;
+        if writes > 0 && writes < FLUSHED_BYTES {
+            return Ok(None);
+        }
+        if writes > 0 {
+            self.database.begin_flush(state)?;
+        }
+        Ok(Some(Box::new(RocksLoad::new(&self.database, state))))
     }
 
     fn view(&self) -> Result<Box<dyn ColdView>, ColdError> {

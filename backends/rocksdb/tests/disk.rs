@@ -311,6 +311,39 @@ fn a_file_where_the_folder_should_be_is_an_error() {
     assert_eq!(fs::read(&file).unwrap(), b"text", "it stays");
 }
 
+/// Many writes in memory become a file beside what is loaded, which is newer.
+#[test]
+fn what_is_loaded_is_newer_than_many_writes_in_memory() {
+    const MANY: u32 = 200_000;
+    let tier = TempTier::new();
+    let state = open(&tier);
+    fill(&tier, 0..100).unwrap();
+    assert!(tier.load(state).unwrap().is_none(), "a few are written together with what follows");
+    fill(&tier, 0..MANY).unwrap();
+    let mut load = tier.load(state).unwrap().expect("many become a file of their own");
+    let mut batch = ColdBatch::default();
+    let mut names: Vec<_> = (0..MANY).filter(|n| n % 3 == 0).map(|n| (name(n), n)).collect();
+    names.sort_unstable();
+    for (name, n) in &names {
+        if n % 2 == 0 { batch.delete(name) } else { batch.put(name, b"newer") }
+    }
+    load.write(&batch).unwrap();
+    load.finish().unwrap();
+    let mut found = vec![None; 1000];
+    let names: Vec<_> = (0..1000).map(name).collect();
+    let asked: Vec<&[u8]> = names.iter().map(Vec::as_slice).collect();
+    tier.get(state, &asked, &mut |at, value| found[at] = Some(value.to_vec())).unwrap();
+    for (n, found) in (0..).zip(found) {
+        let expected = match n % 6 {
+            0 => None,
+            3 => Some(b"newer".to_vec()),
+            _ => Some(value(n)),
+        };
+        assert_eq!(found, expected, "{n}");
+    }
+    assert_eq!(scan_all(&tier).unwrap(), (MANY - MANY.div_ceil(6)) as usize);
+}
+
 #[test]
 fn statistics_tell_memory_from_files() {
     let tier = TempTier::new();
