@@ -61,6 +61,8 @@ tools() {
     cargo clippy --version
     python3 --version
     python3 ci/check-guarantees.py --self-test
+    python3 ci/unchanged.py --self-test
+    python3 ci/unchanged.py begin "$CARGO_TARGET_DIR"
     cargo fetch --locked # fails if Cargo.lock is not up to date
 }
 
@@ -230,6 +232,7 @@ if ! $quick; then
     step "simulation with its fixed budget" simulation
 fi
 step "every promise has a passing test" guarantees
+python3 ci/unchanged.py end "$CARGO_TARGET_DIR"
 
 printf '\n=== summary\n'
 printf '%s\n' "${summary[@]}"
