@@ -84,6 +84,8 @@ def begin(target):
 
 def end(target):
     path = state_of(target)
+    if not path.exists():
+        return  # it never began
     state = json.loads(path.read_text())
     # Whoever changed a file meanwhile has built it, or has not: nobody knows.
     still = {name: [content, os.stat(name).st_mtime_ns] for name, content in tracked().items()}
