@@ -45,6 +45,11 @@ pub(crate) struct Soak {
 /// The parts of the time: in the first one caches fill, the second and the third are compared with the last two.
 const PARTS: usize = 5;
 
+/// So many records of the log are deleted together.
+const RECORDS_AT_ONCE: f64 = 1024.0;
+/// The folder that they are in.
+const LOG: &str = "log";
+
 /// What was seen after a checkpoint.
 #[derive(Clone, Copy)]
 struct Seen {
@@ -53,6 +58,7 @@ struct Seen {
     descriptors: f64,
     files: f64,
     stored: f64,
+    log: f64,
     per_second: f64,
     checkpoint_ms: f64,
     sync_ms: f64,
@@ -86,7 +92,7 @@ impl Soak {
             let began = clock::now();
             let (took, checkpoint) = meter.during_snapshot(|| job.checkpoint())?;
             let (now, all) = (clock::now(), meter.counted());
-            let (files, stored) = files_below(folder.path());
+            let (files, stored, log) = files_below(folder.path());
             let footprint = footprint();
             seen.push(Seen {
                 resident: footprint.resident_bytes as f64,
@@ -94,6 +100,7 @@ impl Soak {
                 descriptors: descriptors() as f64,
                 files,
                 stored,
+                log,
                 per_second: (all - counted.1) as f64 / (now - counted.0).as_secs_f64(),
                 checkpoint_ms: ms(took),
                 sync_ms: ms(synchronous_part(&checkpoint)),
@@ -180,6 +187,10 @@ impl Soak {
                     .beside(format!("early_{name}"), early.iter().map(figure)),
             );
         }
+        report.figure(
+            Figure::new("highest_log_records_count", [all(|seen| seen.log).into_iter().fold(0.0, f64::max)])
+                .should_be(Some(Bound::AtMost(2.0 * RECORDS_AT_ONCE))),
+        );
         let rates = |seen: &[Seen]| seen.iter().map(|seen| seen.per_second).collect::<Vec<_>>();
         report.figure(
             Figure::new("late_records_per_second", rates(late))
@@ -192,7 +203,8 @@ impl Soak {
         report.figure(Figure::new("checkpoints_count", [seen.len() as f64]));
         meter.figures(&mut report, self.backend.longest_batch_ms());
         report.note(
-            "Files and stored bytes are those of checkpoints and of the backend together, hard links counted each. Memory is what \
+            "Files and stored bytes are those of checkpoints and of the backend together, hard links counted each; records of the log, of \
+             which the old ones go 1,024 at a time, are counted apart. Memory is what \
              the process has in memory, without the page cache. Early is the second and the third fifth of the time, late the rest of it. \
              RocksDB rewrites all of the state after about as much has changed: for a fair comparison each should be longer than that takes.",
         );
@@ -200,15 +212,18 @@ impl Soak {
     }
 }
 
-/// How many files there are below a folder, and their bytes. They come and go meanwhile.
-fn files_below(folder: &Path) -> (f64, f64) {
-    let (mut files, mut bytes) = (0.0, 0.0);
+/// How many files there are below a folder, and their bytes; and how many records in folders of logs, which do not count. They come
+/// and go meanwhile.
+fn files_below(folder: &Path) -> (f64, f64, f64) {
+    let (mut files, mut bytes, mut log) = (0.0, 0.0, 0.0);
     let mut folders = vec![folder.to_owned()];
     while let Some(folder) = folders.pop() {
-        let Ok(entries) = std::fs::read_dir(folder) else { continue };
+        let Ok(entries) = std::fs::read_dir(&folder) else { continue };
+        let is_log = folder.file_name().is_some_and(|name| name == LOG);
         for entry in entries.flatten() {
             match entry.metadata() {
                 Ok(metadata) if metadata.is_dir() => folders.push(entry.path()),
+                Ok(_) if is_log => log += 1.0,
                 Ok(metadata) => {
                     files += 1.0;
                     bytes += metadata.len() as f64;
@@ -217,7 +232,7 @@ fn files_below(folder: &Path) -> (f64, f64) {
             }
         }
     }
-    (files, bytes)
+    (files, bytes, log)
 }
 
 #[cfg(test)]
@@ -228,10 +243,11 @@ mod tests {
     fn files_are_counted_in_all_folders() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::create_dir_all(folder.path().join("a/b")).unwrap();
-        for (name, bytes) in [("one", 3), ("a/two", 4), ("a/b/three", 5)] {
+        std::fs::create_dir_all(folder.path().join("a/log")).unwrap();
+        for (name, bytes) in [("one", 3), ("a/two", 4), ("a/b/three", 5), ("a/log/0001", 6), ("a/log/0002", 7)] {
             std::fs::write(folder.path().join(name), vec![0; bytes]).unwrap();
         }
-        assert_eq!(files_below(folder.path()), (3.0, 12.0));
-        assert_eq!(files_below(&folder.path().join("none")), (0.0, 0.0));
+        assert_eq!(files_below(folder.path()), (3.0, 12.0, 2.0));
+        assert_eq!(files_below(&folder.path().join("none")), (0.0, 0.0, 0.0));
     }
 }

@@ -227,8 +227,18 @@ impl Server {
     /// If it can't be opened.
     #[must_use]
     pub fn storage(&self, below: &str) -> ObjectStorage {
+        self.storage_at(self.endpoint(), below)
+    }
+
+    /// The same where the requests go elsewhere, to a proxy say.
+    ///
+    /// # Panics
+    ///
+    /// If it can't be opened.
+    #[must_use]
+    pub fn storage_at(&self, endpoint: String, below: &str) -> ObjectStorage {
         let settings = Settings {
-            endpoint: Some(self.endpoint()),
+            endpoint: Some(endpoint),
             region: Some(REGION.to_owned()),
             access_key: Some(self.keys.id.clone()),
             secret_key: Some(Secret::new(&self.keys.secret)),

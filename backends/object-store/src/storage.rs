@@ -10,7 +10,7 @@ use cutwater_storage::{
 use futures_util::TryStreamExt as _;
 use object_store::multipart::MultipartStore;
 use object_store::path::Path;
-use object_store::{GetOptions, MultipartId, ObjectStore, ObjectStoreExt as _, PutMode, PutPayload};
+use object_store::{GetOptions, GetRange, MultipartId, ObjectStore, ObjectStoreExt as _, PutMode, PutPayload};
 use tokio::time::Instant;
 
 use crate::answer::Outcome;
@@ -53,6 +53,8 @@ pub(crate) struct Inner {
 const NOTES: &str = ".uploads";
 /// A note holds an id of the store's own, of some hundred bytes.
 const LONGEST_NOTE: u64 = 16 << 10;
+/// No object of any store is longer.
+const MOST_BYTES: u64 = 1 << 43;
 
 impl ObjectStorage {
     /// The store at a URL such as `s3://bucket/folder`. Asks nothing of it: whether it is there is seen at the first use.
@@ -165,15 +167,24 @@ impl Inner {
 
     /// A whole object of at most so many bytes.
     async fn get(&self, path: &Path, limit: u64, deadline: Instant) -> Result<Found, Failure> {
-        let request = || async {
-            let answer = self.objects.get_opts(path, GetOptions::default()).await?;
+        let ask = |range: Option<GetRange>| async {
+            let answer = self.objects.get_opts(path, GetOptions { range, ..GetOptions::default() }).await?;
             let bytes = answer.meta.size;
             if bytes > limit {
                 return Ok(Found::TooLarge(bytes));
             }
             whole(answer.bytes().await?, bytes).map(Found::Bytes)
         };
-        match self.limits.request(deadline, request).await {
+        // The answer to a range says how long the object is, whatever comes of it.
+        let range = GetRange::Bounded(0..limit.clamp(1, MOST_BYTES));
+        let answered = match self.limits.request(deadline, || ask(Some(range.clone()))).await {
+            // An empty object has no bytes that could be asked for; and not every store may know ranges.
+            Err(Failure { outcome: Outcome::Refused(StoreErrorKind::Other | StoreErrorKind::Unsupported), .. }) => {
+                self.limits.request(deadline, || ask(None)).await
+            }
+            answered => answered,
+        };
+        match answered {
             Err(Failure { outcome: Outcome::Missing, .. }) => Ok(Found::Nothing),
             answered => answered,
         }

@@ -395,6 +395,8 @@ fn snapshots_that_take_too_long_do_not_mix() {
 
 #[test]
 fn savepoints_cross_between_memory_and_a_tier() {
+    /// Five of each key.
+    const ENOUGH: u64 = 5 * KEYS;
     let backends =
         || -> [Arc<dyn StateBackend>; 3] { [ModelBackend::sound(), Arc::new(MemoryBackend), ModelBackend::sound()] };
     for (first, parallelisms, native) in
@@ -411,20 +413,20 @@ fn savepoints_cross_between_memory_and_a_tier() {
             let mut options = Options { from, ..options(&home, parallelism, backend) };
             options.task.deltas = native.then(DeltaLimits::default);
             let last = step == 2;
-            let records = if last { all + RECORDS } else { u64::MAX };
+            let records = if last { all + ENOUGH } else { u64::MAX };
             let handle = spawn(counts(records, &[], &out), options).unwrap();
             if last {
                 assert_eq!(handle.wait().unwrap(), JobOutcome::Finished);
                 assert_eq!(sorted(&out), expected(records), "from {first} on");
                 break;
             }
-            while handle.status().records_in < all + 30_000 {
+            while handle.status().records_in < ENOUGH {
                 std::thread::yield_now();
             }
             let target = folder.path().join(format!("savepoint-{step}"));
             let stopped = handle.stop_with_savepoint(Some(target.to_str().unwrap()), StopMode::Suspend).unwrap();
             handle.wait().unwrap();
-            all = handle.status().records_in + if step == 0 { 0 } else { all };
+            all += handle.status().records_in;
             from = StartFrom::Path(stopped.location);
         }
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use cutwater_integration_tests::{
     Counts, Fault, Flights, Kind, Proxy, Rates, Rng, Server, Times, assert_same_output, tell,
 };
+use cutwater_storage::{ObjectName, Store as _};
 
 use crate::stepped::Stepped;
 use crate::{PACED, SEED, flights, reference};
@@ -62,6 +63,21 @@ fn a_store_that_fails_in_every_way_changes_nothing_in_the_output() {
     }
     table("small state, many checkpoints, 4 kills, behind the proxy:", &proxy.counts(), &[]);
     assert!(proxy.counts().injected() > 0, "no request met a fault");
+}
+
+/// The answer looks whole, and half of them are short.
+#[test]
+fn an_object_that_comes_short_is_asked_for_again() {
+    let server = Server::start(Kind::MinIo);
+    let proxy = failing(&server);
+    let storage = server.storage_at(proxy.endpoint(), "short");
+    proxy.set(Rates::none().with(Fault::ShortBody, 0.5));
+    for n in 0..20 {
+        let (name, text) = (ObjectName::parse(&format!("object-{n}")).expect("a name"), "byte ".repeat(n));
+        storage.create(&name, text.as_bytes()).expect("it is new");
+        assert_eq!(storage.read(&name, 1 << 10).expect("it comes"), Some(text.into_bytes()));
+    }
+    assert!(proxy.counts().of(Fault::ShortBody) > 5, "{}", proxy.counts());
 }
 
 #[test]

@@ -41,6 +41,10 @@ fn objects_are_created_once_read_listed_and_deleted() {
     assert_eq!(storage.read(&name("job/log/1"), 2).unwrap_err().kind(), StoreErrorKind::TooLarge);
     storage.create(&name("job/log/10"), b"ten").unwrap();
     storage.create(&name("job/x"), b"").unwrap();
+    assert_eq!(storage.read(&name("job/x"), 10).unwrap().unwrap(), b"");
+    assert_eq!(storage.read(&name("job/x"), 0).unwrap().unwrap(), b"");
+    assert_eq!(storage.read(&name("job/log/1"), u64::MAX).unwrap().unwrap(), b"one");
+    assert_eq!(storage.read(&name("job/log/1"), 0).unwrap_err().kind(), StoreErrorKind::TooLarge);
     storage.create(&name("other/log/1"), b"o").unwrap();
     let listed =
         |prefix| storage.list(prefix).unwrap().into_iter().map(|entry| entry.name.to_string()).collect::<Vec<_>>();
